@@ -1,0 +1,1 @@
+//! Picks a server of a pool. A core, used by `proxy`.

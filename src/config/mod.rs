@@ -1,0 +1,5 @@
+//! The configuration file: read, checked whole, resolved.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,1 @@
+//! What guard and worker say to each other over their socket pair.

@@ -1,0 +1,3 @@
+//! The data plane: from an accepted connection to a server and back. Runs in the worker.
+
+pub mod http;

@@ -1,0 +1,146 @@
+//! Values that are valid once they exist: each can only be built through a constructor that checks its range.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Identifies a virtual router on a link, 1 to 255 (RFC 9568 section 5.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VirtualRouterId(u8);
+
+impl VirtualRouterId {
+    /// `None` for 0, which RFC 9568 does not allow.
+    pub const fn new(id: u8) -> Option<Self> {
+        if id == 0 { None } else { Some(Self(id)) }
+    }
+
+    /// The number on the wire.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for VirtualRouterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who wins when two nodes claim a VIP, 1 to 254; higher wins (RFC 9568 section 5.2.4).
+///
+/// 0 (I resign) and 255 (I own the address) are values of the wire, not of a configured node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// `None` for 0 and 255.
+    pub const fn new(priority: u8) -> Option<Self> {
+        if priority == 0 || priority == 255 { None } else { Some(Self(priority)) }
+    }
+
+    /// The number on the wire.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Time between two adverts: 10 ms to 40.95 s in steps of 10 ms, the unit of the wire (RFC 9568 section 5.2.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AdvertInterval(Duration);
+
+impl AdvertInterval {
+    /// The shortest interval that the wire can say.
+    pub const MIN: Duration = Duration::from_millis(10);
+    /// The longest interval that the wire can say (12 bits of centiseconds).
+    pub const MAX: Duration = Duration::from_millis(40_950);
+
+    /// `None` outside the range or between two steps.
+    pub fn new(interval: Duration) -> Option<Self> {
+        let in_range = (Self::MIN..=Self::MAX).contains(&interval);
+        let on_a_step = interval.as_nanos().is_multiple_of(Self::MIN.as_nanos());
+        (in_range && on_a_step).then_some(Self(interval))
+    }
+
+    /// The interval as a duration.
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+/// An IPv4 address with the length of its network's prefix, 0 to 32, as `192.0.2.100/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ipv4Network {
+    address: Ipv4Addr,
+    prefix_len: u8,
+}
+
+impl Ipv4Network {
+    /// `None` when `prefix_len` is over 32.
+    pub const fn new(address: Ipv4Addr, prefix_len: u8) -> Option<Self> {
+        if prefix_len > 32 { None } else { Some(Self { address, prefix_len }) }
+    }
+
+    /// The address itself, host bits included.
+    pub const fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The length of the prefix in bits.
+    pub const fn prefix_len(self) -> u8 {
+        self.prefix_len
+    }
+}
+
+impl fmt::Display for Ipv4Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn router_id_zero_cannot_be_built() {
+        assert_eq!(VirtualRouterId::new(0), None);
+        assert_eq!(VirtualRouterId::new(1).map(VirtualRouterId::get), Some(1));
+        assert_eq!(VirtualRouterId::new(255).map(VirtualRouterId::get), Some(255));
+    }
+
+    #[test]
+    fn priorities_of_the_wire_alone_cannot_be_built() {
+        assert_eq!(Priority::new(0), None);
+        assert_eq!(Priority::new(1).map(Priority::get), Some(1));
+        assert_eq!(Priority::new(254).map(Priority::get), Some(254));
+        assert_eq!(Priority::new(255), None);
+    }
+
+    #[test]
+    fn advert_interval_is_ten_milliseconds_to_forty_seconds_in_steps_of_ten() {
+        let built = |ms| AdvertInterval::new(Duration::from_millis(ms)).is_some();
+        assert!(!built(0));
+        assert!(!built(9));
+        assert!(built(10));
+        assert!(!built(11));
+        assert!(built(100));
+        assert!(built(40_950));
+        assert!(!built(40_960));
+    }
+
+    #[test]
+    fn prefix_length_ends_at_32() {
+        let address = Ipv4Addr::new(192, 0, 2, 100);
+        assert_eq!(Ipv4Network::new(address, 24).map(|n| n.to_string()), Some("192.0.2.100/24".to_owned()));
+        assert!(Ipv4Network::new(address, 32).is_some());
+        assert!(Ipv4Network::new(address, 33).is_none());
+    }
+}

@@ -1,0 +1,1 @@
+//! The unprivileged process: composition root of the data plane.
