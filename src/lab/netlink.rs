@@ -1,0 +1,115 @@
+//! The few requests that build and cut a network, over rtnetlink. Each runs in the network namespace of the calling thread.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use futures_util::TryStreamExt;
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::BridgeStpState;
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+
+use super::LabError;
+use crate::units::Ipv4Network;
+
+/// Whether a link carries traffic, as the administrator set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admin {
+    Up,
+    Down,
+}
+
+/// A switch without spanning tree, so that a port forwards from the moment it is up.
+pub(super) fn create_bridge(name: &str) -> Result<(), LabError> {
+    with_netlink(&format!("make the bridge {name}"), async |netlink| {
+        let bridge = LinkBridge::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0).up().build();
+        netlink.link().add(bridge).execute().await
+    })
+}
+
+/// A cable: `end` stays here, `far_end` goes into the namespace `far`.
+pub(super) fn create_cable(end: &str, far_end: &str, far: BorrowedFd<'_>) -> Result<(), LabError> {
+    with_netlink(&format!("lay a cable from {end} to {far_end}"), async |netlink| {
+        netlink.link().add(LinkVeth::new(end, far_end).build()).execute().await?;
+        let moved = LinkUnspec::new_with_name(far_end).setns_by_fd(far.as_raw_fd()).build();
+        netlink.link().set(moved).execute().await
+    })
+}
+
+/// Plugs the link `port` into the bridge `bridge` and brings it up.
+pub(super) fn join_bridge(bridge: &str, port: &str) -> Result<(), LabError> {
+    with_netlink(&format!("plug {port} into {bridge}"), async |netlink| {
+        let bridge_index = index_of(&netlink, bridge).await?;
+        let plugged = LinkUnspec::new_with_name(port).controller(bridge_index).up().build();
+        netlink.link().set(plugged).execute().await
+    })
+}
+
+/// Sets a link up or down.
+pub(super) fn set_link(name: &str, admin: Admin) -> Result<(), LabError> {
+    with_netlink(&format!("set {name} {}", if admin == Admin::Up { "up" } else { "down" }), async |netlink| {
+        let link = LinkUnspec::new_with_name(name);
+        let link = match admin {
+            Admin::Up => link.up(),
+            Admin::Down => link.down(),
+        };
+        netlink.link().set(link.build()).execute().await
+    })
+}
+
+/// Gives a link an address.
+pub(super) fn add_address(link: &str, address: Ipv4Network) -> Result<(), LabError> {
+    with_netlink(&format!("add {address} to {link}"), async |netlink| {
+        let index = index_of(&netlink, link).await?;
+        netlink.address().add(index, IpAddr::V4(address.address()), address.prefix_len()).execute().await
+    })
+}
+
+/// The IPv4 addresses that a link carries.
+pub(super) fn addresses(link: &str) -> Result<Vec<Ipv4Addr>, LabError> {
+    with_netlink(&format!("read the addresses of {link}"), async |netlink| {
+        let index = index_of(&netlink, link).await?;
+        let mut found = netlink.address().get().set_link_index_filter(index).execute();
+        let mut addresses = Vec::new();
+        while let Some(message) = found.try_next().await? {
+            for attribute in message.attributes {
+                if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                    addresses.push(address);
+                }
+            }
+        }
+        Ok(addresses)
+    })
+}
+
+async fn index_of(netlink: &Handle, link: &str) -> Result<u32, rtnetlink::Error> {
+    let mut found = netlink.link().get().match_name(link).execute();
+    match found.try_next().await? {
+        Some(link) => Ok(link.header.index),
+        None => Err(rtnetlink::Error::RequestFailed),
+    }
+}
+
+/// Runs `work` with a netlink socket in the namespace of this thread.
+fn with_netlink<T, F>(doing: &str, work: impl FnOnce(Handle) -> F) -> Result<T, LabError>
+where
+    F: Future<Output = Result<T, rtnetlink::Error>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.map_err(LabError::system(doing))?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(LabError::system(doing))?;
+        let connection = tokio::spawn(connection);
+        let outcome = work(handle).await;
+        connection.abort();
+        outcome.map_err(|error| LabError::Netlink { doing: doing.to_owned(), reason: reason(&error) })
+    })
+}
+
+/// What the kernel said, without the words of the library around it.
+fn reason(error: &rtnetlink::Error) -> String {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io().to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,266 @@
+//! One node of the pair: a real `baton run` in a namespace, and what can happen to it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::namespace::Namespace;
+use super::process::{Process, ProcessHandle, log_tail};
+use super::{LabError, wait_for};
+use crate::status::NodeStatus;
+
+/// The longest answer of a control socket that is read.
+const STATUS_MAX_BYTES: u64 = 1024 * 1024;
+
+/// Time for the worker to end by itself after its guard was killed.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time for a node to give its status when it is asked about its worker.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How to start a node.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The program `baton`.
+    pub program: PathBuf,
+    /// The configuration.
+    pub config: PathBuf,
+    /// A directory of its own, for its log and its runtime directory.
+    pub directory: PathBuf,
+}
+
+/// A node. Dropping it kills what is left of it.
+#[derive(Debug)]
+pub struct Node {
+    spec: NodeSpec,
+    namespace: Namespace,
+    guard: Option<Process>,
+    hung_worker: Option<ProcessHandle>,
+}
+
+impl Node {
+    /// A node that is not started yet.
+    ///
+    /// # Errors
+    /// When its directories cannot be made.
+    pub fn new(spec: NodeSpec, namespace: &Namespace) -> Result<Self, LabError> {
+        let node = Self { spec, namespace: namespace.clone(), guard: None, hung_worker: None };
+        let runtime_dir = node.runtime_dir();
+        fs::create_dir_all(&runtime_dir).map_err(LabError::system(format!("make {}", runtime_dir.display())))?;
+        Ok(node)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where its control socket is.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.spec.directory.join("run")
+    }
+
+    /// Where its output goes, of all its starts.
+    pub fn log(&self) -> PathBuf {
+        self.spec.directory.join("log")
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines_max: usize) -> Vec<String> {
+        log_tail(&self.log(), lines_max)
+    }
+
+    /// Process id of the guard while it runs, as far as we have looked.
+    pub fn guard_pid(&self) -> Option<u32> {
+        self.guard.as_ref().map(Process::pid)
+    }
+
+    /// Starts it. It need not be ready when this returns. The kernel kills it when the calling thread ends.
+    ///
+    /// # Errors
+    /// When it runs already, or the program cannot be started.
+    pub fn start(&mut self) -> Result<(), LabError> {
+        if let Some(guard) = &mut self.guard
+            && guard.exit_status()?.is_none()
+        {
+            return Err(LabError::Process { name: self.spec.name.clone(), state: "already running".to_owned() });
+        }
+        let mut command = self.namespace.command(&self.spec.program);
+        command.arg("run").arg("--config").arg(&self.spec.config).args(["--node", &self.spec.name]);
+        command.arg("--runtime-dir").arg(self.runtime_dir());
+        self.guard = Some(Process::spawn(&self.spec.name, command, &self.log())?);
+        Ok(())
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run, or not end within `within`.
+    pub fn stop(&mut self, within: Duration) -> Result<ExitStatus, LabError> {
+        self.ask_to_stop()?;
+        self.wait_stopped(within)
+    }
+
+    /// Asks it to stop (SIGTERM).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn ask_to_stop(&mut self) -> Result<(), LabError> {
+        self.running_guard()?.signal(Signal::TERM)
+    }
+
+    /// Waits for the end of a node that was asked to stop.
+    ///
+    /// # Errors
+    /// When it was not running, or does not end within `within`.
+    pub fn wait_stopped(&mut self, within: Duration) -> Result<ExitStatus, LabError> {
+        let status = self.running_guard()?.wait(within)?;
+        self.guard = None;
+        Ok(status)
+    }
+
+    /// How the guard ended, if it has without being asked.
+    ///
+    /// # Errors
+    /// What waitpid(2) says.
+    pub fn unexpected_exit(&mut self) -> Result<Option<ExitStatus>, LabError> {
+        self.guard.as_mut().map_or(Ok(None), Process::exit_status)
+    }
+
+    /// Kills the guard as `kill -9` does, and waits until its worker is gone too.
+    ///
+    /// # Errors
+    /// When it does not run, or its worker outlives it by a second; the worker is killed then.
+    pub fn kill_guard(&mut self) -> Result<(), LabError> {
+        let guard = self.running_guard()?;
+        let workers = guard.children();
+        guard.signal(Signal::KILL)?;
+        guard.wait(ORPHAN_TIMEOUT)?;
+        self.guard = None;
+        let what = format!("the worker of {} to end after its guard", self.spec.name);
+        let gone = || workers.iter().all(|worker| !worker.is_running()).then_some(());
+        wait_for(&what, ORPHAN_TIMEOUT, gone).inspect_err(|_| {
+            for worker in &workers {
+                let _ = worker.signal(Signal::KILL);
+            }
+        })
+    }
+
+    /// Kills the worker as `kill -9` does.
+    ///
+    /// # Errors
+    /// When the node has none, or does not say which.
+    pub fn kill_worker(&self) -> Result<(), LabError> {
+        self.worker()?.signal(Signal::KILL)
+    }
+
+    /// Stops the worker in its tracks (SIGSTOP): alive, holding its sockets, and answering nobody.
+    ///
+    /// # Errors
+    /// As [`Node::kill_worker`].
+    pub fn hang_worker(&mut self) -> Result<(), LabError> {
+        let worker = self.worker()?;
+        worker.signal(Signal::STOP)?;
+        self.hung_worker = Some(worker);
+        Ok(())
+    }
+
+    /// Lets a hung worker go on, unless its guard has ended it by now.
+    pub fn wake_worker(&mut self) {
+        if let Some(worker) = self.hung_worker.take() {
+            let _ = worker.signal(Signal::CONT);
+        }
+    }
+
+    /// The worker that the node says it has.
+    ///
+    /// # Errors
+    /// When it has none, or does not say.
+    pub fn worker(&self) -> Result<ProcessHandle, LabError> {
+        match self.status(STATUS_TIMEOUT)?.worker.pid {
+            Some(pid) => ProcessHandle::open(pid),
+            None => Err(LabError::Process { name: self.spec.name.clone(), state: "has no worker".to_owned() }),
+        }
+    }
+
+    /// Asks it how it is.
+    ///
+    /// # Errors
+    /// [`LabError::Status`] when it does not answer within `within`, or not with a status.
+    pub fn status(&self, within: Duration) -> Result<NodeStatus, LabError> {
+        status(&self.runtime_dir(), within).map_err(|reason| LabError::Status { node: self.spec.name.clone(), reason })
+    }
+
+    fn running_guard(&mut self) -> Result<&mut Process, LabError> {
+        let name = &self.spec.name;
+        self.guard.as_mut().ok_or_else(|| LabError::Process { name: name.clone(), state: "not running".to_owned() })
+    }
+}
+
+/// What a control socket answers.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Reply {
+    Ok { status: Box<NodeStatus> },
+    Error(String),
+}
+
+/// Asks the control socket in `runtime_dir` for the node's status; each read and write may take `within`.
+///
+/// # Errors
+/// Why there is none, in words.
+pub fn status(runtime_dir: &Path, within: Duration) -> Result<NodeStatus, String> {
+    let line = ask(&runtime_dir.join("control.sock"), within).map_err(|error| error.to_string())?;
+    parse(&line)
+}
+
+fn ask(socket: &Path, within: Duration) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(within))?;
+    stream.set_write_timeout(Some(within))?;
+    stream.write_all(b"{\"command\":\"status\"}\n")?;
+    let mut line = String::new();
+    BufReader::new(stream.take(STATUS_MAX_BYTES)).read_line(&mut line)?;
+    Ok(line)
+}
+
+fn parse(line: &str) -> Result<NodeStatus, String> {
+    match serde_json::from_str(line) {
+        Ok(Reply::Ok { status }) => Ok(*status),
+        Ok(Reply::Error(error)) => Err(error),
+        Err(error) => Err(format!("not an answer: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_taken_out_of_its_answer() {
+        let line = r#"{"ok":{"status":{"node":"lb-a","version":"0.1.0","config_checksum":"ab","guard_pid":7,"vips":[],"peer":null,
+            "worker":{"state":"running","pid":8,"restarts":0,"last_exit":null,"threads":2,"connections":1,"requests":9},
+            "listeners":[],"pools":[],"warnings":[]}}}"#;
+        let status = parse(line).unwrap();
+        assert_eq!((status.node.as_str(), status.guard_pid, status.worker.pid), ("lb-a", 7, Some(8)));
+    }
+
+    #[test]
+    fn refusal_and_rubbish_are_told_apart() {
+        assert_eq!(parse(r#"{"error":"unknown command"}"#), Err("unknown command".to_owned()));
+        assert!(parse("").unwrap_err().starts_with("not an answer: "));
+    }
+}

@@ -1,0 +1,98 @@
+use super::*;
+use crate::status::{VipStatus, WorkerStatus};
+
+fn status(node: &str, role: Role) -> NodeStatus {
+    NodeStatus {
+        node: node.to_owned(),
+        version: "0.1.0".to_owned(),
+        config_checksum: String::new(),
+        guard_pid: 1,
+        vips: vec![VipStatus {
+            name: "web".to_owned(),
+            role,
+            since_ms: 0,
+            reason: String::new(),
+            faults: Vec::new(),
+            addresses: vec!["10.77.0.100/24".to_owned()],
+            interface: "eth0".to_owned(),
+            virtual_router_id: 51,
+            priority: 250,
+            advert_interval_ms: 100,
+            transitions: 0,
+            adverts_sent: 0,
+            adverts_received: 0,
+            adverts_dropped: Default::default(),
+            peer: None,
+        }],
+        peer: None,
+        worker: WorkerStatus {
+            state: "running".to_owned(),
+            pid: Some(2),
+            restarts: 0,
+            last_exit: None,
+            threads: 1,
+            connections: 0,
+            requests: 0,
+        },
+        listeners: Vec::new(),
+        pools: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+fn judged(holders: &[&str], a: Option<NodeStatus>, b: Option<NodeStatus>) -> String {
+    let holders: Vec<String> = holders.iter().map(|name| (*name).to_owned()).collect();
+    match judge(&holders, &[a, b]) {
+        PairState::Healthy { active } => format!("healthy, {active}"),
+        PairState::Unhealthy { reason } => reason,
+    }
+}
+
+#[test]
+fn healthy_pair_has_one_holder_that_says_so() {
+    let (a, b) = (|role| Some(status("lb-a", role)), |role| Some(status("lb-b", role)));
+    assert_eq!(judged(&["lb-b"], a(Role::Standby), b(Role::Active)), "healthy, lb-b");
+    assert_eq!(judged(&[], a(Role::Standby), b(Role::Active)), "no node holds the VIP");
+    assert_eq!(judged(&["lb-a", "lb-b"], a(Role::Active), b(Role::Active)), "lb-a and lb-b all hold the VIP");
+    assert_eq!(judged(&["lb-a"], a(Role::Active), b(Role::Active)), "lb-b is active and should be standby");
+    assert_eq!(judged(&["lb-a"], a(Role::Standby), b(Role::Standby)), "lb-a is standby and should be active");
+    assert_eq!(judged(&["lb-a"], a(Role::Active), None), "lb-b does not answer");
+}
+
+#[test]
+fn pair_with_an_unfit_node_is_not_healthy() {
+    let mut b = status("lb-b", Role::Standby);
+    b.vips[0].faults.push("the link eth0 is down".to_owned());
+    assert_eq!(
+        judged(&["lb-a"], Some(status("lb-a", Role::Active)), Some(b)),
+        "lb-b is not fit: the link eth0 is down"
+    );
+    let mut b = status("lb-b", Role::Standby);
+    b.worker.state = "waiting".to_owned();
+    assert_eq!(judged(&["lb-a"], Some(status("lb-a", Role::Active)), Some(b)), "the worker of lb-b is waiting");
+}
+
+#[test]
+fn configuration_is_what_the_design_calls_it() {
+    let interval = AdvertInterval::new(Duration::from_millis(100)).unwrap();
+    let text = config_text(interval, Path::new("/tmp/x/pair.key"), "");
+    let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    has(r#"key_file = "/tmp/x/pair.key""#);
+    has(r#"advert_interval = "100ms""#);
+    has(r#"  { name = "web1", address = "10.77.0.21:8080" },"#);
+    has(r#"  { name = "web3", address = "10.77.0.23:8080" },"#);
+    has("[pool.sticky]");
+}
+
+#[test]
+fn key_is_64_hex_digits() {
+    let key = random_key().unwrap();
+    assert_eq!(key.len(), 65);
+    assert!(key.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
+}
+
+#[test]
+fn directory_is_never_in_the_private_run() {
+    assert_eq!(directory_parent(PathBuf::from("/run")), PathBuf::from("/tmp"));
+    assert_eq!(directory_parent(PathBuf::from("/var/tmp")), PathBuf::from("/var/tmp"));
+}

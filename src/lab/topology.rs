@@ -1,0 +1,138 @@
+//! The network of the lab: a switch and the machines plugged into it, each in a network namespace of its own.
+
+use std::net::Ipv4Addr;
+
+use super::LabError;
+use super::namespace::Namespace;
+use super::netlink::{self, Admin};
+use crate::units::Ipv4Network;
+
+/// The interface of every machine.
+pub const INTERFACE: &str = "eth0";
+
+/// The bridge inside the switch.
+const BRIDGE: &str = "br0";
+
+/// What to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopologySpec {
+    /// Name and address of each machine. Names are interface names in the switch too: 1 to 15 bytes, and not `br0`.
+    pub hosts: Vec<(String, Ipv4Network)>,
+    /// When given, each namespace is shown as /run/netns/PREFIX followed by its name. A process that builds several
+    /// topologies gives each a prefix of its own.
+    pub netns_prefix: Option<String>,
+}
+
+impl TopologySpec {
+    /// Two nodes, a client, three servers: 10.77.0.11, .12, .50 and .21 to .23, in a /24.
+    pub fn pair() -> Self {
+        let hosts = [("lb-a", 11), ("lb-b", 12), ("client", 50), ("web1", 21), ("web2", 22), ("web3", 23)];
+        let network = |last| Ipv4Network::new(Ipv4Addr::new(10, 77, 0, last), 24);
+        let hosts = hosts.into_iter().filter_map(|(name, last)| Some((name.to_owned(), network(last)?))).collect();
+        Self { hosts, netns_prefix: None }
+    }
+}
+
+/// A switch and the machines plugged into it. It goes when it is dropped and no process is left in it.
+#[derive(Debug)]
+pub struct Topology {
+    switch: Namespace,
+    hosts: Vec<Namespace>,
+}
+
+impl Topology {
+    /// Builds it. No setting that bears on ARP is touched: what a client here needs to follow a VIP, every client has.
+    ///
+    /// # Errors
+    /// What the kernel refused, and for what.
+    pub fn build(spec: &TopologySpec) -> Result<Self, LabError> {
+        let prefix = spec.netns_prefix.as_deref();
+        let switch = create_namespace("switch", prefix)?;
+        switch.run(|| netlink::create_bridge(BRIDGE))??;
+        let mut hosts = Vec::with_capacity(spec.hosts.len());
+        for (name, address) in &spec.hosts {
+            let host = create_namespace(name, prefix)?;
+            plug_in(&host, *address, &switch)?;
+            hosts.push(host);
+        }
+        Ok(Self { switch, hosts })
+    }
+
+    /// The namespace of a machine.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`].
+    pub fn host(&self, name: &str) -> Result<&Namespace, LabError> {
+        let found = self.hosts.iter().find(|host| host.name() == name);
+        found.ok_or_else(|| LabError::NoSuchHost(name.to_owned()))
+    }
+
+    /// The namespace of the switch, where packets between machines can be dropped or looked at; its ports are named
+    /// after the machines.
+    pub fn switch(&self) -> &Namespace {
+        &self.switch
+    }
+
+    /// Pulls a machine's cable at the switch: the machine sees its link without carrier, like a switch that lost power.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`], or what the kernel refused.
+    pub fn cut_cable(&self, host: &str) -> Result<(), LabError> {
+        self.set_port(host, Admin::Down)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// As [`Topology::cut_cable`].
+    pub fn restore_cable(&self, host: &str) -> Result<(), LabError> {
+        self.set_port(host, Admin::Up)
+    }
+
+    fn set_port(&self, host: &str, admin: Admin) -> Result<(), LabError> {
+        let port = self.host(host)?.name();
+        self.switch.run(|| netlink::set_link(port, admin))?
+    }
+
+    /// The machines whose interface carries `address`, by what the kernel says and not by what a node claims.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn holders(&self, address: Ipv4Addr) -> Result<Vec<String>, LabError> {
+        let mut holders = Vec::new();
+        for host in &self.hosts {
+            if self.carries(host.name(), address)? {
+                holders.push(host.name().to_owned());
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Whether a machine's interface carries `address`.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`], or what the kernel refused.
+    pub fn carries(&self, host: &str, address: Ipv4Addr) -> Result<bool, LabError> {
+        let carried = self.host(host)?.run(|| netlink::addresses(INTERFACE))??;
+        Ok(carried.contains(&address))
+    }
+}
+
+fn create_namespace(name: &str, prefix: Option<&str>) -> Result<Namespace, LabError> {
+    match prefix {
+        Some(prefix) => Namespace::create_exposed(name, &format!("{prefix}{name}")),
+        None => Namespace::create(name),
+    }
+}
+
+/// Lays the cable from the machine's side, so that its interface is called the same in each machine from the start.
+fn plug_in(host: &Namespace, address: Ipv4Network, switch: &Namespace) -> Result<(), LabError> {
+    let port = host.name();
+    host.run(|| {
+        netlink::set_link("lo", Admin::Up)?;
+        netlink::create_cable(INTERFACE, port, switch.fd())?;
+        netlink::add_address(INTERFACE, address)?;
+        netlink::set_link(INTERFACE, Admin::Up)
+    })??;
+    switch.run(|| netlink::join_bridge(BRIDGE, port))?
+}
