@@ -1,1 +1,197 @@
-//! What guard and worker say to each other over their socket pair.
+//! What guard and worker say to each other over their socket pair: one JSON object a line, and once, at the start, the
+//! listening sockets.
+//!
+//! The guard trusts nothing that the worker says beyond its form: the worker reads what clients send.
+
+use std::io;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::status::PoolStatus;
+
+/// The descriptor under which the worker finds its end of the socket pair.
+pub const WORKER_DESCRIPTOR: i32 = 3;
+
+/// The longest line. A report on 1024 servers in each of 100 pools stays below it.
+const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
+/// addresses, one a thread.
+#[derive(Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// This node's name.
+    pub node: String,
+    /// Where the configuration came from, for messages.
+    pub config_path: PathBuf,
+    /// The text that the guard checked.
+    pub config_text: String,
+    /// Process id of the guard.
+    pub guard_pid: u32,
+    /// Threads to start.
+    pub threads: usize,
+    /// How many sockets follow.
+    pub socket_count: usize,
+    /// The user to become.
+    pub user: Option<String>,
+    /// The pair key, when there is one. A secret.
+    pub pair_key: Option<Vec<u8>>,
+    /// Certificate chains and keys in PEM, for each listener in order. A secret.
+    pub certificates: Vec<Vec<CertificatePem>>,
+    /// The value of the header that marks the guard's own probes. A secret, new for each worker.
+    pub probe_token: String,
+}
+
+/// A certificate chain and its key.
+#[derive(Serialize, Deserialize)]
+pub struct CertificatePem {
+    /// The chain.
+    pub chain: Vec<u8>,
+    /// The private key. A secret.
+    pub key: Vec<u8>,
+}
+
+/// From the guard.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToWorker {
+    /// Answer once every thread has shown that it is alive.
+    Probe {
+        /// Echoed in the answer.
+        sequence: u64,
+    },
+    /// Take no new connections, finish the requests in flight, say so, end.
+    Drain,
+}
+
+/// From the worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWorker {
+    /// Every thread accepts connections.
+    Ready,
+    /// Every thread is alive.
+    Alive {
+        /// That of the probe.
+        sequence: u64,
+        /// How it is doing.
+        report: Report,
+    },
+    /// The worker cannot start, and why.
+    Failed {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// How a worker is doing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Open client connections.
+    pub connections: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Pools and the health of their servers.
+    pub pools: Vec<PoolStatus>,
+    /// What it could not do, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Reads one message a line.
+#[derive(Debug)]
+pub struct Receiver {
+    reader: BufReader<OwnedReadHalf>,
+    line: Vec<u8>,
+}
+
+/// Writes one message a line.
+#[derive(Debug)]
+pub struct Sender {
+    writer: OwnedWriteHalf,
+}
+
+/// Both directions of a connection.
+pub fn halves(stream: UnixStream) -> (Sender, Receiver) {
+    let (reader, writer) = stream.into_split();
+    (Sender { writer }, Receiver { reader: BufReader::new(reader), line: Vec::new() })
+}
+
+impl Receiver {
+    /// The next message; `None` when the other side has closed. Cancel safe: a line read in part is kept.
+    ///
+    /// # Errors
+    /// `InvalidData` for a line that is too long or not such a message; what read(2) says.
+    pub async fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+        let room = LINE_BYTES_MAX.saturating_sub(self.line.len() as u64);
+        (&mut self.reader).take(room).read_until(b'\n', &mut self.line).await?;
+        if self.line.last() != Some(&b'\n') {
+            let closed_cleanly = self.line.is_empty();
+            return if closed_cleanly { Ok(None) } else { Err(invalid("a line that is cut off or too long")) };
+        }
+        let message = serde_json::from_slice(&self.line).map_err(|error| invalid(&error.to_string()))?;
+        self.line.clear();
+        Ok(Some(message))
+    }
+}
+
+impl Sender {
+    /// Writes one message. Not cancel safe: a part of the line may be out.
+    ///
+    /// # Errors
+    /// What write(2) says, `BrokenPipe` when the other side has closed.
+    pub async fn send<M: Serialize>(&mut self, message: &M) -> io::Result<()> {
+        self.writer.write_all(&encode(message)?).await
+    }
+}
+
+/// A message as it goes over the socket.
+///
+/// # Errors
+/// `InvalidData` when it cannot be said in JSON.
+pub fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message).map_err(|error| invalid(&error.to_string()))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_a_runtime(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    #[test]
+    fn messages_arrive_as_they_were_sent() {
+        on_a_runtime(async {
+            let (guard, worker) = UnixStream::pair().unwrap();
+            let ((mut to_worker, _from), (_to, mut from_guard)) = (halves(guard), halves(worker));
+            to_worker.send(&ToWorker::Probe { sequence: 7 }).await.unwrap();
+            to_worker.send(&ToWorker::Drain).await.unwrap();
+            drop(to_worker);
+            drop(_from);
+            assert!(matches!(from_guard.receive().await, Ok(Some(ToWorker::Probe { sequence: 7 }))));
+            assert!(matches!(from_guard.receive().await, Ok(Some(ToWorker::Drain))));
+            assert!(matches!(from_guard.receive::<ToWorker>().await, Ok(None)));
+        });
+    }
+
+    #[test]
+    fn a_line_that_is_no_message_is_an_error() {
+        on_a_runtime(async {
+            let (mut guard, worker) = UnixStream::pair().unwrap();
+            let (_sender, mut receiver) = halves(worker);
+            guard.write_all(b"{\"probe\":1}\n").await.unwrap();
+            assert_eq!(receiver.receive::<ToWorker>().await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        });
+    }
+}

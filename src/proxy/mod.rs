@@ -1,3 +1,11 @@
 //! The data plane: from an accepted connection to a server and back. Runs in the worker.
+//!
+//! Each thread is a world of its own: its listening sockets, its runtime, its connections to servers. What threads share
+//! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod http;
+pub mod state;
+pub mod thread;
+pub mod timers;
+pub mod tls;
+pub mod upstream;

@@ -1,1 +1,3 @@
 //! HTTP/1.1: the life of a request.
+
+pub mod strict;

@@ -1,0 +1,55 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` TCP sockets to one address, among which the kernel spreads connections (`SO_REUSEPORT`, socket(7)).
+///
+/// `IP_FREEBIND` lets them bind a virtual address that this node does not hold now, so that a standby is ready before
+/// it takes over and no sysctl (`ip_nonlocal_bind`) has to change. They are non-blocking and close-on-exec.
+///
+/// # Errors
+/// What bind(2) or listen(2) says, most often `AddrInUse` or `PermissionDenied`.
+pub fn tcp(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    (0..count).map(|_| one_tcp(address)).collect()
+}
+
+fn one_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv4() {
+        socket.set_freebind_v4(true)?;
+    } else {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    }
+    // Inherited by accepted connections, which saves a system call on each of them.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_of_one_listener_share_a_port() {
+        let first = tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let address = first[0].local_addr().unwrap();
+        assert_eq!(tcp(address, 3).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_address_that_no_interface_holds_can_be_bound() {
+        assert!(tcp("192.0.2.100:0".parse().unwrap(), 1).is_ok());
+        assert!(tcp("[2001:db8::100]:0".parse().unwrap(), 1).is_ok());
+    }
+}

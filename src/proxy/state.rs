@@ -1,0 +1,175 @@
+//! What the threads of a worker share: the configuration, prepared for the request path, and the health of servers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use http::HeaderValue;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{self, Config, PoolIndex};
+use crate::session::ServerCookies;
+use crate::status::{PoolStatus, ServerStatus};
+
+/// Everything that all threads read.
+pub struct Site {
+    /// Pools, in the order of the configuration.
+    pub pools: Vec<Pool>,
+    /// Listeners, in the order of the configuration.
+    pub listeners: Vec<Listener>,
+    /// Marks the guard's probes of a listener.
+    pub probe_token: HeaderValue,
+    /// This node's name, for the errors that we answer ourselves.
+    pub node: String,
+}
+
+/// A listener, prepared.
+pub struct Listener {
+    /// As configured.
+    pub config: config::Listener,
+    /// Present when it speaks TLS.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// A pool, prepared.
+pub struct Pool {
+    /// As configured.
+    pub config: config::Pool,
+    /// Its servers' state, in the order of the configuration.
+    pub servers: Vec<Server>,
+    /// Present when the pool is sticky.
+    pub sticky: Option<Sticky>,
+}
+
+/// The sticky cookie of a pool.
+pub struct Sticky {
+    /// The cookie's name.
+    pub name: String,
+    /// Its values.
+    pub cookies: ServerCookies,
+    /// The Set-Cookie header for each server, ready to send over clear text and over TLS.
+    pub set_cookie: Vec<SetCookie>,
+}
+
+/// The same cookie for both kinds of connection.
+pub struct SetCookie {
+    /// Over clear text.
+    pub plain: HeaderValue,
+    /// Over TLS, with `Secure`.
+    pub secure: HeaderValue,
+}
+
+/// The state of a server. Written by health checks, read by every thread.
+pub struct Server {
+    up: AtomicBool,
+    verdict: Mutex<Verdict>,
+}
+
+struct Verdict {
+    since: Instant,
+    last_check: String,
+}
+
+/// What a thread counts. Only that thread writes, so no two cores fight over a line of cache.
+#[derive(Default)]
+pub struct Counters {
+    /// Requests answered, whoever answered them.
+    pub requests: AtomicU64,
+    /// Open client connections.
+    pub connections: AtomicU64,
+    /// Requests sent to each server, by pool and server.
+    pub by_server: Vec<Vec<AtomicU64>>,
+}
+
+impl Server {
+    /// Whether it gets requests.
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Takes a verdict and what led to it.
+    pub fn judge(&self, up: bool, last_check: String) {
+        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            verdict.since = Instant::now();
+        }
+        verdict.last_check = last_check;
+    }
+}
+
+impl Site {
+    /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
+    pub fn new(config: &Config, node: String, cookie_key: &[u8], tls: Vec<Option<TlsAcceptor>>, probe: HeaderValue) -> Self {
+        let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
+        let listeners = config.listeners.iter().zip(tls);
+        let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
+        Self { pools, listeners, probe_token: probe, node }
+    }
+
+    /// The pool of an index, which the configuration made valid.
+    pub fn pool(&self, index: PoolIndex) -> Option<&Pool> {
+        self.pools.get(index.0)
+    }
+
+    /// Counters that fit this site.
+    pub fn counters(&self) -> Counters {
+        let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
+        Counters { by_server: self.pools.iter().map(zeros).collect(), ..Counters::default() }
+    }
+
+    /// Pools and servers as they are, with the requests that all threads counted.
+    pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
+        let pools = self.pools.iter().enumerate();
+        pools.map(|(pool_index, pool)| pool.status(|server| requests(threads, pool_index, server))).collect()
+    }
+}
+
+fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
+    let counted = |counters: &Arc<Counters>| {
+        counters.by_server.get(pool)?.get(server).map(|count| count.load(Ordering::Relaxed))
+    };
+    threads.iter().filter_map(counted).sum()
+}
+
+impl Pool {
+    fn new(config: &config::Pool, cookie_key: &[u8]) -> Self {
+        let unchecked = || Verdict { since: Instant::now(), last_check: "not checked".to_owned() };
+        let server = |_| Server { up: AtomicBool::new(true), verdict: Mutex::new(unchecked()) };
+        let servers = config.servers.iter().map(server).collect();
+        let sticky = config.sticky.as_ref().map(|sticky| Sticky::new(sticky, config, cookie_key));
+        Self { config: config.clone(), servers, sticky }
+    }
+
+    fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {
+        let servers = self.config.servers.iter().zip(&self.servers).enumerate();
+        let servers = servers.map(|(index, (config, server))| {
+            let verdict = server.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+            ServerStatus {
+                name: config.name.clone(),
+                address: config.address,
+                up: server.is_up(),
+                since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                last_check: verdict.last_check.clone(),
+                requests: requests(index),
+            }
+        });
+        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+    }
+}
+
+impl Sticky {
+    fn new(sticky: &config::Sticky, pool: &config::Pool, key: &[u8]) -> Self {
+        let config::Sticky::Cookie { name, ttl } = sticky;
+        let names = pool.servers.iter().map(|server| server.name.as_str());
+        let cookies = ServerCookies::derive(key, &pool.name, names);
+        let max_age = ttl.map(|ttl| format!("; Max-Age={}", ttl.as_secs())).unwrap_or_default();
+        let header = |value: &str, secure: &str| {
+            // The name was checked to be a token and the value is hex, so this cannot fail.
+            HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{max_age}"))
+                .unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
+        let set_cookie = |value: &str| SetCookie { plain: header(value, ""), secure: header(value, "; Secure") };
+        let set_cookie = (0..pool.servers.len()).filter_map(|server| cookies.value(server)).map(set_cookie).collect();
+        Self { name: name.clone(), cookies, set_cookie }
+    }
+}

@@ -1,0 +1,259 @@
+//! Deadlines of connections, checked together a few times a second.
+//!
+//! A timer of the runtime for each read, write and request would cost more than much of the work it guards. Here a
+//! deadline is one store to a cell, and one sweep over all connections of the thread wakes those that are late.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Time between two sweeps: how late a time-out may be noticed.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// A point in time, counted in sweeps. A thread that was held up counts no time meanwhile, so that a stall of ours is
+/// not charged to clients and servers.
+type Tick = u64;
+
+/// No deadline.
+const NEVER: Tick = u64::MAX;
+
+/// All deadlines of a thread.
+#[derive(Debug, Default)]
+pub struct Timers {
+    now: Cell<Tick>,
+    connections: RefCell<Vec<Rc<Deadlines>>>,
+    wake_sweeper: tokio::sync::Notify,
+}
+
+/// The deadlines of one client connection. All that a connection does happens in one task, hence the one waker.
+#[derive(Debug)]
+pub struct Deadlines {
+    timers: Rc<Timers>,
+    client: Cell<Tick>,
+    server: Cell<Tick>,
+    waker: RefCell<Option<Waker>>,
+    index: Cell<usize>,
+}
+
+/// Whose deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// Something the client owes us.
+    Client,
+    /// Something the server owes us.
+    Server,
+}
+
+impl Timers {
+    /// Takes a connection in. [`Registration`] takes it out again.
+    pub fn register(self: &Rc<Self>) -> Registration {
+        let mut connections = self.connections.borrow_mut();
+        if connections.is_empty() {
+            self.wake_sweeper.notify_one();
+        }
+        let deadlines = Rc::new(Deadlines {
+            timers: Rc::clone(self),
+            client: Cell::new(NEVER),
+            server: Cell::new(NEVER),
+            waker: RefCell::new(None),
+            index: Cell::new(connections.len()),
+        });
+        connections.push(Rc::clone(&deadlines));
+        Registration(deadlines)
+    }
+
+    /// Sweeps until the runtime ends; sleeps while there is no connection.
+    pub async fn sweep(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.now.set(self.now.get() + 1);
+            self.wake_late();
+            if self.connections.borrow().is_empty() {
+                self.wake_sweeper.notified().await;
+            }
+        }
+    }
+
+    /// Wakes every connection, for a drain.
+    pub fn wake_all(&self) {
+        for connection in self.connections.borrow().iter() {
+            connection.wake();
+        }
+    }
+
+    /// Open connections.
+    pub fn connection_count(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    fn wake_late(&self) {
+        let now = self.now.get();
+        for connection in self.connections.borrow().iter() {
+            if connection.client.get() <= now || connection.server.get() <= now {
+                connection.wake();
+            }
+        }
+    }
+}
+
+impl Deadlines {
+    /// Sets a deadline, `timeout` from now; it is noticed up to two ticks late, never early.
+    pub fn set(&self, party: Party, timeout: Duration) {
+        let ticks = u64::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2);
+        self.cell(party).set(self.timers.now.get() + ticks + 1);
+    }
+
+    /// Sets a deadline unless one is set already.
+    pub fn set_once(&self, party: Party, timeout: Duration) {
+        if self.cell(party).get() == NEVER {
+            self.set(party, timeout);
+        }
+    }
+
+    /// Takes a deadline back.
+    pub fn clear(&self, party: Party) {
+        self.cell(party).set(NEVER);
+    }
+
+    /// Whether a deadline has passed.
+    pub fn is_late(&self, party: Party) -> bool {
+        self.cell(party).get() <= self.timers.now.get()
+    }
+
+    /// Remembers the connection's task. Called at each of its turns; costs a comparison when nothing changed.
+    pub fn attach(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    /// `future`, or `None` once the server's deadline, set here to `timeout`, has passed. Cancel safe if `future` is.
+    pub async fn within<F: Future>(&self, timeout: Duration, future: F) -> Option<F::Output> {
+        self.set(Party::Server, timeout);
+        let mut future = std::pin::pin!(future);
+        let output = std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.is_late(Party::Server) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.clear(Party::Server);
+        output
+    }
+
+    fn cell(&self, party: Party) -> &Cell<Tick> {
+        match party {
+            Party::Client => &self.client,
+            Party::Server => &self.server,
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// A connection's place in the sweep, given up when dropped.
+#[derive(Debug)]
+pub struct Registration(Rc<Deadlines>);
+
+impl Registration {
+    /// Its deadlines.
+    pub fn deadlines(&self) -> &Rc<Deadlines> {
+        &self.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut connections = self.0.timers.connections.borrow_mut();
+        let index = self.0.index.get();
+        connections.swap_remove(index);
+        if let Some(moved) = connections.get(index) {
+            moved.index.set(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_paused_time(test: impl AsyncFnOnce(Rc<Timers>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build_local(Default::default());
+        runtime.unwrap().block_on(async {
+            let timers = Rc::new(Timers::default());
+            let sweeper = tokio::task::spawn_local(Rc::clone(&timers).sweep());
+            test(timers).await;
+            sweeper.abort();
+        });
+    }
+
+    /// Lets the task's waker be known, as a connection does at each turn.
+    async fn attach(deadlines: &Deadlines) {
+        std::future::poll_fn(|context| {
+            deadlines.attach(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_future_that_never_ends_is_given_up_after_its_timeout() {
+        on_paused_time(async |timers| {
+            let connection = timers.register();
+            attach(connection.deadlines()).await;
+            let start = tokio::time::Instant::now();
+            let output = connection.deadlines().within(Duration::from_secs(1), std::future::pending::<()>()).await;
+            assert_eq!(output, None);
+            let waited = start.elapsed();
+            assert!((Duration::from_secs(1)..=Duration::from_millis(1100)).contains(&waited), "{waited:?}");
+        });
+    }
+
+    #[test]
+    fn a_future_that_ends_in_time_is_not_disturbed() {
+        on_paused_time(async |timers| {
+            let connection = timers.register();
+            attach(connection.deadlines()).await;
+            assert_eq!(connection.deadlines().within(Duration::from_millis(10), async { 7 }).await, Some(7));
+            assert!(!connection.deadlines().is_late(Party::Server));
+        });
+    }
+
+    #[test]
+    fn connections_leave_the_sweep_in_any_order() {
+        on_paused_time(async |timers| {
+            let mut connections: Vec<_> = (0..5).map(|_| timers.register()).collect();
+            connections.remove(1);
+            connections.remove(3);
+            connections.remove(0);
+            assert_eq!(timers.connection_count(), 2);
+            for connection in &connections {
+                let index = connection.deadlines().index.get();
+                assert!(Rc::ptr_eq(connection.deadlines(), &timers.connections.borrow()[index]));
+            }
+        });
+    }
+
+    #[test]
+    fn the_first_of_two_deadlines_counts_when_set_once() {
+        on_paused_time(async |timers| {
+            let connection = timers.register();
+            let deadlines = connection.deadlines();
+            deadlines.set_once(Party::Client, Duration::from_millis(100));
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            deadlines.set_once(Party::Client, Duration::from_secs(100));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(deadlines.is_late(Party::Client));
+            deadlines.clear(Party::Client);
+            assert!(!deadlines.is_late(Party::Client));
+        });
+    }
+}
