@@ -163,7 +163,7 @@ fn no_edit_of_the_reference_makes_the_reader_panic() {
         "1e9",
     ];
     let seed = std::env::var("BATON_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("BATON_SEED={seed}");
+    eprintln!("BATON_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..3000 {
         let mut text: Vec<char> = original.chars().collect();
