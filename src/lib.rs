@@ -7,7 +7,7 @@
 //! |---|---|
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`] |
-//! | what both processes share | [`config`], [`link`], [`status`], [`telemetry`], [`net`] |
+//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`telemetry`] |
 //! | the data plane | [`proxy`], [`probe`] |
 //! | the two processes | [`guard`], [`worker`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
@@ -23,15 +23,15 @@ pub mod balance;
 
 pub mod health;
 
-pub mod config;
+pub mod net;
 
-pub mod link;
+pub mod config;
 
 pub mod status;
 
-pub mod telemetry;
+pub mod link;
 
-pub mod net;
+pub mod telemetry;
 
 pub mod proxy;
 

@@ -3,8 +3,13 @@
 //!
 //! The guard trusts nothing that the worker says beyond its form: the worker reads what clients send.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
+
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,6 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::net::descriptors;
 use crate::status::PoolStatus;
 
 /// The descriptor under which the worker finds its end of the socket pair.
@@ -146,6 +152,34 @@ impl Sender {
     pub async fn send<M: Serialize>(&mut self, message: &M) -> io::Result<()> {
         self.writer.write_all(&encode(message)?).await
     }
+}
+
+/// Hands a worker all that it needs. Never waits for the worker: the text goes in a file in memory, and only the
+/// descriptors, small beside the socket's buffer, through the socket.
+///
+/// # Errors
+/// What memfd_create(2), write(2) or sendmsg(2) says.
+pub fn send_bootstrap(socket: &StdUnixStream, bootstrap: &Bootstrap, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let memory = memfd_create("baton-bootstrap", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(memory);
+    file.write_all(&encode(bootstrap)?)?;
+    file.rewind()?;
+    descriptors::send(socket, &[file.as_fd()])?;
+    descriptors::send(socket, sockets)
+}
+
+/// The worker's end of [`send_bootstrap`]. Blocks until everything is there.
+///
+/// # Errors
+/// What recvmsg(2) or read(2) says; `InvalidData` when it is not a bootstrap.
+pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Vec<OwnedFd>)> {
+    let mut text = Vec::new();
+    for descriptor in descriptors::receive(socket, 1)? {
+        File::from(descriptor).read_to_end(&mut text)?;
+    }
+    let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))?;
+    let sockets = descriptors::receive(socket, bootstrap.socket_count)?;
+    Ok((bootstrap, sockets))
 }
 
 /// A message as it goes over the socket.

@@ -1,3 +1,5 @@
 //! The program `baton`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    baton::cli::main()
+}

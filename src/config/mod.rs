@@ -1,5 +1,154 @@
 //! The configuration file: read, checked whole, resolved.
+//!
+//! One file serves both nodes. [`load`] either gives a [`Config`] in which every value is valid and every name resolved,
+//! or a [`Report`] of everything that is wrong with it, so that an operator corrects a file in one go. Called by the
+//! guard and the worker at their start and at a reload, and by `baton check`.
+//!
+//! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
+//! `blocks` (with `traffic` and `pools`) reads each section, `cross` compares the sections, `machine` compares
+//! them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
 
+mod blocks;
+mod choose;
+mod cross;
+mod key;
+mod machine;
 mod model;
+mod pools;
+mod reader;
+mod report;
+mod resolve;
+mod traffic;
+mod values;
+mod warnings;
 
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use toml::de::DeTable;
+
+pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, choose_node};
+pub use key::{KeyError, PAIR_KEY_LEN_BYTES, PairKey};
 pub use model::*;
+pub use report::{Mistake, Position, Report};
+pub use values::duration_text;
+
+use report::Mistakes;
+
+/// Bytes of a configuration file. A thousand servers take a tenth of it.
+pub const FILE_MAX_BYTES: usize = 1 << 20;
+
+/// How much of a configuration is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The file by itself: good on any machine.
+    File,
+    /// Also what depends on this machine: interfaces, key files and certificates.
+    Machine,
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// Every mistake in the file, in one report.
+pub fn load(path: &Path, scope: Scope) -> Result<Config, Report> {
+    let text = read(path)?;
+    checked(&text, path, scope, None)
+}
+
+/// As [`load`], and finds which node of the file this machine is.
+///
+/// # Errors
+/// Every mistake in the file, in one report; a file that has no node for this machine is one of them.
+pub fn load_for_node(path: &Path, scope: Scope, hints: NodeHints<'_>) -> Result<(Config, LocalNode), Report> {
+    let text = read(path)?;
+    let config = checked(&text, path, scope, Some(hints))?;
+    let node = choose_node(&config, hints).map_err(|error| Report::of_file(path, error.to_string(), error.remedy()))?;
+    Ok((config, node))
+}
+
+/// Checks `text`, which stands in the file at `path`, by itself.
+///
+/// # Errors
+/// Every mistake in it, in one report.
+pub fn parse(text: &str, path: &Path) -> Result<Config, Report> {
+    checked(text, path, Scope::File, None)
+}
+
+fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) -> Result<Config, Report> {
+    if text.len() > FILE_MAX_BYTES {
+        return Err(too_large(path));
+    }
+    let mistakes = Mistakes::new(text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        mistakes.syntax(error.span(), error.message(), "correct what is marked; see https://toml.io");
+    }
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let root = reader::Table::root(&mistakes, document.get_ref());
+    let blocks = blocks::read(root, &mistakes, directory);
+    cross::check(&blocks, &mistakes);
+    if scope == Scope::Machine {
+        machine::check(&blocks, &mistakes);
+    }
+    if let Some(hints) = hints {
+        machine::check_node(&blocks, hints, &mistakes);
+    }
+    if let Some(report) = mistakes.into_report(path) {
+        return Err(report);
+    }
+    resolve::resolve(blocks, checksum(text.as_bytes())).ok_or_else(|| {
+        Report::of_file(
+            path,
+            "baton found no mistake, and yet a value is missing",
+            "report this file to the developers",
+        )
+    })
+}
+
+fn read(path: &Path) -> Result<String, Report> {
+    let bytes = read_bytes(path).map_err(|error| unreadable(path, &error))?;
+    if bytes.len() > FILE_MAX_BYTES {
+        return Err(too_large(path));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Report::of_file(path, format!("line {line} is not UTF-8"), "save the file as UTF-8")
+    })
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Report {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "name the file with --config FILE; the annotated baton.toml is a good beginning",
+        io::ErrorKind::PermissionDenied => "run as root, or as a user who may read the file",
+        io::ErrorKind::IsADirectory => "name the file in it with --config FILE",
+        _ => "name a file that can be read with --config FILE",
+    };
+    Report::of_file(path, format!("failed to read the configuration: {error}"), remedy)
+}
+
+fn too_large(path: &Path) -> Report {
+    Report::of_file(path, "the file is larger than 1 MiB", "name a configuration file; none needs to be that large")
+}
+
+/// SHA-256 in lower-case hex.
+fn checksum(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

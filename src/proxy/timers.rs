@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two sweeps: how late a time-out may be noticed.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -22,6 +22,7 @@ const NEVER: Tick = u64::MAX;
 #[derive(Debug, Default)]
 pub struct Timers {
     now: Cell<Tick>,
+    coarse_now: Cell<Option<Instant>>,
     connections: RefCell<Vec<Rc<Deadlines>>>,
     wake_sweeper: tokio::sync::Notify,
 }
@@ -30,7 +31,8 @@ pub struct Timers {
 #[derive(Debug)]
 pub struct Deadlines {
     timers: Rc<Timers>,
-    client: Cell<Tick>,
+    client_read: Cell<Tick>,
+    client_write: Cell<Tick>,
     server: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
     index: Cell<usize>,
@@ -39,8 +41,10 @@ pub struct Deadlines {
 /// Whose deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
-    /// Something the client owes us.
-    Client,
+    /// Bytes that the client owes us.
+    ClientRead,
+    /// Room that the client owes us for ours.
+    ClientWrite,
     /// Something the server owes us.
     Server,
 }
@@ -54,7 +58,8 @@ impl Timers {
         }
         let deadlines = Rc::new(Deadlines {
             timers: Rc::clone(self),
-            client: Cell::new(NEVER),
+            client_read: Cell::new(NEVER),
+            client_write: Cell::new(NEVER),
             server: Cell::new(NEVER),
             waker: RefCell::new(None),
             index: Cell::new(connections.len()),
@@ -70,6 +75,7 @@ impl Timers {
         loop {
             ticks.tick().await;
             self.now.set(self.now.get() + 1);
+            self.coarse_now.set(Some(Instant::now()));
             self.wake_late();
             if self.connections.borrow().is_empty() {
                 self.wake_sweeper.notified().await;
@@ -84,6 +90,11 @@ impl Timers {
         }
     }
 
+    /// The time at the last sweep: good enough to age what lives for seconds, and free.
+    pub fn coarse_now(&self) -> Instant {
+        self.coarse_now.get().unwrap_or_else(Instant::now)
+    }
+
     /// Open connections.
     pub fn connection_count(&self) -> usize {
         self.connections.borrow().len()
@@ -92,7 +103,8 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            if connection.client.get() <= now || connection.server.get() <= now {
+            let first = connection.client_read.get().min(connection.client_write.get()).min(connection.server.get());
+            if first <= now {
                 connection.wake();
             }
         }
@@ -147,7 +159,8 @@ impl Deadlines {
 
     fn cell(&self, party: Party) -> &Cell<Tick> {
         match party {
-            Party::Client => &self.client,
+            Party::ClientRead => &self.client_read,
+            Party::ClientWrite => &self.client_write,
             Party::Server => &self.server,
         }
     }
@@ -247,13 +260,13 @@ mod tests {
         on_paused_time(async |timers| {
             let connection = timers.register();
             let deadlines = connection.deadlines();
-            deadlines.set_once(Party::Client, Duration::from_millis(100));
+            deadlines.set_once(Party::ClientRead, Duration::from_millis(100));
             tokio::time::sleep(Duration::from_millis(150)).await;
-            deadlines.set_once(Party::Client, Duration::from_secs(100));
+            deadlines.set_once(Party::ClientRead, Duration::from_secs(100));
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(deadlines.is_late(Party::Client));
-            deadlines.clear(Party::Client);
-            assert!(!deadlines.is_late(Party::Client));
+            assert!(deadlines.is_late(Party::ClientRead));
+            deadlines.clear(Party::ClientRead);
+            assert!(!deadlines.is_late(Party::ClientRead));
         });
     }
 }

@@ -29,7 +29,6 @@ pub struct Upstream {
 }
 
 /// Why a request got no response.
-#[derive(Debug)]
 pub struct ExchangeError {
     /// What hyper says.
     pub error: hyper::Error,
@@ -109,9 +108,9 @@ impl IdleConnections {
         }
     }
 
-    /// Keeps a connection whose response has been read to its end; closes it when it cannot be used again.
+    /// Keeps a connection whose response has been read to its end; closes it when there are enough.
     pub fn put(&self, mut upstream: Box<Upstream>, now: Instant) {
-        if self.stack.borrow().len() >= self.count_max || !upstream.is_idle() {
+        if self.stack.borrow().len() >= self.count_max {
             return;
         }
         upstream.reused = true;

@@ -1,1 +1,262 @@
 //! The unprivileged process: composition root of the data plane.
+//!
+//! The guard starts it as `baton worker` with one descriptor, the socket pair between them. Over that it gets its
+//! configuration and its listening sockets. It then gives up every privilege, before it reads a byte from any client.
+//! It opens no file and outlives its guard by nothing.
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, anyhow};
+use http::HeaderValue;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::config::{self, Config};
+use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::net::privileges;
+use crate::probe;
+use crate::proxy::state::{Counters, Site};
+use crate::proxy::thread::{self, Command, Setup};
+use crate::proxy::tls;
+
+/// Probes on their way to one thread, and answers on their way back.
+const QUEUE_MAX: usize = 16;
+
+/// Runs the worker until the guard drains it or goes away.
+///
+/// # Errors
+/// When it cannot start; the guard is told so as well.
+pub fn run() -> anyhow::Result<()> {
+    let socket = guard_socket()?;
+    let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
+    let warnings = give_up_privileges(&bootstrap)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        socket.set_nonblocking(true)?;
+        let (mut sender, receiver) = link::halves(UnixStream::from_std(socket)?);
+        match Worker::start(bootstrap, sockets, warnings) {
+            Ok(worker) => worker.serve(sender, receiver).await,
+            Err(error) => {
+                sender.send(&FromWorker::Failed { reason: format!("{error:#}") }).await?;
+                Err(error)
+            }
+        }
+    })
+}
+
+fn guard_socket() -> anyhow::Result<StdUnixStream> {
+    // SAFETY: the guard placed its end of a socket pair there before it executed us, and nothing else here uses the
+    // number. Were it something else, every call on it would fail with an error.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(link::WORKER_DESCRIPTOR) };
+    let socket_type = rustix::net::sockopt::socket_domain(descriptor.as_fd());
+    match socket_type {
+        Ok(rustix::net::AddressFamily::UNIX) => Ok(StdUnixStream::from(descriptor)),
+        _ => {
+            std::mem::forget(descriptor);
+            Err(anyhow!("this command is started by `baton run`, not by hand"))
+        }
+    }
+}
+
+/// Gives up every privilege. What could not be done and is no reason to stop is returned in words.
+fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let user = if rustix::process::geteuid().is_root() { worker_user(bootstrap, &mut warnings)? } else { None };
+    let dropped = privileges::drop_all(user.as_ref());
+    if let (Some(user), Err(error)) = (&user, &dropped) {
+        // Inside a user namespace that maps one user there is no other to become; capabilities can still be given up.
+        warnings.push(format!("the worker cannot become user {} ({error}) and keeps its user", user.name));
+        privileges::drop_all(None).context("failed to give up capabilities")?;
+    } else {
+        dropped.context("failed to give up capabilities")?;
+    }
+    privileges::die_with_parent(bootstrap.guard_pid).context("the guard is gone")?;
+    Ok(warnings)
+}
+
+fn worker_user(bootstrap: &Bootstrap, warnings: &mut Vec<String>) -> anyhow::Result<Option<privileges::User>> {
+    if let Some(name) = &bootstrap.user {
+        let user = privileges::user(name)?.ok_or_else(|| anyhow!("worker.user is {name}, and there is no such user"))?;
+        return Ok(Some(user));
+    }
+    for name in ["baton", "nobody"] {
+        if let Some(user) = privileges::user(name)? {
+            return Ok(Some(user));
+        }
+    }
+    warnings.push("there is neither a user baton nor nobody: the worker keeps its user".to_owned());
+    Ok(None)
+}
+
+/// The threads of the data plane and what they report through.
+struct Worker {
+    site: Arc<Site>,
+    counters: Vec<Arc<Counters>>,
+    commands: Vec<mpsc::Sender<Command>>,
+    alive: mpsc::Receiver<(usize, u64)>,
+    threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
+    ended: mpsc::Receiver<usize>,
+    warnings: Vec<String>,
+}
+
+impl Worker {
+    fn start(bootstrap: Bootstrap, sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
+        let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
+            .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
+        let site = Arc::new(build_site(&bootstrap, &config)?);
+        let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
+        let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
+        let mut worker = Self {
+            counters: (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect(),
+            site,
+            commands: Vec::new(),
+            alive,
+            threads: Vec::new(),
+            ended,
+            warnings,
+        };
+        let refusal_target = format!("/{}", random_token()?);
+        for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
+            let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
+            worker.commands.push(command_sender);
+            let setup = Setup {
+                index,
+                site: Arc::clone(&worker.site),
+                counters: worker.counters.get(index).cloned().unwrap_or_default(),
+                sockets,
+                thread_count: bootstrap.threads,
+                refusal_target: refusal_target.clone(),
+                commands,
+                alive: alive_sender.clone(),
+            };
+            let ended = ended_sender.clone();
+            let run = move || {
+                let result = thread::run(setup);
+                // Nobody listens any more only when the whole worker ends.
+                drop(ended.blocking_send(index));
+                result
+            };
+            worker.threads.push(std::thread::Builder::new().name(format!("proxy-{index}")).spawn(run)?);
+        }
+        Ok(worker)
+    }
+
+    /// Answers the guard until it says to drain, or is gone.
+    async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
+        probe::spawn_all(&self.site);
+        sender.send(&FromWorker::Ready).await?;
+        info!(threads = self.threads.len(), "worker serves");
+        let mut latest = Probe { sequence: 0, missing: 0 };
+        loop {
+            tokio::select! {
+                biased;
+                message = receiver.receive() => match message? {
+                    Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
+                    Some(ToWorker::Drain) => return self.drain().await,
+                    None => return Err(anyhow!("the guard is gone")),
+                },
+                Some((_, sequence)) = self.alive.recv() => {
+                    if latest.answered(sequence) {
+                        sender.send(&FromWorker::Alive { sequence, report: self.report() }).await?;
+                    }
+                }
+                Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
+            }
+        }
+    }
+
+    fn ask_threads(&self, sequence: u64) -> Probe {
+        for commands in &self.commands {
+            // A full queue is a thread that does not answer: then neither does the worker.
+            let _full = commands.try_send(Command::Probe(sequence));
+        }
+        Probe { sequence, missing: self.commands.len() }
+    }
+
+    fn report(&self) -> Report {
+        let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
+        Report {
+            connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
+            requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
+            pools: self.site.pool_status(&self.counters),
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// Lets every thread finish. The guard's patience is the deadline.
+    async fn drain(mut self) -> anyhow::Result<()> {
+        info!("worker drains");
+        for commands in &self.commands {
+            // A thread that has ended already needs no telling.
+            let _ended = commands.send(Command::Drain).await;
+        }
+        for _ in 0..self.threads.len() {
+            self.ended.recv().await;
+        }
+        for thread in self.threads.drain(..) {
+            thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+/// The probe that is being answered.
+struct Probe {
+    sequence: u64,
+    missing: usize,
+}
+
+impl Probe {
+    /// Takes one thread's answer. True when it was the last one.
+    fn answered(&mut self, sequence: u64) -> bool {
+        if sequence != self.sequence || self.missing == 0 {
+            return false;
+        }
+        self.missing -= 1;
+        self.missing == 0
+    }
+}
+
+fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
+    let mut acceptors = Vec::new();
+    for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
+        let acceptor = listener.tls.as_ref().map(|_| tls::acceptor(certificates)).transpose();
+        acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
+    }
+    let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
+    if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
+        warn!("sticky cookies are not keyed: set pair.key_file, so that nobody can work out a server's cookie");
+    }
+    let token = HeaderValue::try_from(&bootstrap.probe_token)?;
+    Ok(Site::new(config, bootstrap.node.clone(), cookie_key, acceptors, token))
+}
+
+/// Gives each thread its socket of each address. They come in the order of [`link::Bootstrap`].
+fn share_out(
+    config: &Config,
+    sockets: Vec<OwnedFd>,
+    threads: usize,
+) -> anyhow::Result<Vec<Vec<(usize, std::net::TcpListener)>>> {
+    let mut sockets = sockets.into_iter().map(std::net::TcpListener::from);
+    let mut shares: Vec<_> = (0..threads).map(|_| Vec::new()).collect();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        for _ in &listener.bind {
+            for share in &mut shares {
+                share.push((index, sockets.next().context("the guard sent too few sockets")?));
+            }
+        }
+    }
+    Ok(shares)
+}
+
+/// 128 random bits in hex.
+fn random_token() -> anyhow::Result<String> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,3 +1,137 @@
 //! HTTP/1.1: the life of a request.
+//!
+//! `client_io` lets only well-formed requests in, hyper parses them, [`answer`] below routes them, `forward` brings
+//! them to a server and the response back. One task does all of it for one client connection.
 
+pub mod body;
+mod client_io;
+mod forward;
+mod headers;
+mod respond;
+mod route;
 pub mod strict;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+use self::body::{InFlight, ResponseBody};
+use self::client_io::ClientIo;
+pub use self::client_io::ClientStream;
+use super::state::{Listener, Site};
+use super::thread::Thread;
+use super::timers::{Deadlines, Registration};
+
+/// hyper's buffers for one client: no head that `strict` lets through is larger.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// One client connection: what every part of it needs to know.
+pub struct Client {
+    /// Where it runs.
+    pub thread: Rc<Thread>,
+    /// Index of the listener that accepted it.
+    pub listener: usize,
+    /// The address for X-Forwarded-For.
+    pub address: HeaderValue,
+    /// Whether the client speaks TLS to us.
+    pub is_tls: bool,
+    /// Requests whose response is not yet sent: 0 or 1.
+    pub in_flight: Cell<u32>,
+    /// Why the request stream was refused.
+    pub refusal: Cell<Option<Refusal>>,
+    registration: Registration,
+}
+
+/// Why no more requests are read from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It broke a rule of HTTP.
+    Malformed(strict::Rejection),
+    /// It took too long to say what it wants.
+    TooSlow,
+}
+
+impl Client {
+    /// A connection that was just accepted.
+    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
+        // An address consists of digits, letters, dots and colons, so this cannot fail.
+        let address =
+            HeaderValue::try_from(peer.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let registration = thread.timers.register();
+        Rc::new(Self {
+            thread,
+            listener,
+            address,
+            is_tls,
+            in_flight: Cell::new(0),
+            refusal: Cell::new(None),
+            registration,
+        })
+    }
+
+    /// Its deadlines.
+    pub fn deadlines(&self) -> &Rc<Deadlines> {
+        self.registration.deadlines()
+    }
+
+    /// Makes this task the one that its deadlines wake.
+    pub async fn attach(&self) {
+        std::future::poll_fn(|context| {
+            self.deadlines().attach(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn site(&self) -> &Site {
+        &self.thread.site
+    }
+
+    fn listener(&self) -> Option<&Listener> {
+        self.site().listeners.get(self.listener)
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&client)));
+    let service = service_fn(|request| answer(Rc::clone(&client), request));
+    let mut builder = http1::Builder::new();
+    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX).pipeline_flush(true);
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let mut told_to_end = false;
+    // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.
+    let _ended = std::future::poll_fn(|context| {
+        client.deadlines().attach(context);
+        if client.thread.is_draining() && !std::mem::replace(&mut told_to_end, true) {
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
+}
+
+/// From a request to its response.
+async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    let in_flight = InFlight::begin(&client);
+    client.thread.counters.requests.fetch_add(1, Ordering::Relaxed);
+    if client_io::is_refusal(&client.thread.refusal_target, &request) {
+        return Ok(respond::refused(&client, client.refusal.get()));
+    }
+    if respond::is_probe(client.site(), &request) {
+        return Ok(respond::alive());
+    }
+    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
+    let Some(pool) = pool else {
+        return Ok(respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None));
+    };
+    Ok(forward::forward(&client, pool, request, in_flight).await)
+}

@@ -1,0 +1,157 @@
+//! The pair key: the secret that both nodes share, in a file of its own so that the configuration holds no secret.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a key that `baton keygen` makes, and the fewest that are accepted.
+pub const PAIR_KEY_LEN_BYTES: usize = 32;
+/// A key longer than this is not a key but some other file.
+const KEY_MAX_BYTES: usize = 512;
+
+/// The secret that both nodes share. Never shown by `Debug`, and it has no `Display`.
+#[derive(Clone)]
+pub struct PairKey(Vec<u8>);
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such file, or it cannot be read.
+    #[error("failed to read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Others than the owner can read or change it.
+    #[error("{} has mode {mode:04o}, so others than its owner can use the key", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is a directory, a device or a pipe.
+    #[error("{} is not a file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It holds something else than a key.
+    #[error("{} must hold 64 to 1024 hex digits in pairs, on one line", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl KeyError {
+    /// What an operator does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            KeyError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                format!("make one with `baton keygen --out {}` on one node, and copy it to the other", path.display())
+            }
+            KeyError::Unreadable { .. } => "run as root, or as the user who owns the file".to_owned(),
+            KeyError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            KeyError::NotAFile { .. } => "name the file that `baton keygen` made".to_owned(),
+            KeyError::Malformed { path } => {
+                format!("copy it again from the other node, or make one with `baton keygen --out {}`", path.display())
+            }
+        }
+    }
+}
+
+impl PairKey {
+    /// Reads a key file: at least 64 hex digits and a newline, as `baton keygen` writes it, open to its owner alone.
+    ///
+    /// # Errors
+    /// See [`KeyError`]. The mode is judged as root too, who could read the file whatever its mode: what matters is who
+    /// else can.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
+        // Non-blocking, so that a named pipe is refused instead of waited for.
+        let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(KeyError::NotAFile { path: path.to_owned() });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(KeyError::Exposed { path: path.to_owned(), mode });
+        }
+        let text = read_at_most(&file, KEY_MAX_BYTES * 2 + 2).map_err(unreadable)?;
+        Self::parse(&text).ok_or_else(|| KeyError::Malformed { path: path.to_owned() })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let digits = text.trim_ascii_end();
+        let (pairs, rest) = digits.as_chunks::<2>();
+        let in_range = (PAIR_KEY_LEN_BYTES..=KEY_MAX_BYTES).contains(&pairs.len());
+        if !in_range || !rest.is_empty() {
+            return None;
+        }
+        let byte = |[high, low]: &[u8; 2]| Some(hex_digit(*high)? << 4 | hex_digit(*low)?);
+        pairs.iter().map(byte).collect::<Option<Vec<u8>>>().map(Self)
+    }
+
+    /// The secret itself, at least 32 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PairKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PairKey(..)")
+    }
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// The content of a file, cut after `max` bytes.
+fn read_at_most(file: &File, max: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(max as u64).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_pairs_of_hex_digits() {
+        let digits = "0123456789abcdefABCDEF00000000000000000000000000000000000000000f";
+        assert_eq!(digits.len(), 64);
+        let key = PairKey::parse(format!("{digits}\n").as_bytes()).expect("64 hex digits are a key");
+        assert_eq!(key.as_bytes().len(), 32);
+        assert_eq!(key.as_bytes()[..4], [0x01, 0x23, 0x45, 0x67]);
+        assert_eq!(key.as_bytes()[31], 0x0f);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let parses = |text: &str| PairKey::parse(text.as_bytes()).is_some();
+        assert!(!parses(""));
+        assert!(!parses(&"a".repeat(62)));
+        assert!(!parses(&"a".repeat(65)));
+        assert!(!parses(&"g".repeat(64)));
+        assert!(!parses(&format!(" {}", "a".repeat(64))));
+        assert!(parses(&"a".repeat(64)));
+        assert!(parses(&"a".repeat(1024)));
+        assert!(!parses(&"a".repeat(1026)));
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        let key = PairKey::parse("ab".repeat(32).as_bytes()).expect("64 hex digits are a key");
+        assert_eq!(format!("{key:?}"), "PairKey(..)");
+    }
+}

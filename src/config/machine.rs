@@ -1,0 +1,136 @@
+//! What depends on the machine: interfaces, key files, certificates. The same file can be good on one node and not on
+//! the other, so these checks are apart from those of the file.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::blocks::{Blocks, CertificateBlock};
+use super::choose::{NodeHints, choose_name};
+use super::key::PairKey;
+use super::model::{Config, Node};
+use super::report::{Located, Mistakes, Wrong};
+
+/// Checks the file's blocks against this machine.
+pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let interfaces: Vec<String> = pnet::datalink::interfaces().into_iter().map(|interface| interface.name).collect();
+    let known: Vec<&str> = interfaces.iter().map(String::as_str).collect();
+    for interface in blocks.vips.iter().filter_map(|vip| vip.interface.as_ref()) {
+        if !known.contains(&interface.value.as_str()) {
+            mistakes.value(
+                &interface.place,
+                "this machine has no such interface",
+                format!("it has {}", super::cross::listed(&known)),
+            );
+        }
+    }
+    if let Some(key_file) = &blocks.pair.key_file
+        && let Err(error) = PairKey::load(&key_file.value)
+    {
+        mistakes.value(&key_file.place, error.to_string(), error.remedy());
+    }
+    for certificate in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flatten() {
+        check_certificate(certificate, mistakes);
+    }
+}
+
+/// Checks that the file has a node for this machine. Says nothing while the name of a node cannot be read.
+pub(super) fn check_node(blocks: &Blocks, hints: NodeHints<'_>, mistakes: &Mistakes<'_>) {
+    let names: Vec<&str> = blocks.nodes.iter().flat_map(|node| &node.name).map(|name| name.value.as_str()).collect();
+    if names.len() != blocks.nodes.len() {
+        return;
+    }
+    if let Err(error) = choose_name(&names, hints) {
+        mistakes.file(error.to_string(), error.remedy());
+    }
+}
+
+fn check_certificate(block: &CertificateBlock, mistakes: &Mistakes<'_>) {
+    let chain = block.cert.as_ref().map(|cert| (cert, read_chain(&cert.value)));
+    let key = block.key.as_ref().map(|key| (key, read_key(&key.value)));
+    let usable =
+        |found: Result<_, Wrong>, file: &Located<_>| found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok();
+    let chain = chain.and_then(|(file, chain)| usable(chain.map(Loaded::Chain), file));
+    let key_place = block.key.as_ref();
+    let key = key.and_then(|(file, key)| usable(key.map(Loaded::Key), file));
+    if let (Some(Loaded::Chain(chain)), Some(Loaded::Key(key)), Some(file)) = (chain, key, key_place)
+        && let Err(wrong) = check_match(chain, &key)
+    {
+        mistakes.wrong(&file.place, wrong);
+    }
+}
+
+enum Loaded {
+    Chain(Vec<CertificateDer<'static>>),
+    Key(PrivateKeyDer<'static>),
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let unusable = |error| not_pem(path, &error, "a certificate");
+    let chain =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unusable)?;
+    if chain.is_empty() {
+        return Err(unusable(pem::Error::NoItemsFound));
+    }
+    Ok(chain)
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
+}
+
+fn not_pem(path: &Path, error: &pem::Error, wanted: &str) -> Wrong {
+    let path = path.display();
+    match error {
+        pem::Error::Io(error) => {
+            Wrong::new(format!("failed to read {path}: {error}"), "put the file there, or change the path")
+        }
+        pem::Error::NoItemsFound => Wrong::new(
+            format!("{path} holds no {}", wanted.trim_start_matches("a ")),
+            format!("name a PEM file with {wanted} in it"),
+        ),
+        error => Wrong::new(format!("{path} is not PEM: {error}"), format!("name a PEM file with {wanted} in it")),
+    }
+}
+
+/// A key that belongs to another certificate would fail every handshake.
+fn check_match(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Result<(), Wrong> {
+    let key = any_supported_type(key)
+        .map_err(|error| Wrong::new(format!("cannot be used: {error}"), "use an RSA, ECDSA or Ed25519 key"))?;
+    match CertifiedKey::new(chain, key).keys_match() {
+        // Unknown: a key type that cannot be compared is not a proven mistake.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(Wrong::new(
+            "does not belong to the first certificate of the chain",
+            "name the key of that certificate, and put the leaf first in the chain",
+        )),
+        Err(error) => Err(Wrong::new(
+            format!("the certificate cannot be used: {error}"),
+            "put the leaf first in the chain, in PEM",
+        )),
+    }
+}
+
+/// What is odd on this machine and may be meant: reported, and nothing more.
+pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(node) = node
+        && !config.vips.is_empty()
+        && !pnet::datalink::interfaces().iter().any(|at| at.ips.iter().any(|network| network.ip() == node.address))
+    {
+        warnings
+            .push(format!("node {} has address {}, which is on no interface of this machine", node.name, node.address));
+    }
+    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    for certificate in certificates.flat_map(|tls| &tls.certificates) {
+        let mode = std::fs::metadata(&certificate.key).map_or(0, |metadata| metadata.mode());
+        if mode & 0o007 != 0 {
+            warnings.push(format!("{} can be used by every user of this machine", certificate.key.display()));
+        }
+    }
+    warnings
+}

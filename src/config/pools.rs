@@ -1,0 +1,170 @@
+//! Reads `[[pool]]` with its servers, health checks and stickiness.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::blocks::PoolBlock;
+use super::model::{Algorithm, Check, Health, Pool, Server, Sticky};
+use super::reader::Table;
+use super::report::{Located, Mistakes};
+use super::values;
+
+const SERVERS_MAX: usize = 1024;
+const IDLE_CONNECTIONS_MAX: u32 = 65_536;
+const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const HEALTH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const HEALTH_INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
+const HEALTH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+const COOKIE_TTL_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Named in the design, not built yet.
+const ALGORITHMS_PLANNED: [&str; 8] = [
+    "weighted_round_robin",
+    "least_connections",
+    "least_response_time",
+    "ip_hash",
+    "consistent_hash",
+    "random",
+    "power_of_two",
+    "resource",
+];
+const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "script", "exec", "redis", "postgres"];
+
+/// Reads a `[[pool]]`.
+pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
+    let name = table.name();
+    let pool = Pool {
+        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+        algorithm: table
+            .optional("algorithm")
+            .and_then(|value| value.choice(&[("round_robin", Algorithm::RoundRobin)], &ALGORITHMS_PLANNED))
+            .unwrap_or(Algorithm::RoundRobin),
+        servers: servers(&mut table, mistakes),
+        health: table.block("health").map(|table| health(table, mistakes)),
+        sticky: table.block("sticky").map(sticky),
+        connect_timeout: table.duration(
+            "connect_timeout",
+            SERVER_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX,
+            Duration::from_secs(3),
+        ),
+        response_timeout: table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
+        idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
+        idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
+    };
+    table.finish();
+    PoolBlock { name, pool }
+}
+
+fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {
+    let list =
+        pool.required("servers", "list at least one: servers = [{ name = \"app1\", address = \"10.0.0.1:8080\" }]");
+    let tables = list.map(|value| value.blocks(SERVERS_MAX)).unwrap_or_default();
+    let mut names: HashMap<String, String> = HashMap::new();
+    let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
+    let mut servers = Vec::new();
+    for table in tables {
+        let label = table.place().key.clone();
+        let (name, address, backup) = server(table);
+        if let Some(Located { value, place }) = &name
+            && names.insert(value.clone(), label.clone()).is_some()
+        {
+            mistakes.value(place, "two servers of this pool have that name", "choose a name of its own for each");
+        }
+        if let Some(Located { value, place }) = &address
+            && let Some(first) = addresses.insert(*value, label)
+        {
+            mistakes.value(place, format!("{first} has that address as well"), "leave one of the two out");
+        }
+        if let (Some(name), Some(address)) = (name, address) {
+            servers.push(Server { name: name.value, address: address.value, backup });
+        }
+    }
+    servers
+}
+
+fn server(mut table: Table<'_>) -> (Option<Located<String>>, Option<Located<SocketAddr>>, bool) {
+    let name = table.name();
+    let address = table
+        .required("address", "write where the server listens, such as \"10.0.0.1:8080\"")
+        .and_then(|value| value.parsed(values::server_address));
+    let backup = table.boolean("backup", false);
+    if let Some(weight) = table.optional("weight") {
+        weight.only_one("weights other than 1 are not in this release", "leave weight out, or write 1");
+    }
+    table.finish();
+    (name, address, backup)
+}
+
+#[derive(Clone, Copy)]
+enum CheckKind {
+    Http,
+    Tcp,
+}
+
+fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
+    let kind = table
+        .optional("type")
+        .and_then(|value| value.choice(&[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)], &CHECKS_PLANNED))
+        .unwrap_or(CheckKind::Http);
+    let path = table.optional("path");
+    let host = table.optional("host");
+    if let CheckKind::Tcp = kind {
+        for value in path.iter().chain(&host) {
+            mistakes.block(
+                value.place(),
+                "has no meaning with type = \"tcp\"",
+                "leave it out, or write type = \"http\"",
+            );
+        }
+    }
+    let path = path.and_then(|value| value.parsed(values::path)).map_or_else(|| "/".to_owned(), |found| found.value);
+    let host = host.and_then(|value| value.parsed(values::host_header)).map(|found| found.value);
+    let (interval, timeout) = health_times(&mut table, mistakes);
+    let health = Health {
+        check: match kind {
+            CheckKind::Http => Check::Http { path, host },
+            CheckKind::Tcp => Check::Tcp,
+        },
+        interval,
+        timeout,
+        fall: table.integer("fall", 1..=100, 3),
+        rise: table.integer("rise", 1..=100, 2),
+    };
+    table.finish();
+    health
+}
+
+/// Interval and timeout. They are not compared when the interval is broken, which is reported already.
+fn health_times(table: &mut Table<'_>, mistakes: &Mistakes<'_>) -> (Duration, Duration) {
+    let range = HEALTH_INTERVAL_MIN..=HEALTH_INTERVAL_MAX;
+    let written = table.optional("interval").map(|value| value.duration(range));
+    let is_broken = matches!(written, Some(None));
+    let interval = written.flatten().map_or(HEALTH_INTERVAL_DEFAULT, |found| found.value);
+    let timeout = table.optional("timeout").and_then(|value| value.duration(SERVER_TIMEOUT_MIN..=HEALTH_INTERVAL_MAX));
+    let Some(timeout) = timeout else {
+        return (interval, HEALTH_TIMEOUT_DEFAULT.min(interval));
+    };
+    if timeout.value > interval && !is_broken {
+        let interval = values::duration_text(interval);
+        mistakes.value(
+            &timeout.place,
+            format!("must not be above interval, which is {interval}"),
+            format!("write at most \"{interval}\", or a longer interval"),
+        );
+    }
+    (interval, timeout.value)
+}
+
+fn sticky(mut table: Table<'_>) -> Sticky {
+    if let Some(by) = table.optional("by") {
+        by.choice(&[("cookie", ())], &["app_cookie", "source_ip", "header", "query"]);
+    }
+    let name = table.optional("name").and_then(|value| value.parsed(values::cookie_name));
+    let ttl = table.optional("ttl").and_then(|value| value.duration(Duration::from_secs(1)..=COOKIE_TTL_MAX));
+    table.finish();
+    Sticky::Cookie { name: name.map_or_else(|| "BATON".to_owned(), |name| name.value), ttl: ttl.map(|ttl| ttl.value) }
+}

@@ -1,0 +1,429 @@
+//! How each kind of value is written: text in, a valid value or a [`Wrong`] out. No file, no place, no key.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::units::Ipv4Network;
+
+use super::report::Wrong;
+
+/// Characters of a name, as a label of a host name has.
+const NAME_MAX: usize = 63;
+/// Bytes of an interface's name (IFNAMSIZ less its terminator).
+const INTERFACE_MAX: usize = 15;
+/// Characters of a host name (RFC 1035 section 2.3.4).
+const HOST_MAX: usize = 253;
+/// Characters of a path; more than any route or health check needs.
+const PATH_MAX: usize = 1024;
+
+/// `"100ms"`, `"2s"`, `"1m"`, `"1h"`, and fractions such as `"40.95s"`.
+pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
+    let wrong = || Wrong::new("must be a duration", "write a number and a unit: \"100ms\", \"2s\", \"1.5m\" or \"1h\"");
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| {
+        let known = !text.is_empty();
+        let remedy = format!("say which unit: \"{text}ms\", \"{text}s\", \"{text}m\" or \"{text}h\"");
+        if known { Wrong::new("a duration needs a unit", remedy) } else { wrong() }
+    })?;
+    let (number, unit) = text.split_at_checked(unit_at).ok_or_else(wrong)?;
+    let unit_ns: u64 = match unit {
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60 * 1_000_000_000,
+        "h" => 3600 * 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    nanoseconds(number, unit_ns).map(Duration::from_nanos).ok_or_else(wrong)
+}
+
+/// `number` times `unit_ns`, in integers: a binary fraction could not say 40.95.
+fn nanoseconds(number: &str, unit_ns: u64) -> Option<u64> {
+    let (whole, fraction) = match number.split_once('.') {
+        Some((_, "")) => return None,
+        Some((whole, fraction)) => (whole, fraction),
+        None => (number, ""),
+    };
+    if fraction.len() > 9 {
+        return None;
+    }
+    let mut scale = unit_ns;
+    let mut total = whole.parse::<u64>().ok()?.checked_mul(unit_ns)?;
+    for digit in fraction.bytes() {
+        // What the unit cannot hold is below a nanosecond.
+        scale /= 10;
+        total = total.checked_add(scale.checked_mul(u64::from(digit.checked_sub(b'0')?))?)?;
+    }
+    Some(total)
+}
+
+/// A duration as [`duration`] reads it, in the largest unit that keeps it whole.
+pub fn duration_text(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    if !duration.as_nanos().is_multiple_of(1_000_000) {
+        let text = format!("{}.{:09}", duration.as_secs(), duration.subsec_nanos());
+        return format!("{}s", text.trim_end_matches('0'));
+    }
+    match units.iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None if millis > 1000 => {
+            format!("{}.{:03}", millis / 1000, millis % 1000).trim_end_matches('0').to_owned() + "s"
+        }
+        None => format!("{millis}ms"),
+    }
+}
+
+/// A name that can stand in a path of the command line, a metric, a log line and a URL as it is.
+pub(super) fn name(text: &str) -> Result<String, Wrong> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let begins_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins_well && text.len() <= NAME_MAX && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        format!("must be 1 to {NAME_MAX} letters, digits, '-', '_' or '.', the first a letter or digit"),
+        "choose a name such as \"web-1\"",
+    ))
+}
+
+/// A name that refers to a block; whether there is such a block is checked later.
+pub(super) fn reference(text: &str) -> Result<String, Wrong> {
+    Ok(text.to_owned())
+}
+
+/// The name of a network interface, as the kernel allows it.
+pub(super) fn interface(text: &str) -> Result<String, Wrong> {
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':');
+    let good =
+        !text.is_empty() && text.len() <= INTERFACE_MAX && text.chars().all(allowed) && text != "." && text != "..";
+    if good {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        format!("must be the name of a network interface, 1 to {INTERFACE_MAX} characters"),
+        "`ip -brief link` lists the interfaces of a machine",
+    ))
+}
+
+/// An address of a machine.
+pub(super) fn node_address(text: &str) -> Result<IpAddr, Wrong> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        let remedy = match text.split_once('/') {
+            Some((address, _)) if address.parse::<IpAddr>().is_ok() => format!("leave the prefix out: \"{address}\""),
+            _ if text.parse::<SocketAddr>().is_ok() => "leave the port out".to_owned(),
+            _ => "write an address such as \"192.0.2.11\"; host names are not looked up".to_owned(),
+        };
+        Wrong::new("must be an IP address", remedy)
+    })?;
+    match kind_of(address) {
+        Kind::Unicast | Kind::Loopback => Ok(address),
+        kind => Err(Wrong::new(
+            format!("must be an address of one machine, not {}", kind.text()),
+            "write the address that the other node reaches this one at",
+        )),
+    }
+}
+
+/// An address and a port to listen on.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Wrong> {
+    let address = socket(text)?;
+    match kind_of(address.ip()) {
+        Kind::Multicast | Kind::Broadcast => {
+            Err(Wrong::new("must be an address that TCP can listen on", "write an address of this machine or of a vip"))
+        }
+        Kind::Unicast | Kind::Loopback | Kind::Unspecified => Ok(address),
+    }
+}
+
+/// An address and a port to connect to.
+pub(super) fn server_address(text: &str) -> Result<SocketAddr, Wrong> {
+    let address = socket(text)?;
+    match kind_of(address.ip()) {
+        Kind::Unicast | Kind::Loopback => Ok(address),
+        kind => Err(Wrong::new(
+            format!("must be an address of one machine, not {}", kind.text()),
+            "write the address that the server listens on",
+        )),
+    }
+}
+
+fn socket(text: &str) -> Result<SocketAddr, Wrong> {
+    let address: SocketAddr = text.parse().map_err(|_| {
+        let host_and_port = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+        let remedy = match (text.parse::<IpAddr>(), host_and_port) {
+            (Ok(ip), _) => format!("add a port: \"{}\"", SocketAddr::new(ip, 80)),
+            (_, Some(("" | "*", port))) => format!("for every IPv4 address of the machine write \"0.0.0.0:{port}\""),
+            (_, Some(_)) => "write the IP address; host names are not looked up".to_owned(),
+            _ => "write an address and a port, such as \"10.0.0.1:8080\" or \"[2001:db8::1]:8080\"".to_owned(),
+        };
+        Wrong::new("must be an IP address and a port", remedy)
+    })?;
+    if address.port() == 0 {
+        return Err(Wrong::new("the port must be 1 to 65535", "write the port that clients or checks connect to"));
+    }
+    Ok(address)
+}
+
+/// A virtual address with the length of its network's prefix.
+pub(super) fn vip_address(text: &str) -> Result<Ipv4Network, Wrong> {
+    let example = "write an address with its prefix length, such as \"192.0.2.100/24\"";
+    let (address, prefix) = text.split_once('/').ok_or_else(|| match text.parse::<Ipv4Addr>() {
+        Ok(_) => Wrong::new(
+            "must have a prefix length",
+            format!(
+                "write \"{text}/24\" where the network's prefix is 24 bits, or \"{text}/32\" for the address alone"
+            ),
+        ),
+        Err(_) if text.parse::<Ipv6Addr>().is_ok() => ipv6_vip(),
+        Err(_) => Wrong::new("must be an IPv4 address with a prefix length", example),
+    })?;
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return Err(ipv6_vip());
+    }
+    let address: Ipv4Addr =
+        address.parse().map_err(|_| Wrong::new("must be an IPv4 address with a prefix length", example))?;
+    let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let network = prefix.parse().ok().filter(|len| digits && (1..=32).contains(len));
+    let network = network
+        .and_then(|prefix_len| Ipv4Network::new(address, prefix_len))
+        .ok_or_else(|| Wrong::new("the prefix length must be 1 to 32", example))?;
+    match kind_of(IpAddr::V4(address)) {
+        Kind::Unicast => not_the_network_itself(network),
+        kind => Err(Wrong::new(
+            format!("must be an address of one machine, not {}", kind.text()),
+            "write the address that clients connect to",
+        )),
+    }
+}
+
+fn ipv6_vip() -> Wrong {
+    Wrong::new("IPv6 virtual addresses are not in this release", "leave it out; IPv4 addresses work")
+}
+
+/// Refuses 192.0.2.0/24 and 192.0.2.255/24, which no client can connect to.
+fn not_the_network_itself(network: Ipv4Network) -> Result<Ipv4Network, Wrong> {
+    let host_bits = u32::MAX.checked_shr(u32::from(network.prefix_len())).unwrap_or(0);
+    let host = network.address().to_bits() & host_bits;
+    // A /31 has two usable addresses (RFC 3021), a /32 one.
+    if network.prefix_len() >= 31 || (host != 0 && host != host_bits) {
+        return Ok(network);
+    }
+    let what = if host == 0 { "the network's own address" } else { "the network's broadcast address" };
+    Err(Wrong::new(format!("must be an address of one machine, not {what}"), "choose a free address of the network"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unicast,
+    Loopback,
+    Unspecified,
+    Multicast,
+    Broadcast,
+}
+
+impl Kind {
+    fn text(self) -> &'static str {
+        match self {
+            Kind::Unicast => "a unicast address",
+            Kind::Loopback => "a loopback address",
+            Kind::Unspecified => "the unspecified address",
+            Kind::Multicast => "a multicast address",
+            Kind::Broadcast => "the broadcast address",
+        }
+    }
+}
+
+fn kind_of(address: IpAddr) -> Kind {
+    let address = address.to_canonical();
+    match address {
+        _ if address.is_unspecified() => Kind::Unspecified,
+        _ if address.is_loopback() => Kind::Loopback,
+        _ if address.is_multicast() => Kind::Multicast,
+        IpAddr::V4(v4) if v4.is_broadcast() => Kind::Broadcast,
+        _ => Kind::Unicast,
+    }
+}
+
+/// A host to match requests by, in lower case.
+pub(super) fn host(text: &str) -> Result<String, Wrong> {
+    if text.contains('*') {
+        return Err(Wrong::new("wildcard hosts are not in this release", "write one route for each host"));
+    }
+    if text.contains(':') {
+        return Err(Wrong::new(
+            "must be a host name without a port or scheme",
+            "write the name alone, such as \"shop.example.com\"; the port is the listener's",
+        ));
+    }
+    if !text.is_ascii() {
+        return Err(Wrong::new(
+            "must be a host name in ASCII",
+            "write it as browsers send it, with xn-- in front of each such label",
+        ));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let good_label = |label: &str| !label.is_empty() && label.len() <= 63 && label.chars().all(allowed);
+    if text.len() <= HOST_MAX && text.split('.').all(good_label) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(Wrong::new("must be a host name", "write a name such as \"shop.example.com\""))
+}
+
+/// The Host header that a health check sends: a host, with a port where the server wants one.
+pub(super) fn host_header(text: &str) -> Result<String, Wrong> {
+    let bare = match text.rsplit_once(':') {
+        Some((bare, port)) if port.parse::<u16>().is_ok() => bare,
+        _ => text,
+    };
+    let is_ipv6 = bare.strip_prefix('[').and_then(|bare| bare.strip_suffix(']'));
+    if is_ipv6.is_some_and(|bare| bare.parse::<Ipv6Addr>().is_ok()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    host(bare)
+        .map(|_| text.to_ascii_lowercase())
+        .map_err(|_| Wrong::new("must be a host name, with a port or without", "write a name such as \"app.internal\""))
+}
+
+/// The beginning of a request's path. `None` for `/`, which every path begins with.
+///
+/// A slash at the end is dropped: prefixes match whole segments, so `/api/` and `/api` are the same rule.
+pub(super) fn path_prefix(text: &str) -> Result<Option<String>, Wrong> {
+    path(text)?;
+    if text.contains('?') {
+        return Err(Wrong::new("must be a path without a query", "leave out everything from the '?' on"));
+    }
+    let trimmed = text.trim_end_matches('/');
+    Ok(if trimmed.is_empty() { None } else { Some(trimmed.to_owned()) })
+}
+
+/// What a health check asks for: a path, with a query where the server wants one.
+pub(super) fn path(text: &str) -> Result<String, Wrong> {
+    if !text.starts_with('/') {
+        return Err(Wrong::new("must begin with '/'", format!("write \"/{}\"", super::report::shortened(text, 40))));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Wrong::new(
+            "must be printable ASCII without spaces",
+            "write other characters as clients send them, such as %20 for a space",
+        ));
+    }
+    if text.contains('#') {
+        return Err(Wrong::new("must not have a fragment", "leave out everything from the '#' on"));
+    }
+    if text.len() > PATH_MAX {
+        return Err(Wrong::new(format!("must be at most {PATH_MAX} characters"), "choose a shorter path"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a cookie: a token (RFC 6265 section 4.1.1, RFC 9110 section 5.6.2).
+pub(super) fn cookie_name(text: &str) -> Result<String, Wrong> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(token) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        "must be a cookie name: 1 to 64 characters, no spaces, quotes, commas, semicolons or equals signs",
+        "write a name such as \"BATON\"",
+    ))
+}
+
+/// A path of this machine, as it is written.
+pub(super) fn file(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Wrong::new("must be the path of a file", "write a path such as \"/etc/baton/pair.key\""));
+    }
+    Ok(text.to_owned())
+}
+
+/// The name of a user of the system.
+pub(super) fn user(text: &str) -> Result<String, Wrong> {
+    let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, ':' | '/');
+    if !text.is_empty() && text.len() <= 32 && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new("must be the name of a user, 1 to 32 characters", "write a name such as \"baton\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_to_the_nanosecond() {
+        let read = |text| duration(text).ok().map(|duration| duration.as_nanos());
+        assert_eq!(read("100ms"), Some(100_000_000));
+        assert_eq!(read("2s"), Some(2_000_000_000));
+        assert_eq!(read("1m"), Some(60_000_000_000));
+        assert_eq!(read("1h"), Some(3_600_000_000_000));
+        assert_eq!(read("40.95s"), Some(40_950_000_000));
+        assert_eq!(read("0.5ms"), Some(500_000));
+        assert_eq!(read("0s"), Some(0));
+        assert_eq!(read("1.123456789s"), Some(1_123_456_789));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in
+            ["", "5", "s", ".5s", "5.s", "1.2.3s", "-1s", "1 s", "1d", "1h30m", "1S", "99999999999999999999s", "1e3s"]
+        {
+            assert!(duration(text).is_err(), "{text:?} was accepted");
+        }
+        assert!(duration("5124096h").is_err(), "more nanoseconds than 64 bits hold");
+    }
+
+    #[test]
+    fn durations_are_written_in_the_largest_whole_unit() {
+        let text = |ms| duration_text(Duration::from_millis(ms));
+        assert_eq!(text(0), "0ms");
+        assert_eq!(text(100), "100ms");
+        assert_eq!(text(2000), "2s");
+        assert_eq!(text(40_950), "40.95s");
+        assert_eq!(text(60_000), "1m");
+        assert_eq!(text(90_000), "90s");
+        assert_eq!(text(3_600_000), "1h");
+        assert_eq!(duration_text(Duration::from_micros(1500)), "0.0015s");
+    }
+
+    #[test]
+    fn names_begin_with_a_letter_or_digit() {
+        assert!(name("app-1.web_2").is_ok());
+        assert!(name(&"a".repeat(63)).is_ok());
+        for text in ["", "-a", ".a", "a/b", "a b", "ä", &"a".repeat(64)] {
+            assert!(name(text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn virtual_addresses_are_usable_ipv4_addresses() {
+        let read = |text| vip_address(text).map(|network| network.to_string()).map_err(|wrong| wrong.rule);
+        assert_eq!(read("192.0.2.100/24"), Ok("192.0.2.100/24".to_owned()));
+        assert_eq!(read("192.0.2.0/31"), Ok("192.0.2.0/31".to_owned()));
+        assert_eq!(read("192.0.2.0/32"), Ok("192.0.2.0/32".to_owned()));
+        assert!(read("192.0.2.0/24").is_err_and(|rule| rule.contains("own address")));
+        assert!(read("192.0.2.255/24").is_err_and(|rule| rule.contains("broadcast")));
+        assert!(read("192.0.2.100/0").is_err_and(|rule| rule.contains("1 to 32")));
+        assert!(read("192.0.2.100/33").is_err_and(|rule| rule.contains("1 to 32")));
+        assert!(read("192.0.2.100/+24").is_err_and(|rule| rule.contains("1 to 32")));
+        assert!(read("192.0.2.100").is_err_and(|rule| rule.contains("prefix length")));
+        assert!(read("2001:db8::1/64").is_err_and(|rule| rule.contains("not in this release")));
+        assert!(read("::1").is_err_and(|rule| rule.contains("not in this release")));
+    }
+
+    #[test]
+    fn path_prefixes_lose_the_slash_at_the_end() {
+        assert_eq!(path_prefix("/api/"), Ok(Some("/api".to_owned())));
+        assert_eq!(path_prefix("/api"), Ok(Some("/api".to_owned())));
+        assert_eq!(path_prefix("/"), Ok(None));
+        assert!(path_prefix("api").is_err());
+        assert!(path_prefix("/api?x").is_err());
+        assert!(path_prefix("/a b").is_err());
+    }
+
+    #[test]
+    fn host_headers_may_have_a_port() {
+        assert_eq!(host_header("App.Internal:8080"), Ok("app.internal:8080".to_owned()));
+        assert_eq!(host_header("[2001:db8::1]:80"), Ok("[2001:db8::1]:80".to_owned()));
+        assert!(host_header("app internal").is_err());
+        assert!(host_header("a:b").is_err());
+    }
+}

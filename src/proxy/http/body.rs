@@ -1,0 +1,249 @@
+//! Bodies on their way through, frame by frame: never more of one than a read at a time is in memory.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Client;
+use crate::proxy::thread::Place;
+use crate::proxy::timers::Party;
+use crate::proxy::upstream::Upstream;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The client's, on its way to a server.
+    #[error("the client's body ended early")]
+    Client(#[source] hyper::Error),
+    /// The server's, on its way to a client.
+    #[error("the server's body ended early")]
+    Server(#[source] hyper::Error),
+    /// The server sent nothing for too long.
+    #[error("the server's body made no progress in time")]
+    ServerTimeout,
+}
+
+/// Counts a request as in flight until its response has been sent or given up.
+pub struct InFlight(Rc<Client>);
+
+impl InFlight {
+    /// Begins to count.
+    pub fn begin(client: &Rc<Client>) -> Self {
+        client.in_flight.set(client.in_flight.get() + 1);
+        client.deadlines().clear(Party::ClientRead);
+        Self(Rc::clone(client))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+        self.0.deadlines().clear(Party::Server);
+    }
+}
+
+/// A request's body on its way to a server.
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// From the client.
+    Client {
+        /// The rest of it.
+        incoming: Incoming,
+        /// A part that was read before a server was chosen.
+        first: Option<Frame<Bytes>>,
+        /// Whose it is.
+        client: Rc<Client>,
+        /// Time that the server gets after each part.
+        server_timeout: Duration,
+    },
+}
+
+impl RequestBody {
+    /// Looks at the part of the body that has arrived already, without waiting for more.
+    ///
+    /// # Errors
+    /// When it is malformed: then no server has to see the request at all.
+    pub fn begin(client: &Rc<Client>, mut incoming: Incoming, expects_100: bool, server_timeout: Duration) -> Result<Self, BodyError> {
+        if incoming.is_end_stream() {
+            return Ok(Self::Empty);
+        }
+        // With an expectation, looking would tell the client to send before a server was found.
+        let looked = if expects_100 {
+            Poll::Pending
+        } else {
+            Pin::new(&mut incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+        };
+        let first = match looked {
+            Poll::Ready(Some(Err(error))) => return Err(BodyError::Client(error)),
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
+            Poll::Ready(None) | Poll::Pending => None,
+        };
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self::Client { incoming, first, client, server_timeout } = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        if let Some(frame) = first.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match Pin::new(incoming).poll_frame(context) {
+            Poll::Ready(frame) => {
+                client.deadlines().set(Party::Server, *server_timeout);
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+            }
+            Poll::Pending => {
+                // It is the client's turn now; `client_io` has its deadline.
+                client.deadlines().clear(Party::Server);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client { incoming, first, .. } => first.is_none() && incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client { incoming, first, .. } => {
+                let first = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+                incoming.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + first))
+            }
+        }
+    }
+}
+
+/// A response's body on its way to a client.
+pub struct ResponseBody {
+    source: Source,
+    _in_flight: Option<InFlight>,
+}
+
+enum Source {
+    Text(Option<Bytes>),
+    Server(ServerBody),
+}
+
+/// A body that is read from a server.
+struct ServerBody {
+    incoming: Incoming,
+    /// `None` once it is given back or has ended.
+    upstream: Option<Box<Upstream>>,
+    /// The last frame has been read.
+    is_complete: bool,
+    place: Place,
+    client: Rc<Client>,
+    timeout: Duration,
+}
+
+impl ResponseBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { source: Source::Text(None), _in_flight: None }
+    }
+
+    /// A text of our own.
+    pub fn text(text: Bytes) -> Self {
+        Self { source: Source::Text(Some(text)), _in_flight: None }
+    }
+
+    /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
+    pub fn from_server(incoming: Incoming, upstream: Box<Upstream>, place: Place, in_flight: InFlight, timeout: Duration) -> Self {
+        let client = Rc::clone(&in_flight.0);
+        let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
+        Self { source: Source::Server(body), _in_flight: Some(in_flight) }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.get_mut().source {
+            Source::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Source::Server(body) => body.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Text(text) => text.is_none(),
+            Source::Server(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Server(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl ServerBody {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let deadlines = Rc::clone(self.client.deadlines());
+        if deadlines.is_late(Party::Server) {
+            self.upstream = None;
+            return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
+        }
+        match self.poll_incoming(context) {
+            Poll::Ready(frame) => {
+                deadlines.clear(Party::Server);
+                self.is_complete = frame.is_none();
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Server(error))))
+            }
+            Poll::Pending => {
+                deadlines.set_once(Party::Server, self.timeout);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What has arrived, else whatever the connection can bring now.
+    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut incoming = Pin::new(&mut self.incoming);
+        // The connection is driven right here, so it is polled by this task in any case and need not be woken by it.
+        let quiet = &mut Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = incoming.as_mut().poll_frame(quiet) {
+            return Poll::Ready(frame);
+        }
+        if let Some(upstream) = &mut self.upstream
+            && upstream.poll_drive(context).is_ready()
+        {
+            // The connection has ended; what it leaves behind in `incoming` is an end or an error, never a wait.
+            self.upstream = None;
+        }
+        incoming.poll_frame(quiet)
+    }
+}
+
+impl Drop for ServerBody {
+    fn drop(&mut self) {
+        // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
+        let is_complete = self.is_complete || self.incoming.is_end_stream();
+        if is_complete
+            && let Some(upstream) = self.upstream.take()
+        {
+            self.client.thread.give_back(self.place, upstream);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The client's socket as hyper sees it: only bytes that `strict` has passed, and an end where a deadline has passed.
+//!
+//! When a request is refused, or does not arrive in time, hyper is given a request of our own in its place. So the
+//! refusal takes its turn after the responses to earlier, pipelined requests, and hyper closes the connection after it.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::strict::{Gate, Limits, Phase, Verdict};
+use super::{Client, Refusal};
+use crate::proxy::timers::Party;
+
+/// Read at once into our own buffer, when a part of a head is already there.
+const READ_BYTES: usize = 4096;
+
+/// A client's connection, with or without TLS.
+pub enum ClientStream {
+    /// Clear text.
+    Plain(TcpStream),
+    /// TLS; boxed, as its state is large.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Whether this is the request that stands for a refusal. `target` is known to nobody outside this process.
+pub fn is_refusal<B>(target: &str, request: &Request<B>) -> bool {
+    request.uri().path() == target
+}
+
+/// The request that stands for a refusal.
+fn refusal_request(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
+}
+
+/// What hyper reads from and writes to.
+pub struct ClientIo {
+    stream: ClientStream,
+    client: Rc<Client>,
+    gate: Gate,
+    /// Bytes of a head that is not complete yet.
+    held: Vec<u8>,
+    /// Bytes that may go to hyper, from `passed_from` on.
+    passed: Vec<u8>,
+    passed_from: usize,
+    /// Nothing more will be read.
+    is_ended: bool,
+}
+
+impl ClientIo {
+    /// A connection in front of its first request.
+    pub fn new(stream: ClientStream, client: Rc<Client>) -> Self {
+        if let Some(listener) = client.listener() {
+            client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
+        }
+        let gate = Gate::new(Limits::default());
+        Self { stream, client, gate, held: Vec::new(), passed: Vec::new(), passed_from: 0, is_ended: false }
+    }
+
+    /// Hands out what has been passed before. False when there is nothing.
+    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let rest = self.passed.get(self.passed_from..).unwrap_or_default();
+        let part = rest.get(..rest.len().min(buffer.remaining())).unwrap_or_default();
+        if part.is_empty() {
+            return false;
+        }
+        buffer.put_slice(part);
+        self.passed_from += part.len();
+        if self.passed_from == self.passed.len() {
+            self.passed = Vec::new();
+            self.passed_from = 0;
+        }
+        true
+    }
+
+    /// Reads straight into hyper's buffer and judges what came there. `Ready(false)`: nothing for hyper yet.
+    fn poll_read_direct(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        let start = buffer.filled().len();
+        ready!(self.poll_stream(context, buffer))?;
+        let fresh = buffer.filled().get(start..).unwrap_or_default();
+        if fresh.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        let phase_before = self.gate.phase();
+        let len = match self.gate.inspect(fresh) {
+            Verdict::Pass { len } => {
+                self.held.extend_from_slice(fresh.get(len..).unwrap_or_default());
+                len
+            }
+            Verdict::Reject { after, rejection } => {
+                self.refuse(Refusal::Malformed(rejection))?;
+                after
+            }
+        };
+        buffer.set_filled(start + len);
+        self.progressed(phase_before);
+        Poll::Ready(Ok(len > 0))
+    }
+
+    /// Reads behind the part of a head that is held, and judges both together. `Ready(true)`: the stream has ended.
+    fn poll_read_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut space = [std::mem::MaybeUninit::uninit(); READ_BYTES];
+        let mut fresh = ReadBuf::uninit(&mut space);
+        ready!(self.poll_stream(context, &mut fresh))?;
+        if fresh.filled().is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        self.held.extend_from_slice(fresh.filled());
+        let phase_before = self.gate.phase();
+        match self.gate.inspect(&self.held) {
+            Verdict::Pass { len } => {
+                let rest = self.held.split_off(len);
+                self.passed = std::mem::replace(&mut self.held, rest);
+            }
+            Verdict::Reject { after, rejection } => {
+                self.held.truncate(after);
+                self.passed = std::mem::take(&mut self.held);
+                self.refuse(Refusal::Malformed(rejection))?;
+            }
+        }
+        self.progressed(phase_before);
+        Poll::Ready(Ok(false))
+    }
+
+    /// Ends reading, with a request of our own where the client can still be answered.
+    ///
+    /// # Errors
+    /// `InvalidData` in the middle of a body: the request is under way, and `forward` has to break it off.
+    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        self.client.refusal.set(Some(refusal));
+        self.is_ended = true;
+        if self.gate.phase() == Phase::Body {
+            return if self.passed.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
+        }
+        self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
+        Ok(())
+    }
+
+    /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
+    fn progressed(&self, phase_before: Phase) {
+        let deadlines = self.client.deadlines();
+        match (phase_before, self.gate.phase()) {
+            (Phase::Head, Phase::Head) => {}
+            (_, Phase::Head) => {
+                if let Some(listener) = self.client.listener() {
+                    deadlines.set(Party::ClientRead, listener.config.head_timeout);
+                }
+            }
+            (_, Phase::Idle | Phase::Body) => deadlines.clear(Party::ClientRead),
+        }
+    }
+
+    /// Sets the deadline for what the client owes, when it owes something.
+    fn wait_for_client(&self) {
+        let Some(listener) = self.client.listener() else { return };
+        match self.gate.phase() {
+            // Between requests the client owes nothing while it waits for a response of ours.
+            Phase::Idle if self.client.in_flight.get() > 0 => {}
+            Phase::Idle | Phase::Body => {
+                self.client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+            }
+            Phase::Head => self.client.deadlines().set_once(Party::ClientRead, listener.config.head_timeout),
+        }
+    }
+
+    /// What happens when the client was too slow: `Ok(true)` ends the stream.
+    fn give_up(&mut self) -> io::Result<bool> {
+        self.client.deadlines().clear(Party::ClientRead);
+        match self.gate.phase() {
+            Phase::Idle => Ok(true),
+            Phase::Head => self.refuse(Refusal::TooSlow).map(|()| false),
+            Phase::Body => {
+                self.client.refusal.set(Some(Refusal::TooSlow));
+                Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    fn poll_stream(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.hand_out(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.is_ended {
+                return match this.gate.phase() {
+                    // A body cannot be completed any more.
+                    Phase::Body => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+                    // hyper closes once it has answered; an end here would make it break the answer off.
+                    Phase::Idle | Phase::Head => Poll::Pending,
+                };
+            }
+            if this.client.deadlines().is_late(Party::ClientRead) && this.give_up()? {
+                return Poll::Ready(Ok(()));
+            }
+            let polled = if this.is_ended {
+                continue;
+            } else if this.held.is_empty() {
+                this.poll_read_direct(context, buffer)
+            } else {
+                this.poll_read_held(context)
+            };
+            match polled {
+                Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(false)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    this.wait_for_client();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl ClientIo {
+    /// A write that made no progress sets a deadline, one that did takes it back.
+    fn poll_write_with<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(&mut ClientStream, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let deadlines = self.client.deadlines();
+        match write(&mut self.stream, context) {
+            Poll::Pending if deadlines.is_late(Party::ClientWrite) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => {
+                if let Some(listener) = self.client.listener() {
+                    deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
+                }
+                Poll::Pending
+            }
+            ready => {
+                deadlines.clear(Party::ClientWrite);
+                ready
+            }
+        }
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_with(context, |stream, context| match stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_write_with(context, |stream, context| match stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_write_with(context, |stream, context| match stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        })
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_write_with(context, |stream, context| match stream {
+            ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        })
+    }
+}

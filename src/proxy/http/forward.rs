@@ -1,0 +1,244 @@
+//! A request on its way to a server, and the response on its way back.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use super::body::{BodyError, InFlight, RequestBody, ResponseBody};
+use super::respond::{self, Fault};
+use super::{Client, headers};
+use crate::config::PoolIndex;
+use crate::proxy::state::{Pool, Sticky};
+use crate::proxy::thread::Place;
+use crate::proxy::upstream::{ExchangeError, Upstream};
+use crate::session::cookie_value;
+
+/// Servers and connections tried for one request, so that one request cannot walk through a thousand dead servers.
+const ATTEMPTS_MAX: usize = 5;
+
+/// A request being forwarded.
+struct Errand<'a> {
+    client: &'a Rc<Client>,
+    index: PoolIndex,
+    pool: &'a Pool,
+    /// The server that the client's cookie named, while it has not been tried.
+    wanted: Option<usize>,
+    /// Servers that failed this request.
+    failed: Vec<usize>,
+    /// What the last failure was.
+    fault: Option<(StatusCode, Fault)>,
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Answered(Box<Upstream>, Response<Incoming>),
+    /// Not executed by any server, so another may be tried.
+    Again(Request<RequestBody>),
+    /// It may have been executed, or there is nothing left to send.
+    GivenUp,
+}
+
+/// Brings a request to a server of a pool, and its response back.
+pub async fn forward(
+    client: &Rc<Client>,
+    index: PoolIndex,
+    request: Request<Incoming>,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
+    let Some(pool) = client.site().pool(index) else {
+        return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
+    };
+    let cookie_server = pool.sticky.as_ref().and_then(|sticky| server_of_cookie(sticky, &request));
+    let wanted = cookie_server.filter(|&server| is_up(pool, server));
+    let mut request = match prepare(client, pool, request) {
+        Ok(request) => request,
+        Err(_malformed) => return respond::refused(client, client.refusal.get()),
+    };
+    let mut errand = Errand { client, index, pool, wanted, failed: Vec::new(), fault: None };
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(server) = errand.pick() else { break };
+        match errand.attempt(server, request).await {
+            Attempt::Answered(upstream, response) => {
+                let is_new = cookie_server != Some(server);
+                return errand.finish(server, is_new, upstream, response, in_flight);
+            }
+            Attempt::Again(same) => request = same,
+            Attempt::GivenUp => break,
+        }
+    }
+    errand.give_up()
+}
+
+/// Makes the client's request one for a server.
+fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Result<Request<RequestBody>, BodyError> {
+    let (mut parts, body) = request.into_parts();
+    let expects_100 = parts.headers.contains_key(header::EXPECT);
+    let body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
+    headers::to_server(&mut parts, client);
+    Ok(Request::from_parts(parts, body))
+}
+
+impl Errand<'_> {
+    fn pick(&mut self) -> Option<usize> {
+        let wanted = self.wanted.take();
+        wanted.or_else(|| self.client.thread.pick(self.index, |server| !self.failed.contains(&server)))
+    }
+
+    async fn attempt(&mut self, server: usize, request: Request<RequestBody>) -> Attempt {
+        let place = Place { pool: self.index, server };
+        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again(request) };
+        let copy = copy_if_repeatable(&request);
+        let was_reused = upstream.reused;
+        self.count(server);
+        let deadlines = self.client.deadlines();
+        match deadlines.within(self.pool.config.response_timeout, upstream.exchange(request)).await {
+            Some(Ok(response)) => Attempt::Answered(upstream, response),
+            Some(Err(error)) => self.after_error(server, error, copy, was_reused),
+            None => {
+                self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
+                Attempt::GivenUp
+            }
+        }
+    }
+
+    /// A connection to a server: one that is idle, or a new one.
+    async fn connection(&mut self, place: Place) -> Option<Box<Upstream>> {
+        if let Some(idle) = self.client.thread.idle_connection(place) {
+            return Some(idle);
+        }
+        let address = self.pool.config.servers.get(place.server)?.address;
+        let connect = Upstream::connect(address);
+        match self.client.deadlines().within(self.pool.config.connect_timeout, connect).await {
+            Some(Ok(upstream)) => Some(upstream),
+            Some(Err(error)) => {
+                let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+                let error = if refused { "connection_refused" } else { "destination_ip_unroutable" };
+                self.failed(place.server, StatusCode::BAD_GATEWAY, error);
+                None
+            }
+            None => {
+                self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
+                None
+            }
+        }
+    }
+
+    /// Whether a request that broke may be sent again: always when nothing of it was sent; when it was, only if doing
+    /// it twice is the same as doing it once, and nothing of its body is gone.
+    fn after_error(
+        &mut self,
+        server: usize,
+        error: ExchangeError,
+        copy: Option<Request<RequestBody>>,
+        was_reused: bool,
+    ) -> Attempt {
+        if self.client.refusal.get().is_some() {
+            return Attempt::GivenUp;
+        }
+        let is_garbage = error.error.is_parse();
+        let kind = if is_garbage { "http_protocol_error" } else { "connection_terminated" };
+        match error.unsent.or(copy.filter(|_| !is_garbage)) {
+            Some(request) => {
+                // A connection that had been idle may just have been closed: that says nothing about the server.
+                if !was_reused {
+                    self.failed(server, StatusCode::BAD_GATEWAY, kind);
+                }
+                Attempt::Again(request)
+            }
+            None => {
+                self.failed(server, StatusCode::BAD_GATEWAY, kind);
+                Attempt::GivenUp
+            }
+        }
+    }
+
+    fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
+        let name = self.pool.config.servers.get(server).map(|server| server.name.clone());
+        self.failed.push(server);
+        self.fault = Some((status, Fault { error, server: name }));
+    }
+
+    fn count(&self, server: usize) {
+        let by_server = &self.client.thread.counters.by_server;
+        if let Some(count) = by_server.get(self.index.0).and_then(|pool| pool.get(server)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn finish(
+        self,
+        server: usize,
+        is_new: bool,
+        upstream: Box<Upstream>,
+        response: Response<Incoming>,
+        in_flight: InFlight,
+    ) -> Response<ResponseBody> {
+        let (mut parts, body) = response.into_parts();
+        if is_ambiguous(&parts) {
+            let fault = Fault { error: "http_protocol_error", server: None };
+            return respond::own(self.client, StatusCode::BAD_GATEWAY, "the server's response is malformed", Some(fault));
+        }
+        headers::to_client(&mut parts.headers);
+        if is_new && let Some(cookie) = self.set_cookie(server) {
+            parts.headers.append(header::SET_COOKIE, cookie);
+        }
+        parts.version = http::Version::HTTP_11;
+        let place = Place { pool: self.index, server };
+        let timeout = self.pool.config.response_timeout;
+        Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, in_flight, timeout))
+    }
+
+    fn set_cookie(&self, server: usize) -> Option<http::HeaderValue> {
+        let cookie = self.pool.sticky.as_ref()?.set_cookie.get(server)?;
+        Some(if self.client.is_tls { cookie.secure.clone() } else { cookie.plain.clone() })
+    }
+
+    /// No server could answer.
+    fn give_up(self) -> Response<ResponseBody> {
+        if self.client.refusal.get().is_some() {
+            return respond::refused(self.client, self.client.refusal.get());
+        }
+        let Some((status, fault)) = self.fault else {
+            let fault = Fault { error: "destination_unavailable", server: None };
+            let message = format!("no server of pool {} is up", self.pool.config.name);
+            return respond::own(self.client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
+        };
+        let message = match status {
+            StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
+            _ => "the server could not be reached or broke off",
+        };
+        respond::own(self.client, status, message, Some(fault))
+    }
+}
+
+fn is_up(pool: &Pool, server: usize) -> bool {
+    pool.servers.get(server).is_some_and(|server| server.is_up())
+}
+
+fn server_of_cookie<B>(sticky: &Sticky, request: &Request<B>) -> Option<usize> {
+    let cookies = request.headers().get_all(header::COOKIE);
+    cookies.iter().find_map(|header| sticky.cookies.server(cookie_value(header.as_bytes(), &sticky.name)?))
+}
+
+/// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to lose.
+fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let is_idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    if !is_idempotent || !matches!(request.body(), RequestBody::Empty) {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::Empty);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    Some(copy)
+}
+
+/// Two ways to tell where the response ends, or a protocol switch that nobody asked for.
+fn is_ambiguous(parts: &http::response::Parts) -> bool {
+    let has_two_ends =
+        parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH);
+    has_two_ends || parts.status == StatusCode::SWITCHING_PROTOCOLS
+}

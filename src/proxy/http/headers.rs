@@ -1,0 +1,133 @@
+//! What a proxy must change in headers, and nothing else (RFC 9110 section 7.6).
+
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::request;
+use http::uri::Uri;
+
+use super::Client;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// What we add to Via: the version that was spoken to us, and a pseudonym, as no one outside needs our name.
+const VIA: HeaderValue = HeaderValue::from_static("1.1 baton");
+const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
+
+/// Makes a client's request one for a server: origin-form, no hop-by-hop fields, forwarded fields added.
+pub fn to_server(parts: &mut request::Parts, client: &Client) {
+    let via = if parts.version == http::Version::HTTP_10 { VIA_HTTP_10 } else { VIA };
+    to_origin_form(parts);
+    remove_hop_by_hop(&mut parts.headers);
+    // We answer an expectation ourselves by reading the body; the server is not asked twice.
+    parts.headers.remove(header::EXPECT);
+    parts.version = http::Version::HTTP_11;
+    add_to_list(&mut parts.headers, FORWARDED_FOR, &client.address);
+    add_to_list(&mut parts.headers, header::VIA, &via);
+    let protocol = HeaderValue::from_static(if client.is_tls { "https" } else { "http" });
+    parts.headers.insert(FORWARDED_PROTO, protocol);
+    if let Some(host) = parts.headers.get(header::HOST).cloned() {
+        parts.headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Makes a server's response one for a client.
+pub fn to_client(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    headers.remove(header::TRANSFER_ENCODING);
+    add_to_list(headers, header::VIA, &VIA);
+}
+
+/// `http://host/path` becomes `/path` with Host set from it (RFC 9112 section 3.2.2).
+fn to_origin_form(parts: &mut request::Parts) {
+    let Some(authority) = parts.uri.authority() else { return };
+    if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
+        parts.headers.insert(header::HOST, host);
+    }
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if let Ok(uri) = Uri::try_from(path) {
+        parts.uri = uri;
+    }
+}
+
+/// Removes Connection, what it names, and the fields that are hop-by-hop without being named (RFC 9110 section 7.6.1).
+/// Transfer-Encoding stays: hyper frames by it, and on the way to a server it can only be `chunked`.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Entry::Occupied(entry) = headers.entry(header::CONNECTION) {
+        let (_, values) = entry.remove_entry_mult();
+        let values: Vec<HeaderValue> = values.collect();
+        for name in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+            remove_named(headers, name.trim());
+        }
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn remove_named(headers: &mut HeaderMap, name: &str) {
+    // A client must not strip what framing and routing hang on by naming it.
+    let is_protected = ["host", "content-length", "transfer-encoding", "trailer"].iter().any(|kept| name.eq_ignore_ascii_case(kept));
+    if !is_protected {
+        headers.remove(name);
+    }
+}
+
+/// Adds to a comma-separated list, or starts one.
+fn add_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(value.clone());
+        }
+        Entry::Occupied(mut entry) => {
+            let values: Vec<&[u8]> = entry.iter().map(HeaderValue::as_bytes).chain([value.as_bytes()]).collect();
+            if let Ok(list) = HeaderValue::from_bytes(&values.join(&b", "[..])) {
+                entry.insert(list);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_that_connection_names_are_removed() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("proxy-connection", "keep-alive"),
+            ("x-secret", "1"),
+            ("x-kept", "2"),
+        ]);
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-kept", "2")]));
+    }
+
+    #[test]
+    fn connection_cannot_name_away_what_framing_hangs_on() {
+        let kept = [("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")];
+        let mut headers = map(&kept);
+        headers.insert("connection", HeaderValue::from_static("Host, content-length, transfer-encoding"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&kept));
+    }
+
+    #[test]
+    fn lists_are_continued_over_several_fields() {
+        let mut headers = map(&[]);
+        headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.1"));
+        headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.2, 198.51.100.3"));
+        add_to_list(&mut headers, FORWARDED_FOR, &HeaderValue::from_static("192.0.2.9"));
+        assert_eq!(headers, map(&[("x-forwarded-for", "198.51.100.1, 198.51.100.2, 198.51.100.3, 192.0.2.9")]));
+    }
+}

@@ -1,0 +1,86 @@
+//! Responses of our own: errors, refusals, and the answer to the guard's probe.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+
+use super::body::ResponseBody;
+use super::{Client, Refusal};
+use crate::proxy::state::Site;
+
+/// Says which proxy answered, and who was at fault (RFC 9209).
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// Marks a probe of the guard; its value is the probe token.
+pub const PROBE: HeaderName = HeaderName::from_static("baton-probe");
+
+/// Who failed, in the words of RFC 9209 section 2.3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The error type.
+    pub error: &'static str,
+    /// The server, when one was involved.
+    pub server: Option<String>,
+}
+
+/// A plain response of our own.
+pub fn own(client: &Client, status: StatusCode, message: &str, fault: Option<Fault>) -> Response<ResponseBody> {
+    let text = format!("{} {}\n{message}\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
+    let mut response = Response::new(ResponseBody::text(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(status) = fault.and_then(|fault| proxy_status(&client.site().node, &fault)) {
+        headers.insert(PROXY_STATUS, status);
+    }
+    response
+}
+
+/// The answer to a client that is not listened to any more; the connection closes after it.
+pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBody> {
+    let (status, message) = match refusal {
+        Some(Refusal::Malformed(rejection)) => {
+            (rejection.status(), format!("the request is malformed: {}", rejection.reason().replace('_', " ")))
+        }
+        Some(Refusal::TooSlow) | None => {
+            (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned())
+        }
+    };
+    let fault = Fault { error: "http_request_error", server: None };
+    let mut response = own(client, status, &message, Some(fault));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Whether this is the guard asking if the listener answers.
+pub fn is_probe<B>(site: &Site, request: &Request<B>) -> bool {
+    // The path first: hardly any request has this one, and a look-up in the headers would be paid by all.
+    request.uri().path() == "*" && request.headers().get(PROBE) == Some(&site.probe_token)
+}
+
+/// The answer to it.
+pub fn alive() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn proxy_status(node: &str, fault: &Fault) -> Option<HeaderValue> {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let hop = fault.server.as_ref().map(|server| format!("; next-hop=\"{}\"", quoted(server))).unwrap_or_default();
+    HeaderValue::try_from(format!("\"{}\"; error={}{hop}", quoted(node), fault.error)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_status_names_node_error_and_server() {
+        let fault = Fault { error: "connection_refused", server: Some("app1".to_owned()) };
+        assert_eq!(proxy_status("lb-a", &fault).unwrap(), "\"lb-a\"; error=connection_refused; next-hop=\"app1\"");
+        let fault = Fault { error: "destination_unavailable", server: None };
+        assert_eq!(proxy_status("lb-a", &fault).unwrap(), "\"lb-a\"; error=destination_unavailable");
+    }
+}

@@ -1,0 +1,266 @@
+//! One thread of the worker: accepts connections, serves them, and owns what they use.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tracing::warn;
+
+use super::http::{self, Client, ClientStream};
+use super::state::{Counters, Site};
+use super::timers::Timers;
+use super::upstream::{IdleConnections, Upstream};
+use crate::balance::{Candidate, RoundRobin};
+use crate::config::PoolIndex;
+
+/// Time after which accepting is tried again when the process has no descriptor or memory left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two clean-ups of idle connections.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A server's place: which pool, and where in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The pool.
+    pub pool: PoolIndex,
+    /// The server's index in it.
+    pub server: usize,
+}
+
+/// What the connections of a thread share.
+pub struct Thread {
+    /// What all threads share.
+    pub site: Arc<Site>,
+    /// What this thread counts.
+    pub counters: Arc<Counters>,
+    /// The deadlines of its connections.
+    pub timers: Rc<Timers>,
+    /// The target of the request that stands for a refusal; a secret of this process.
+    pub refusal_target: String,
+    pools: Vec<ThreadPool>,
+    is_draining: Cell<bool>,
+    changed: Notify,
+}
+
+/// A pool, as one thread uses it.
+struct ThreadPool {
+    round_robin: RefCell<RoundRobin>,
+    idle: Vec<IdleConnections>,
+}
+
+/// What the worker asks of a thread.
+#[derive(Debug)]
+pub enum Command {
+    /// Say that it is alive, by echoing the number.
+    Probe(u64),
+    /// Accept nothing more, and end when every connection has.
+    Drain,
+}
+
+/// What a thread is started with.
+pub struct Setup {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What all threads share.
+    pub site: Arc<Site>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Its sockets, each with the index of its listener.
+    pub sockets: Vec<(usize, std::net::TcpListener)>,
+    /// The threads of the worker, for its share of the connection limits.
+    pub thread_count: usize,
+    /// The target of the request that stands for a refusal.
+    pub refusal_target: String,
+    /// From the worker.
+    pub commands: mpsc::Receiver<Command>,
+    /// To the worker: number of the thread, number of the probe.
+    pub alive: mpsc::Sender<(usize, u64)>,
+}
+
+impl Thread {
+    fn new(setup: &Setup) -> Rc<Self> {
+        let pools = setup.site.pools.iter().map(|pool| {
+            let idle = || IdleConnections::new(pool.config.idle_connections_max as usize, pool.config.idle_timeout);
+            let idle = pool.config.servers.iter().map(|_| idle()).collect();
+            ThreadPool { round_robin: RefCell::new(RoundRobin::starting_at(setup.index)), idle }
+        });
+        Rc::new(Self {
+            site: Arc::clone(&setup.site),
+            counters: Arc::clone(&setup.counters),
+            timers: Rc::default(),
+            refusal_target: setup.refusal_target.clone(),
+            pools: pools.collect(),
+            is_draining: Cell::new(false),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Whether no more requests are taken.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    /// The next server of a pool that is up and that `may_try` allows.
+    pub fn pick(&self, index: PoolIndex, may_try: impl Fn(usize) -> bool) -> Option<usize> {
+        let pool = self.site.pool(index)?;
+        let candidate = |server: usize| Candidate {
+            eligible: pool.servers.get(server).is_some_and(|server| server.is_up()) && may_try(server),
+            backup: pool.config.servers.get(server).is_some_and(|server| server.backup),
+        };
+        self.pools.get(index.0)?.round_robin.borrow_mut().pick(pool.servers.len(), candidate)
+    }
+
+    /// An idle connection to a server.
+    pub fn idle_connection(&self, place: Place) -> Option<Box<Upstream>> {
+        self.idle(place)?.take()
+    }
+
+    /// Takes a connection back whose response has been read to its end.
+    pub fn give_back(&self, place: Place, upstream: Box<Upstream>) {
+        if let Some(idle) = self.idle(place) {
+            idle.put(upstream, self.timers.coarse_now());
+        }
+    }
+
+    fn idle(&self, place: Place) -> Option<&IdleConnections> {
+        self.pools.get(place.pool.0)?.idle.get(place.server)
+    }
+
+    async fn expire_idle_connections(self: Rc<Self>) {
+        let mut turns = tokio::time::interval(EXPIRY_INTERVAL);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            let now = Instant::now();
+            self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+        }
+    }
+
+    fn drain(&self) {
+        self.is_draining.set(true);
+        self.changed.notify_waiters();
+        self.timers.wake_all();
+    }
+}
+
+/// Runs a thread until it is drained, or the worker has gone.
+///
+/// # Errors
+/// What epoll_create(2) says.
+pub fn run(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    runtime.block_on(serve(setup))
+}
+
+async fn serve(mut setup: Setup) -> io::Result<()> {
+    let thread = Thread::new(&setup);
+    tokio::task::spawn_local(Rc::clone(&thread.timers).sweep());
+    tokio::task::spawn_local(Rc::clone(&thread).expire_idle_connections());
+    for (listener, socket) in std::mem::take(&mut setup.sockets) {
+        let limit = connection_share(&thread.site, listener, setup.thread_count);
+        let socket = TcpListener::from_std(socket)?;
+        tokio::task::spawn_local(Acceptor { thread: Rc::clone(&thread), listener, socket, limit }.run());
+    }
+    while let Some(command) = setup.commands.recv().await {
+        match command {
+            // A full queue means that the worker itself is behind; it will ask again.
+            Command::Probe(sequence) => drop(setup.alive.try_send((setup.index, sequence))),
+            Command::Drain => {
+                thread.drain();
+                while thread.timers.connection_count() > 0 {
+                    thread.changed.notified().await;
+                }
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// This thread's share of a listener's connections, at least one.
+fn connection_share(site: &Site, listener: usize, thread_count: usize) -> usize {
+    let limit = site.listeners.get(listener).map_or(1, |listener| listener.config.connections_max as usize);
+    limit.div_ceil(thread_count.max(1)).max(1)
+}
+
+/// Accepts the connections of one socket.
+struct Acceptor {
+    thread: Rc<Thread>,
+    listener: usize,
+    socket: TcpListener,
+    limit: usize,
+}
+
+impl Acceptor {
+    async fn run(self) {
+        let open = Rc::new(Cell::new(0_usize));
+        loop {
+            // At the limit, connections wait in the kernel's queue, which is bounded too.
+            while open.get() >= self.limit && !self.thread.is_draining() {
+                self.thread.changed.notified().await;
+            }
+            let accepted = tokio::select! {
+                biased;
+                () = self.thread.changed.notified(), if !self.thread.is_draining() => None,
+                accepted = self.socket.accept() => Some(accepted),
+            };
+            if self.thread.is_draining() {
+                return;
+            }
+            match accepted {
+                Some(Ok((stream, peer))) => self.start(stream, peer, &open),
+                Some(Err(error)) => self.accept_failed(&error).await,
+                None => {}
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, peer: SocketAddr, open: &Rc<Cell<usize>>) {
+        open.set(open.get() + 1);
+        self.thread.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let (thread, listener, limit, open) = (Rc::clone(&self.thread), self.listener, self.limit, Rc::clone(open));
+        tokio::task::spawn_local(async move {
+            converse(Rc::clone(&thread), listener, stream, peer).await;
+            thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
+            let was_full = open.get() >= limit;
+            open.set(open.get() - 1);
+            if thread.is_draining() || was_full {
+                thread.changed.notify_waiters();
+            }
+        });
+    }
+
+    async fn accept_failed(&self, error: &io::Error) {
+        let is_ours = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
+        // Any other error is of the one connection that went away before it was accepted (accept(2)).
+        if is_ours {
+            warn!(%error, "no connection can be accepted: raise the limit on open files (LimitNOFILE) or lower connections_max");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// One connection, from its TLS handshake to its end.
+async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+    let Some(config) = thread.site.listeners.get(listener) else { return };
+    let client = Client::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let stream = match &config.tls {
+        None => ClientStream::Plain(stream),
+        Some(acceptor) => {
+            client.attach().await;
+            // A handshake that fails or takes too long is the client's affair; the connection just ends.
+            match client.deadlines().within(config.config.head_timeout, acceptor.accept(stream)).await {
+                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Err(_)) | None => return,
+            }
+        }
+    };
+    http::serve(client, stream).await;
+}
