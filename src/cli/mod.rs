@@ -4,6 +4,7 @@
 //! only when the thing asked for is so.
 
 mod check;
+mod demo;
 mod keygen;
 
 use std::io::{self, Write};
@@ -23,6 +24,8 @@ struct Arguments {
 enum Command {
     /// Report every mistake of a configuration, or what it would run
     Check(check::Arguments),
+    /// Show a pair fail over on this machine, in namespaces of its own, without root
+    Demo(demo::Arguments),
     /// Make the key that both nodes of a pair share
     Keygen(keygen::Arguments),
 }
@@ -31,6 +34,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => return demo::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
     };
     match outcome {

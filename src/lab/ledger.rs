@@ -223,14 +223,17 @@ pub struct TrafficSlice {
 pub struct FailedRequests {
     /// Of the prober, each on a connection of its own.
     pub new_connections: u64,
-    /// Of the busy connections, attempts to connect again included.
+    /// Of the busy connections.
     pub busy_connections: u64,
-    /// Of the users, attempts to connect again included.
+    /// Of the users.
     pub users: u64,
+    /// Attempts of busy connections and users to connect again. They are no requests: how many there are says more about
+    /// the pace of the attempts than about the outage, which the prober measures at a fixed pace.
+    pub reconnects: u64,
 }
 
 impl FailedRequests {
-    /// All of them.
+    /// All requests, without the attempts to connect again.
     pub fn total(&self) -> u64 {
         self.new_connections + self.busy_connections + self.users
     }
@@ -273,6 +276,7 @@ impl Window {
                 new_connections: probes.probes.len() as u64 - answers,
                 busy_connections: failures(&busy.incidents),
                 users: failures(&users.incidents),
+                reconnects: reconnects(&busy.incidents) + reconnects(&users.incidents),
             },
             connections_broken: busy.incidents.iter().filter(is_broken).count() as u64,
             users_moved: moved.len() as u64,
@@ -289,7 +293,15 @@ impl Window {
 }
 
 fn failures(incidents: &[Incident]) -> u64 {
-    incidents.iter().filter(|incident| !matches!(incident, Incident::ServerLost { .. })).count() as u64
+    let is_failure = |incident: &&Incident| match incident {
+        Incident::RequestFailed(_) | Incident::ConnectionBroken(_) => true,
+        Incident::ReconnectFailed(_) | Incident::ServerLost { .. } => false,
+    };
+    incidents.iter().filter(is_failure).count() as u64
+}
+
+fn reconnects(incidents: &[Incident]) -> u64 {
+    incidents.iter().filter(|incident| matches!(incident, Incident::ReconnectFailed(_))).count() as u64
 }
 
 #[cfg(test)]
@@ -405,8 +417,8 @@ mod tests {
         users.record_incident(clock.at(1700), Incident::ServerLost { user: 8 });
 
         let window = Window::draw(from, to, &probes.slice(from, to), &busy.slice(from, to), &users.slice(from, to));
-        assert_eq!(window.failed, FailedRequests { new_connections: 1, busy_connections: 2, users: 1 });
-        assert_eq!(window.failed.total(), 4);
+        assert_eq!(window.failed, FailedRequests { new_connections: 1, busy_connections: 1, users: 1, reconnects: 1 });
+        assert_eq!(window.failed.total(), 3);
         assert_eq!(window.connections_broken, 1);
         assert_eq!(window.users_moved, 2);
         assert_eq!(window.answered, 4); // two probes, and two of the busy connections' tenths of a second

@@ -91,6 +91,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
+    started: Instant,
     stop: watch::Sender<()>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -113,7 +114,7 @@ impl Load {
         // Where /proc/sys is read-only the default has to do.
         namespace.run(|| fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535").ok())?;
         let (stop, _) = watch::channel(());
-        let mut load = Self { shared, stop, threads: Vec::new() };
+        let mut load = Self { shared, started: now, stop, threads: Vec::new() };
         load.spawn(namespace, "prober", |shared| async move {
             ask_for_real_time();
             probe_all(shared).await;
@@ -175,10 +176,10 @@ impl Load {
         self.probes(since, Instant::now()).iter().any(answered)
     }
 
-    /// Whether nothing has failed for any client in the last `quiet`, and the prober is being answered.
+    /// Whether nothing has failed for any client in the last `quiet`, in which all of them were at work and answered.
     pub fn is_quiet(&self, quiet: Duration) -> bool {
         let now = Instant::now();
-        let Some(since) = now.checked_sub(quiet) else { return false };
+        let Some(since) = now.checked_sub(quiet).filter(|since| *since >= self.started) else { return false };
         let calm = |ledger: &Mutex<TrafficLedger>| lock(ledger).last_incident().is_none_or(|at| at < since);
         let window = self.window(since, now);
         calm(&self.shared.busy) && calm(&self.shared.users) && window.failed.new_connections == 0 && window.answered > 0

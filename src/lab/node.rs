@@ -132,11 +132,11 @@ impl Node {
         Ok(status)
     }
 
-    /// How the guard ended, if it has without being asked.
+    /// How the guard ended, if it has; `None` while it runs, and once its end was waited for.
     ///
     /// # Errors
     /// What waitpid(2) says.
-    pub fn unexpected_exit(&mut self) -> Result<Option<ExitStatus>, LabError> {
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, LabError> {
         self.guard.as_mut().map_or(Ok(None), Process::exit_status)
     }
 

@@ -1,0 +1,86 @@
+//! `baton demo --hold`: the pair stays up for somebody to play with.
+
+use std::process;
+use std::time::Duration;
+
+use crate::lab::LabError;
+use crate::lab::namespace::Entered;
+use crate::lab::pair::{NODES, VIP};
+
+use super::stage::{Halt, Stage};
+
+/// Time for a node to say which processes it is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Starts the pair, says how to reach it, and keeps it up until a signal comes.
+///
+/// # Errors
+/// [`Halt::Interrupted`] is its only good end.
+pub(super) fn hold(stage: &mut Stage, entered: Entered) -> Result<(), Halt> {
+    let active = super::start(stage)?;
+    stage.say(&format!("{active} is active and serves"));
+    // Other terminals find a network namespace through a process in it. This is the process whose number we can
+    // tell them, and its first thread is the one that counts.
+    let client = stage.pair.client()?.clone();
+    client.enter_this_thread().map_err(LabError::system("enter the client's namespace"))?;
+    stage.screen.finish();
+    let told = super::super::answer(&instructions(stage, entered)?);
+    told.map_err(LabError::system("print how to reach the pair"))?;
+    stage.begin("holding");
+    loop {
+        stage.pause()?;
+        restart_what_ended(stage)?;
+    }
+}
+
+/// A guard that was killed comes back, as the service manager would have it.
+fn restart_what_ended(stage: &mut Stage) -> Result<(), Halt> {
+    for name in NODES {
+        let node = stage.pair.node_mut(name)?;
+        if let Some(status) = node.exit_status()? {
+            node.start()?;
+            stage.say(&format!("the guard of {name} ended ({status}); started it again"));
+        }
+    }
+    Ok(())
+}
+
+fn instructions(stage: &Stage, entered: Entered) -> Result<String, LabError> {
+    let mut text = format!(
+        "\nThe pair is up. From another terminal, as the same user, reach its virtual address with\n\n  {}\n\n\
+         The nodes:\n\n",
+        command_inside(process::id(), entered, &format!("curl -i http://{VIP}/"))
+    );
+    for node in stage.pair.nodes() {
+        let status = node.status(STATUS_TIMEOUT)?;
+        let role = status.vips.first().map_or_else(String::new, |vip| vip.role.to_string());
+        let worker = status.worker.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
+        let (name, guard) = (node.name(), status.guard_pid);
+        text.push_str(&format!("  {name}  {role:<8} guard {guard}, worker {worker}, log {}\n", node.log().display()));
+    }
+    text.push_str("\nKill what you like with `kill -9`, and see the address move here. Ctrl-C ends it all.\n\n");
+    Ok(text)
+}
+
+/// The command that runs `command` in the namespaces of the process `pid`.
+fn command_inside(pid: u32, entered: Entered, command: &str) -> String {
+    match entered {
+        Entered::AsRoot => format!("nsenter --target {pid} --net {command}"),
+        // Without --preserve-credentials nsenter calls setgroups, which the user namespace forbids.
+        Entered::InUserNamespace => format!("nsenter --target {pid} --user --net --preserve-credentials {command}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_terminal_needs_the_user_namespace_only_when_there_is_one() {
+        assert_eq!(command_inside(7, Entered::AsRoot, "curl x"), "nsenter --target 7 --net curl x");
+        assert_eq!(
+            command_inside(7, Entered::InUserNamespace, "curl x"),
+            "nsenter --target 7 --user --net --preserve-credentials curl x"
+        );
+    }
+}
