@@ -51,8 +51,8 @@ pub struct Node {
     pub last_announced: Option<Nanos>,
     /// It slept so long that the peer may have claimed the VIP, and has not released yet.
     pub must_release: bool,
-    /// When it last left Active, the network or a process was in trouble, so the winner may not know of it.
-    pub left_in_trouble: bool,
+    /// It last left Active in a crash, or in trouble, so the winner may not know that it held the VIP.
+    pub left_unheard: bool,
     pub transitions: u64,
     pub wake_scheduled: Option<Nanos>,
 }
@@ -75,7 +75,7 @@ impl Node {
             last_sent: 0,
             last_announced: None,
             must_release: false,
-            left_in_trouble: false,
+            left_unheard: false,
             transitions: 0,
             wake_scheduled: None,
         }
@@ -109,6 +109,7 @@ impl Node {
     }
 
     pub fn crash(&mut self, operation_took_effect: bool) {
+        self.left_unheard |= self.state() == State::Active;
         if operation_took_effect {
             match self.operation {
                 Some((_, Operation::Acquire)) => self.vip_held = true,

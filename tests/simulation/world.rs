@@ -275,7 +275,7 @@ impl World {
                 self.count_role_change(to, &reason);
                 self.nodes[index].transitions += 1;
                 if from == State::Active {
-                    self.nodes[index].left_in_trouble = self.is_troubled();
+                    self.nodes[index].left_unheard = self.is_troubled();
                 }
             }
         }
