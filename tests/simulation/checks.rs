@@ -162,8 +162,8 @@ impl World {
         Ok(())
     }
 
-    /// Neighbours send to whoever announced last, which has to be the holder. A node that leaves in trouble or by
-    /// a crash cannot let the winner know that there is something to announce; those are left out.
+    /// Neighbours send to whoever announced last, which has to be the holder. A node that leaves in trouble, by a crash
+    /// or silently after a stall cannot let the winner know that there is something to announce; those are left out.
     fn check_announced_last(&self, active: usize) -> Result<(), String> {
         let (node, peer) = (&self.nodes[active], &self.nodes[1 - active]);
         if peer.last_announced > node.last_announced && !peer.left_unheard && peer.machine.is_some() {

@@ -51,7 +51,7 @@ pub struct Node {
     pub last_announced: Option<Nanos>,
     /// It slept so long that the peer may have claimed the VIP, and has not released yet.
     pub must_release: bool,
-    /// It last left Active in a crash, or in trouble, so the winner may not know that it held the VIP.
+    /// It last left Active by a crash or after a stall, or in trouble, so the winner may not know that it held the VIP.
     pub left_unheard: bool,
     pub transitions: u64,
     pub wake_scheduled: Option<Nanos>,

@@ -275,7 +275,8 @@ impl World {
                 self.count_role_change(to, &reason);
                 self.nodes[index].transitions += 1;
                 if from == State::Active {
-                    self.nodes[index].left_unheard = self.is_troubled();
+                    let in_silence = matches!(reason, Reason::Stalled(_));
+                    self.nodes[index].left_unheard = in_silence || self.is_troubled();
                 }
             }
         }
