@@ -175,7 +175,7 @@ impl<'a> Value<'a> {
     pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Located<Duration>> {
         if let DeValue::Integer(_) | DeValue::Float(_) = self.value {
             let number = self.written().unwrap_or_default();
-            let remedy = format!("say which unit: \"{number}ms\", \"{number}s\", \"{number}m\" or \"{number}h\"");
+            let remedy = format!("say which unit: \"{number}ms\" or \"{number}s\"");
             return self.wrong("a duration needs a unit", remedy);
         }
         self.parsed(|text| {
