@@ -55,7 +55,7 @@ fn nanoseconds(number: &str, unit_ns: u64) -> Option<u64> {
     Some(total)
 }
 
-/// A duration as [`duration`] reads it, in the largest unit that keeps it whole.
+/// A duration as the configuration has it, in the largest unit that keeps it whole.
 pub fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
