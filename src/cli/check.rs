@@ -88,7 +88,8 @@ fn summary(file: &str, config: &Config, node: Option<&LocalNode>) -> String {
 fn describe_nodes(text: &mut String, config: &Config, local: Option<&LocalNode>) {
     match local {
         Some(local) => {
-            let _ = writeln!(text, "this machine is node {}: {}", local.name, local.because);
+            let noun = if local.index.is_some() { "node " } else { "" };
+            let _ = writeln!(text, "this machine is {noun}{}: {}", local.name, local.because);
         }
         None => text.push_str("this machine is none of the nodes\n"),
     }

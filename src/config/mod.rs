@@ -101,7 +101,9 @@ fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) 
     for error in errors {
         mistakes.syntax(error.span(), error.message(), "correct what is marked; see https://toml.io");
     }
-    let directory = path.parent().unwrap_or(Path::new(""));
+    // Absolute, so that the paths in the file still lead there after the daemon has changed its directory.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = absolute.parent().unwrap_or(Path::new("/"));
     let root = reader::Table::root(&mistakes, document.get_ref());
     let blocks = blocks::read(root, &mistakes, directory);
     cross::check(&blocks, &mistakes);
