@@ -20,9 +20,6 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use crate::net::descriptors;
 use crate::status::PoolStatus;
 
-/// The descriptor under which the worker finds its end of the socket pair.
-pub const WORKER_DESCRIPTOR: i32 = 3;
-
 /// The longest line. A report on 1024 servers in each of 100 pools stays below it.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 

@@ -79,12 +79,12 @@ async fn http_check(stream: TcpStream, address: SocketAddr, path: &str, host: Op
         .map_err(|error| error.to_string())?;
     let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
-    let response = sender.send_request(request);
-    // The connection fills the response; when it ends first, the response has become an error.
+    let mut response = std::pin::pin!(sender.send_request(request));
+    // The connection fills the response. When it ends first, the response is there, or has become an error.
     let answered = tokio::select! {
         biased;
-        answered = response => answered,
-        ended = connection => return Err(ended.err().map_or("closed without an answer".to_owned(), |error| error.to_string())),
+        answered = &mut response => answered,
+        _ended = connection => response.await,
     };
     let status = answered.map_err(|error| format!("no HTTP answer: {error}"))?.status();
     if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) {

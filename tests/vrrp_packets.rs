@@ -1,5 +1,7 @@
 //! Adverts of keepalived, captured from the wire: what we read from them, and that we would have sent the same bytes.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

@@ -28,11 +28,8 @@ pub(super) struct Arguments {
 /// # Errors
 /// Every mistake of the file, in one report.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let environment = std::env::var("BATON_NODE").ok();
-    let uname = rustix::system::uname();
-    let host_name = uname.nodename().to_string_lossy();
-    let hints =
-        NodeHints { flag: arguments.node.as_deref(), environment: environment.as_deref(), host_name: &host_name };
+    let this_machine = super::ThisMachine::new(arguments.node.clone());
+    let hints = this_machine.hints();
     let (config, node) = load(arguments, hints)?;
 
     super::answer(&summary(&arguments.config.display().to_string(), &config, node.as_ref()))
@@ -91,7 +88,8 @@ fn summary(file: &str, config: &Config, node: Option<&LocalNode>) -> String {
 fn describe_nodes(text: &mut String, config: &Config, local: Option<&LocalNode>) {
     match local {
         Some(local) => {
-            let _ = writeln!(text, "this machine is node {}: {}", local.name, local.because);
+            let noun = if local.index.is_some() { "node " } else { "" };
+            let _ = writeln!(text, "this machine is {noun}{}: {}", local.name, local.because);
         }
         None => text.push_str("this machine is none of the nodes\n"),
     }

@@ -29,7 +29,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.out == Path::new("-") {
         return super::answer(&line).context("failed to print the key");
     }
-    let path = &arguments.out;
+    // Absolute, because the configuration's relative paths begin elsewhere.
+    let path = &std::path::absolute(&arguments.out).context("failed to find the current directory")?;
     if arguments.force {
         replace(path, &line)?
     } else {

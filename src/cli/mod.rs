@@ -6,11 +6,17 @@
 mod check;
 mod demo;
 mod keygen;
+mod release;
+mod run;
+mod status;
+mod worker;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::NodeHints;
 
 /// A high-availability load balancer: two machines, one virtual address, one file.
 #[derive(Debug, Parser)]
@@ -22,17 +28,30 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run this node: heartbeat, virtual addresses and load balancer
+    Run(run::Arguments),
+    /// Show how this node is
+    Status(status::Arguments),
     /// Report every mistake of a configuration, or what it would run
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
     Demo(demo::Arguments),
     /// Make the key that both nodes of a pair share
     Keygen(keygen::Arguments),
+    /// Take the virtual addresses off this machine, when no baton runs any more
+    Release(release::Arguments),
+    /// The data plane's process; started by `run`
+    #[command(hide = true)]
+    Worker(worker::Arguments),
 }
 
 /// Runs what the command line says.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Release(arguments) => release::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
@@ -59,4 +78,23 @@ fn answer(text: &str) -> io::Result<()> {
 /// Prints what is wrong. That nobody can read it is not reported to anybody, for there is nobody left to tell.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What may say which node this machine is.
+struct ThisMachine {
+    flag: Option<String>,
+    environment: Option<String>,
+    host_name: String,
+}
+
+impl ThisMachine {
+    fn new(flag: Option<String>) -> Self {
+        let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { flag, environment: std::env::var("BATON_NODE").ok(), host_name }
+    }
+
+    fn hints(&self) -> NodeHints<'_> {
+        let (flag, environment) = (self.flag.as_deref(), self.environment.as_deref());
+        NodeHints { flag, environment, host_name: &self.host_name }
+    }
 }

@@ -115,7 +115,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         listeners: root
             .blocks("listener", LISTENERS_MAX)
             .into_iter()
-            .map(|table| traffic::listener(table, mistakes, directory))
+            .map(|table| traffic::listener(table, directory))
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),

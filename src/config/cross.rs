@@ -2,7 +2,7 @@
 //!
 //! A check says nothing when what it compares could not be read: that is reported already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,10 +27,15 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     }
 }
 
+/// Names that are searched for the one that was meant. Each is compared letter by letter, and a file can have thousands
+/// of references to a thousand names.
+const SUGGEST_AMONG_MAX: usize = 256;
+
 /// The names of one kind of block.
 struct Names<'a> {
     kind: &'static str,
     names: Vec<&'a str>,
+    set: HashSet<&'a str>,
     /// Whether every block's name could be read; otherwise one that seems to dangle may be there.
     are_all_known: bool,
 }
@@ -48,11 +53,12 @@ impl<'a> Names<'a> {
             mistakes.value(again, format!("another {kind} has that name"), "choose a name of its own for each");
         }
         let names: Vec<&str> = located.into_iter().map(|(name, _)| name).collect();
-        Self { kind, are_all_known: names.len() == blocks.len(), names }
+        let set = names.iter().copied().collect();
+        Self { kind, are_all_known: names.len() == blocks.len(), names, set }
     }
 
     fn knows(&self, name: &str) -> bool {
-        self.names.contains(&name)
+        self.set.contains(name)
     }
 
     /// Reports a reference to nothing.
@@ -61,7 +67,9 @@ impl<'a> Names<'a> {
             return;
         }
         let kind = self.kind;
-        let remedy = match closest(&reference.value, &self.names) {
+        let is_worth_it = self.names.len() <= SUGGEST_AMONG_MAX && !mistakes.is_full();
+        let meant = if is_worth_it { closest(&reference.value, &self.names) } else { None };
+        let remedy = match meant {
             Some(meant) => format!("did you mean \"{meant}\"?"),
             None if self.names.is_empty() => format!("add a [[{kind}]] of that name"),
             None => format!("the file has {}", listed(&self.names)),
@@ -274,17 +282,15 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
     // A route that names no listener we know may have been meant for any of them.
     let all_routes_belong =
         blocks.routes.iter().all(|route| route.listener.as_ref().is_some_and(|name| listeners.knows(&name.value)));
+    let routed: HashSet<&str> =
+        blocks.routes.iter().flat_map(|route| &route.listener).map(|listener| listener.value.as_str()).collect();
     for listener in &blocks.listeners {
         match &listener.pool {
             PoolReference::Named(pool) => pools.check(pool, mistakes),
             PoolReference::Broken => {}
             PoolReference::None => {
                 let Some(name) = &listener.name else { continue };
-                let is_routed = blocks
-                    .routes
-                    .iter()
-                    .any(|route| route.listener.as_ref().is_some_and(|listener| listener.value == name.value));
-                if !is_routed && all_routes_belong {
+                if !routed.contains(name.value.as_str()) && all_routes_belong {
                     mistakes.absent(
                         &listener.place,
                         "has neither a pool nor a route, so every request would be answered 404",

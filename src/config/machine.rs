@@ -2,7 +2,7 @@
 //! the other, so these checks are apart from those of the file.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{self, PemObject};
@@ -50,23 +50,17 @@ pub(super) fn check_node(blocks: &Blocks, hints: NodeHints<'_>, mistakes: &Mista
 }
 
 fn check_certificate(block: &CertificateBlock, mistakes: &Mistakes<'_>) {
-    let chain = block.cert.as_ref().map(|cert| (cert, read_chain(&cert.value)));
-    let key = block.key.as_ref().map(|key| (key, read_key(&key.value)));
-    let usable =
-        |found: Result<_, Wrong>, file: &Located<_>| found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok();
-    let chain = chain.and_then(|(file, chain)| usable(chain.map(Loaded::Chain), file));
-    let key_place = block.key.as_ref();
-    let key = key.and_then(|(file, key)| usable(key.map(Loaded::Key), file));
-    if let (Some(Loaded::Chain(chain)), Some(Loaded::Key(key)), Some(file)) = (chain, key, key_place)
-        && let Err(wrong) = check_match(chain, &key)
-    {
-        mistakes.wrong(&file.place, wrong);
+    let chain = block.cert.as_ref().and_then(|file| usable(read_chain(&file.value), file, mistakes));
+    let Some(file) = &block.key else { return };
+    let key = usable(read_key(&file.value), file, mistakes);
+    if let (Some(chain), Some(key)) = (chain, key) {
+        usable(check_match(chain, &key), file, mistakes);
     }
 }
 
-enum Loaded {
-    Chain(Vec<CertificateDer<'static>>),
-    Key(PrivateKeyDer<'static>),
+/// What could be read, or a mistake at the file's name.
+fn usable<T>(found: Result<T, Wrong>, file: &Located<PathBuf>, mistakes: &Mistakes<'_>) -> Option<T> {
+    found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok()
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {

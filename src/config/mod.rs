@@ -66,8 +66,20 @@ pub fn load(path: &Path, scope: Scope) -> Result<Config, Report> {
 /// # Errors
 /// Every mistake in the file, in one report; a file that has no node for this machine is one of them.
 pub fn load_for_node(path: &Path, scope: Scope, hints: NodeHints<'_>) -> Result<(Config, LocalNode), Report> {
-    let text = read(path)?;
-    let config = checked(&text, path, scope, Some(hints))?;
+    parse_for_node(&read(path)?, path, scope, hints)
+}
+
+/// As [`load_for_node`], for a text that was read from `path`.
+///
+/// # Errors
+/// As [`load_for_node`].
+pub fn parse_for_node(
+    text: &str,
+    path: &Path,
+    scope: Scope,
+    hints: NodeHints<'_>,
+) -> Result<(Config, LocalNode), Report> {
+    let config = checked(text, path, scope, Some(hints))?;
     let node = choose_node(&config, hints).map_err(|error| Report::of_file(path, error.to_string(), error.remedy()))?;
     Ok((config, node))
 }
@@ -89,7 +101,9 @@ fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) 
     for error in errors {
         mistakes.syntax(error.span(), error.message(), "correct what is marked; see https://toml.io");
     }
-    let directory = path.parent().unwrap_or(Path::new(""));
+    // Absolute, so that the paths in the file still lead there after the daemon has changed its directory.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = absolute.parent().unwrap_or(Path::new("/"));
     let root = reader::Table::root(&mistakes, document.get_ref());
     let blocks = blocks::read(root, &mistakes, directory);
     cross::check(&blocks, &mistakes);
@@ -111,7 +125,11 @@ fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) 
     })
 }
 
-fn read(path: &Path) -> Result<String, Report> {
+/// Reads the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, is larger than [`FILE_MAX_BYTES`] or is not UTF-8.
+pub fn read(path: &Path) -> Result<String, Report> {
     let bytes = read_bytes(path).map_err(|error| unreadable(path, &error))?;
     if bytes.len() > FILE_MAX_BYTES {
         return Err(too_large(path));

@@ -9,15 +9,15 @@ use crate::units::{AdvertInterval, Ipv4Network, Priority, VirtualRouterId};
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// One or two nodes, in the order of the file.
+    /// None to two nodes, in the order of the file; none only where there are no vips.
     pub nodes: Vec<Node>,
     /// What the two nodes share.
     pub pair: Pair,
-    /// The groups of virtual addresses.
+    /// The groups of virtual addresses, at most 64.
     pub vips: Vec<Vip>,
-    /// The addresses that clients connect to.
+    /// The addresses that clients connect to, at most 256. There is a vip or a listener in every configuration.
     pub listeners: Vec<Listener>,
-    /// The sets of servers; [`PoolIndex`] points into it.
+    /// The sets of servers, at most 1024; [`PoolIndex`] points into it.
     pub pools: Vec<Pool>,
     /// How the worker process runs and is watched.
     pub worker: WorkerSettings,
@@ -39,7 +39,7 @@ pub struct Node {
 /// What the two nodes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The file that holds the pair key, made by `baton keygen`.
+    /// The file that holds the pair key, made by `baton keygen`; adverts are not authenticated without one.
     pub key_file: Option<PathBuf>,
     /// Port of the sync link, 1 to 65535. Default 7947.
     pub sync_port: u16,
@@ -48,7 +48,7 @@ pub struct Pair {
 /// Virtual addresses that move together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vip {
-    /// Unique name.
+    /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
     pub name: String,
     /// 1 to 16 addresses, none of which is a node's own.
     pub addresses: Vec<Ipv4Network>,
@@ -80,9 +80,10 @@ pub struct PoolIndex(pub usize);
 /// An address that clients connect to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
-    /// Unique name.
+    /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// 1 to 64 addresses; no two listeners share one.
+    /// 1 to 64 addresses with a port; none is bound twice, and none lies below a wildcard that is bound as well. `[::]`
+    /// counts as a wildcard of IPv4 too.
     pub bind: Vec<SocketAddr>,
     /// What is spoken on it. Default http.
     pub protocol: Protocol,
@@ -92,11 +93,11 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// Certificates, when the listener speaks TLS.
     pub tls: Option<Tls>,
-    /// Time a client may take for a request's head, from its first byte (or the connect). Default 10 s.
+    /// Time a client may take for a request's head, from its first byte (or the connect), 10 ms to 1 h. Default 10 s.
     pub head_timeout: Duration,
-    /// Time a client may be idle between requests, or a body may make no progress. Default 60 s.
+    /// Time a client may be idle between requests, or a body may make no progress, 10 ms to 24 h. Default 60 s.
     pub idle_timeout: Duration,
-    /// Connections at once, for each listener; more wait in the kernel's queue. Default 10000.
+    /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
 }
 
@@ -110,7 +111,7 @@ pub enum Protocol {
 /// Certificates of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// At least one; the first is the default.
+    /// 1 to 256; the first is the default.
     pub certificates: Vec<Certificate>,
 }
 
@@ -129,6 +130,7 @@ pub struct Route {
     /// Host in lower case without port; `None` matches any.
     pub host: Option<String>,
     /// Starts with `/`; matches whole path segments (`/api` matches `/api` and `/api/x`, not `/apix`); `None` matches any.
+    /// Never ends in `/`: the file's `/api/` is `/api` here, and its `/` is `None`.
     pub path_prefix: Option<String>,
     /// Where it goes.
     pub pool: PoolIndex,
@@ -137,7 +139,7 @@ pub struct Route {
 /// A set of servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
-    /// Unique name.
+    /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
     pub name: String,
     /// How a server is picked. Default round robin.
     pub algorithm: Algorithm,
@@ -147,13 +149,14 @@ pub struct Pool {
     pub health: Option<Health>,
     /// Keeps a client on its server.
     pub sticky: Option<Sticky>,
-    /// Time for a TCP connect to a server. Default 3 s.
+    /// Time for a TCP connect to a server, 10 ms to 5 min. Default 3 s.
     pub connect_timeout: Duration,
-    /// Time from the request's last byte to the response's head, and for a body to make progress. Default 30 s.
+    /// Time from the request's last byte to the response's head, and for a body to make progress, 10 ms to 24 h.
+    /// Default 30 s.
     pub response_timeout: Duration,
-    /// Time an unused connection to a server is kept. Default 30 s.
+    /// Time an unused connection to a server is kept, 10 ms to 24 h. Default 30 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept, for each server and worker thread. Default 64.
+    /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64.
     pub idle_connections_max: u32,
 }
 
@@ -182,7 +185,7 @@ pub struct Health {
     pub check: Check,
     /// Time between two checks of a server, 100 ms to 1 h. Default 2 s.
     pub interval: Duration,
-    /// Time a check may take. Default 1 s; never above the interval.
+    /// Time a check may take, 10 ms to the interval. Default 1 s, or the interval where that is shorter.
     pub timeout: Duration,
     /// Failures in a row that take a server down, 1 to 100. Default 3.
     pub fall: u32,
@@ -195,9 +198,9 @@ pub struct Health {
 pub enum Check {
     /// GET of `path`; a status from 200 to 399 is a success.
     Http {
-        /// Default `/`.
+        /// Default `/`. Printable ASCII, at most 1024 characters, with a query or without.
         path: String,
-        /// The Host header; the server's address when `None`.
+        /// The Host header, in lower case, with a port or without; the server's address when `None`.
         host: Option<String>,
     },
     /// A TCP connect.
@@ -209,9 +212,9 @@ pub enum Check {
 pub enum Sticky {
     /// With a cookie of ours.
     Cookie {
-        /// The cookie's name. Default `BATON`.
+        /// The cookie's name, a token of 1 to 64 characters. Default `BATON`.
         name: String,
-        /// Max-Age; a session cookie when `None`.
+        /// Max-Age, 1 s to 400 days; a session cookie when `None`.
         ttl: Option<Duration>,
     },
 }
@@ -225,8 +228,9 @@ pub struct WorkerSettings {
     pub user: Option<String>,
     /// Time between two probes of the worker, 10 ms to 10 s. Default 100 ms.
     pub probe_interval: Duration,
-    /// Time without an answer after which the worker counts as hung. Default 500 ms.
+    /// Time without an answer after which the worker counts as hung, the probe interval to 60 s. Default 500 ms, or the
+    /// interval where that is longer.
     pub probe_timeout: Duration,
-    /// Time that requests in flight get at a stop. Default 10 s.
+    /// Time that requests in flight get at a stop, 0 to 1 h. Default 10 s.
     pub drain_timeout: Duration,
 }

@@ -105,7 +105,7 @@ impl<'a> Table<'a> {
     pub(super) fn finish(mut self) {
         let free: Vec<&str> = self.asked.iter().filter(|key| !self.entries.contains_key(**key)).copied().collect();
         for (key, _) in self.entries.iter().filter(|(key, _)| !self.asked.contains(&key.get_ref().as_ref())) {
-            let meant = closest(key.get_ref(), &free);
+            let meant = if self.mistakes.is_full() { None } else { closest(key.get_ref(), &free) };
             // The missing key stands there, misspelt: one mistake, not two.
             self.missing.retain(|(missing, _)| Some(*missing) != meant);
             let remedy = match meant {
@@ -175,7 +175,7 @@ impl<'a> Value<'a> {
     pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Located<Duration>> {
         if let DeValue::Integer(_) | DeValue::Float(_) = self.value {
             let number = self.written().unwrap_or_default();
-            let remedy = format!("say which unit: \"{number}ms\", \"{number}s\", \"{number}m\" or \"{number}h\"");
+            let remedy = format!("say which unit: \"{number}ms\" or \"{number}s\"");
             return self.wrong("a duration needs a unit", remedy);
         }
         self.parsed(|text| {
@@ -320,7 +320,7 @@ fn plain(key: &str) -> String {
 pub(super) fn closest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &&str| {
         let begins_alike = word.len() >= 4 && known.len() >= 4 && (known.starts_with(word) || word.starts_with(known));
-        if begins_alike { 1 } else { strsim::damerau_levenshtein(word, known) }
+        if begins_alike { 1 } else { strsim::osa_distance(word, known) }
     };
     // The distance takes time and memory for the product of both lengths; nobody misspells by this much.
     if word.len() > 64 {

@@ -4,6 +4,7 @@
 //! [`Report`] that an operator reads.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ const MISTAKES_MAX: usize = 1000;
 
 /// Characters of a source line, or of a value, that a report shows.
 const EXCERPT_MAX: usize = 120;
+/// Characters before the mistake where a line is too long to show its beginning.
+const CONTEXT: usize = 20;
 const VALUE_MAX: usize = 60;
 
 /// Every mistake of a file, in the order of the file.
@@ -22,6 +25,8 @@ pub struct Report {
     path: PathBuf,
     mistakes: Vec<Mistake>,
     left_out: usize,
+    /// Whether parts of the file could not be read at all.
+    is_partial: bool,
 }
 
 /// One thing that an operator has to change.
@@ -46,8 +51,10 @@ pub struct Position {
     pub line: usize,
     /// Counts from 1, in characters.
     pub column: usize,
-    /// The line as it is written, without control characters, cut when it is long.
+    /// The line as it is written, without control characters; of a long one the part around the column.
     pub excerpt: String,
+    /// Characters of the excerpt before the mistake.
+    pub offset: usize,
     /// Characters that the mistake covers on that line, at least 1.
     pub width: usize,
 }
@@ -57,7 +64,7 @@ impl Report {
     pub(super) fn of_file(path: &Path, rule: impl Into<String>, remedy: impl Into<String>) -> Self {
         let mistake =
             Mistake { position: None, key: String::new(), value: None, rule: rule.into(), remedy: remedy.into() };
-        Self { path: path.to_owned(), mistakes: vec![mistake], left_out: 0 }
+        Self { path: path.to_owned(), mistakes: vec![mistake], left_out: 0, is_partial: false }
     }
 
     /// The file that it is about.
@@ -84,6 +91,9 @@ impl fmt::Display for Report {
         if self.left_out > 0 {
             write!(f, ", {} of them not shown", self.left_out)?;
         }
+        if self.is_partial {
+            f.write_str("; more may show once its syntax is right")?;
+        }
         Ok(())
     }
 }
@@ -103,7 +113,7 @@ impl Mistake {
                 writeln!(f, "{gutter}--> {}:{}:{}", path.display(), at.line, at.column)?;
                 writeln!(f, "{gutter} |")?;
                 writeln!(f, "{number} | {}", at.excerpt)?;
-                writeln!(f, "{gutter} | {}{}", " ".repeat(at.column.saturating_sub(1)), "^".repeat(at.width))?;
+                writeln!(f, "{gutter} | {}{}", " ".repeat(at.offset), "^".repeat(at.width))?;
                 gutter
             }
             None => {
@@ -181,6 +191,11 @@ impl<'a> Mistakes<'a> {
         Self { text, found: RefCell::new(Vec::new()) }
     }
 
+    /// Whether a further mistake would not be shown, so that no work need go into its remedy.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().len() >= MISTAKES_MAX
+    }
+
     /// What stands at `place`.
     pub(super) fn written(&self, place: &Place) -> Option<&'a str> {
         self.text.get(place.span.clone())
@@ -239,6 +254,7 @@ impl<'a> Mistakes<'a> {
         if found.is_empty() {
             return None;
         }
+        let is_partial = found.iter().any(|found| found.evidence == Evidence::Syntax);
         found.sort_by_key(|found| found.span.as_ref().map_or(usize::MAX, |span| span.start));
         let left_out = found.len().saturating_sub(MISTAKES_MAX);
         found.truncate(MISTAKES_MAX);
@@ -247,7 +263,7 @@ impl<'a> Mistakes<'a> {
             .into_iter()
             .map(|found| Mistake { position: found.span.map(|span| lines.position(&span)), ..found.mistake })
             .collect();
-        Some(Report { path: path.to_owned(), mistakes, left_out })
+        Some(Report { path: path.to_owned(), mistakes, left_out, is_partial })
     }
 }
 
@@ -255,12 +271,12 @@ impl<'a> Mistakes<'a> {
 fn drop_consequences(text: &str, found: &mut Vec<Found>) {
     let lines = LineStarts::new(text);
     let line_of = |found: &Found| found.span.as_ref().map(|span| lines.line(span.start));
-    let broken: Vec<usize> =
+    let broken: HashSet<usize> =
         found.iter().filter(|found| found.evidence == Evidence::Syntax).filter_map(line_of).collect();
     if broken.is_empty() {
         return;
     }
-    let mut reported = std::collections::HashSet::new();
+    let mut reported = HashSet::new();
     found.retain(|found| match found.evidence {
         // One slip makes the parser complain several times about a line; the first complaint is the useful one.
         Evidence::Syntax => reported.insert(line_of(found)),
@@ -293,10 +309,15 @@ impl<'a> LineStarts<'a> {
         let source = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or("");
         let column = before.chars().count() + 1;
         let covered = self.text.get(span.clone()).and_then(|text| text.lines().next()).unwrap_or("");
-        let excerpt = shortened(source, EXCERPT_MAX);
-        let room = excerpt.chars().count().saturating_sub(column - 1).max(1);
-        let width = covered.chars().count().clamp(1, room);
-        Position { line: line + 1, column, excerpt, width }
+        // A file may be one line of a mebibyte; the report must not become a thousand of them.
+        let skipped = if column > EXCERPT_MAX { column - CONTEXT } else { 0 };
+        let rest = source.char_indices().nth(skipped).and_then(|(at, _)| source.get(at..)).unwrap_or("");
+        let begin = if skipped > 0 { "…" } else { "" };
+        let excerpt = format!("{begin}{}", shortened(rest, EXCERPT_MAX));
+        let offset = column - 1 - skipped + begin.chars().count();
+        let room = excerpt.chars().count().saturating_sub(offset).max(1);
+        let width = covered.chars().take(EXCERPT_MAX).count().clamp(1, room);
+        Position { line: line + 1, column, excerpt, offset, width }
     }
 }
 
@@ -365,6 +386,7 @@ mod tests {
         let report = mistakes.into_report(Path::new("f")).expect("mistakes were added");
         let rules: Vec<&str> = report.mistakes().iter().map(|mistake| mistake.rule.as_str()).collect();
         assert_eq!(rules, ["not a value", "kept"]);
+        assert!(report.to_string().ends_with("2 mistakes in f; more may show once its syntax is right"));
     }
 
     #[test]
@@ -376,6 +398,17 @@ mod tests {
         let report = mistakes.into_report(Path::new("f")).expect("mistakes were added");
         assert_eq!(report.mistakes().len(), 1000);
         assert!(report.to_string().ends_with("1003 mistakes in f, 3 of them not shown"));
+    }
+
+    #[test]
+    fn a_mistake_far_along_a_line_is_shown_with_what_is_around_it() {
+        let text = format!("a = \"{}\" ! b", "x".repeat(500));
+        let mistakes = Mistakes::new(&text);
+        mistakes.syntax(Some(507..508), "unexpected", "x");
+        let report = mistakes.into_report(Path::new("f")).expect("a mistake was added");
+        let at = report.mistakes()[0].position.clone().expect("it has a place");
+        assert_eq!((at.column, at.offset, at.width), (508, 20, 1));
+        assert_eq!(at.excerpt, "…xxxxxxxxxxxxxxxxx\" ! b");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
 use super::model::Protocol;
 use super::reader::Table;
-use super::report::Mistakes;
 use super::values;
 
 const BIND_MAX: usize = 64;
@@ -19,7 +18,7 @@ const HEAD_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Reads a `[[listener]]`.
-pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> ListenerBlock {
+pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -39,7 +38,7 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
             Some(None) => PoolReference::Broken,
             Some(Some(name)) => PoolReference::Named(name),
         },
-        tls: table.block("tls").map(|tls| certificates(tls, mistakes, directory)),
+        tls: table.block("tls").map(|tls| certificates(tls, directory)),
         head_timeout: table.duration("head_timeout", CLIENT_TIMEOUT_MIN..=HEAD_TIMEOUT_MAX, Duration::from_secs(10)),
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
@@ -48,8 +47,7 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
     block
 }
 
-fn certificates(mut tls: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Vec<CertificateBlock> {
-    let _ = mistakes;
+fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
     let list =
         tls.required("certificates", "list at least one: certificates = [{ cert = \"site.crt\", key = \"site.key\" }]");
     let certificate = |mut table: Table<'_>| {

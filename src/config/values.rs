@@ -21,7 +21,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let wrong = || Wrong::new("must be a duration", "write a number and a unit: \"100ms\", \"2s\", \"1.5m\" or \"1h\"");
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(|| {
         let known = !text.is_empty();
-        let remedy = format!("say which unit: \"{text}ms\", \"{text}s\", \"{text}m\" or \"{text}h\"");
+        let remedy = format!("say which unit: \"{text}ms\" or \"{text}s\"");
         if known { Wrong::new("a duration needs a unit", remedy) } else { wrong() }
     })?;
     let (number, unit) = text.split_at_checked(unit_at).ok_or_else(wrong)?;
@@ -55,7 +55,7 @@ fn nanoseconds(number: &str, unit_ns: u64) -> Option<u64> {
     Some(total)
 }
 
-/// A duration as [`duration`] reads it, in the largest unit that keeps it whole.
+/// A duration as the configuration has it, in the largest unit that keeps it whole.
 pub fn duration_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];

@@ -13,13 +13,18 @@
 //! | Init → Backup | RoleChanged |
 //! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged |
 //! | Active → Init | ReleaseVip, SendAdvert (0), RoleChanged |
-//! | Active → Backup, a better node is active | ReleaseVip, RoleChanged |
+//! | Active → Backup, a better node is active | ReleaseVip, SendAdvert (own priority), RoleChanged |
 //! | Active → Backup or Init, after a stall | ReleaseVip, DiscardQueued, RoleChanged |
 //! | Backup → Init | RoleChanged |
 //!
 //! The advert goes before the addresses, so that a peer about to claim as well hears of it first (RFC 9568 section
 //! 6.4.2 sends it before the gratuitous ARP too). The addresses go before the resignation, because the peer claims them
 //! the moment it hears it. The change of role comes last: what it reports has been done.
+//!
+//! One departure from RFC 9568: a node that gives way to a better one sends a last advert with its own priority, once
+//! its addresses are gone. Without it, the winner of a healed partition may never hear that there was another holder,
+//! and would have no reason to announce the addresses to neighbours that send to the loser. To the winner the advert is
+//! that of any lesser claimant, to which it asserts and announces.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -261,11 +266,13 @@ impl Claim {
     }
 }
 
-/// Whether a node that stops being active says so.
+/// The last advert of a node that stops being active.
 enum Farewell {
-    /// By an advert of priority 0: the peer is to take over at once.
+    /// Priority 0: the peer is to take over at once.
     Resign,
-    /// Not at all: the peer is active already, or may be.
+    /// Our own priority: the peer is active, and is to announce the addresses that we held too.
+    Yield,
+    /// None: what we believe is old.
     None,
 }
 
@@ -388,10 +395,10 @@ impl Machine {
         }
     }
 
-    /// A better node is active too. No advert of priority 0: the peer is active and needs no call.
+    /// A better node is active too. No advert of priority 0: the peer needs no call.
     fn give_way(&mut self, now: Instant, heard: Heard, reason: Reason, actions: &mut Vec<Action>) {
         self.peer_interval = heard.interval.get();
-        self.leave_active(Farewell::None, actions);
+        self.leave_active(Farewell::Yield, actions);
         self.enter_backup(now, self.active_down_interval(), reason, actions);
     }
 
@@ -519,6 +526,7 @@ impl Machine {
         actions.push(Action::ReleaseVip);
         match farewell {
             Farewell::Resign => actions.push(Action::SendAdvert { priority: PRIORITY_RESIGNED }),
+            Farewell::Yield => actions.push(Action::SendAdvert { priority: self.parameters.priority.get() }),
             Farewell::None => {}
         }
     }

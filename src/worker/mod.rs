@@ -5,7 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,8 +31,8 @@ const QUEUE_MAX: usize = 16;
 ///
 /// # Errors
 /// When it cannot start; the guard is told so as well.
-pub fn run() -> anyhow::Result<()> {
-    let socket = guard_socket()?;
+pub fn run(descriptor: i32) -> anyhow::Result<()> {
+    let socket = guard_socket(descriptor)?;
     let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,18 +49,19 @@ pub fn run() -> anyhow::Result<()> {
     })
 }
 
-fn guard_socket() -> anyhow::Result<StdUnixStream> {
-    // SAFETY: the guard placed its end of a socket pair there before it executed us, and nothing else here uses the
-    // number. Were it something else, every call on it would fail with an error.
-    let descriptor = unsafe { OwnedFd::from_raw_fd(link::WORKER_DESCRIPTOR) };
-    let socket_type = rustix::net::sockopt::socket_domain(descriptor.as_fd());
-    match socket_type {
-        Ok(rustix::net::AddressFamily::UNIX) => Ok(StdUnixStream::from(descriptor)),
-        _ => {
-            std::mem::forget(descriptor);
-            Err(anyhow!("this command is started by `baton run`, not by hand"))
-        }
+/// Takes over the descriptor that the guard left open for us.
+fn guard_socket(descriptor: i32) -> anyhow::Result<StdUnixStream> {
+    let by_hand = || anyhow!("this command is started by `baton run`, not by hand");
+    // SAFETY: borrowed for this one question only; for a number that is not open the answer is an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor.max(3)) };
+    let domain = rustix::net::sockopt::socket_domain(borrowed).map_err(|_| by_hand())?;
+    if domain != rustix::net::AddressFamily::UNIX {
+        return Err(by_hand());
     }
+    // SAFETY: it is open, it is a socket that we were started with, and nothing else in this process knows of it.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(StdUnixStream::from(owned))
 }
 
 /// Gives up every privilege. What could not be done and is no reason to stop is returned in words.
@@ -138,7 +139,7 @@ impl Worker {
             let run = move || {
                 let result = thread::run(setup);
                 // Nobody listens any more only when the whole worker ends.
-                drop(ended.blocking_send(index));
+                let _gone = ended.blocking_send(index);
                 result
             };
             worker.threads.push(std::thread::Builder::new().name(format!("proxy-{index}")).spawn(run)?);

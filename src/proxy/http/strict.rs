@@ -209,6 +209,19 @@ impl Lines {
         Line::Complete(line)
     }
 
+    /// What follows the lines handed out, unless some of it has been looked at: so that whoever reads ahead, and finds no
+    /// whole line, reads it once and not once for each byte that arrives.
+    fn unseen<'a>(&self, section: &'a [u8], len_max: usize) -> &'a [u8] {
+        let window = section.get(..len_max).unwrap_or(section);
+        if self.scanned == self.start { window.get(self.start..).unwrap_or_default() } else { &[] }
+    }
+
+    /// Takes a line of `len` bytes, line end included, for handed out.
+    fn skip(&mut self, len: usize) {
+        self.start += len;
+        self.scanned = self.start;
+    }
+
     /// How many bytes the lines handed out so far take up.
     fn len(&self) -> usize {
         self.start

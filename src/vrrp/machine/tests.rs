@@ -1,1 +1,460 @@
+//! The transition table, literally, and both sides of every boundary. Faults in combination: `tests/simulation.rs`.
+//!
+//! Everywhere: priority 100 and interval 100 ms, so a skew of 156/256 × 100 ms = 60.9375 ms, an active-down interval of
+//! 360.9375 ms, and 300.78125 ms until a peer of priority 254 may have taken over.
 
+use super::*;
+
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const LOWER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
+const HIGHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+
+const SEND: Action = Action::SendAdvert { priority: 100 };
+const RESIGN: Action = Action::SendAdvert { priority: 0 };
+
+/// A machine and a time line that starts at zero nanoseconds.
+struct Bench {
+    machine: Machine,
+    zero: Instant,
+}
+
+impl Bench {
+    fn new(parameters: Parameters) -> Self {
+        let zero = Instant::now();
+        Self { machine: Machine::new(parameters, zero), zero }
+    }
+
+    fn init() -> Self {
+        Self::new(parameters())
+    }
+
+    /// Backup since 0.
+    fn backup() -> Self {
+        Self::backup_with(parameters())
+    }
+
+    fn backup_with(parameters: Parameters) -> Self {
+        let mut bench = Self::new(parameters);
+        bench.at(0, Input::Fit);
+        bench
+    }
+
+    /// Active since 0: the peer resigned as soon as we were backup.
+    fn active() -> Self {
+        let mut bench = Self::backup();
+        bench.at(0, heard(0));
+        assert_eq!(bench.machine.state(), State::Active);
+        bench
+    }
+
+    fn at(&mut self, nanos: u64, input: Input) -> Vec<Action> {
+        self.machine.handle(self.zero + Duration::from_nanos(nanos), input)
+    }
+
+    fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// In nanoseconds since zero.
+    fn deadline(&self) -> Option<u64> {
+        self.machine.deadline().map(|deadline| (deadline - self.zero).as_nanos() as u64)
+    }
+}
+
+fn parameters() -> Parameters {
+    Parameters {
+        virtual_router_id: VirtualRouterId::new(51).unwrap(),
+        priority: Priority::new(100).unwrap(),
+        advert_interval: interval(100),
+        preempt: Preempt::Never,
+        resignation: Resignation::AtOnce,
+        startup: Startup::Prompt,
+        local_address: LOCAL,
+    }
+}
+
+fn interval(ms: u64) -> AdvertInterval {
+    AdvertInterval::new(Duration::from_millis(ms)).unwrap()
+}
+
+fn heard(priority: u8) -> Input {
+    heard_from(LOWER, priority, 100)
+}
+
+fn heard_from(source: Ipv4Addr, priority: u8, interval_ms: u64) -> Input {
+    Input::Heard(Heard { source, priority, interval: interval(interval_ms), addresses_differ: false })
+}
+
+fn unfit() -> Input {
+    Input::Unfit("worker exited".into())
+}
+
+fn changed(from: State, to: State, reason: Reason) -> Action {
+    Action::RoleChanged { from, to, reason }
+}
+
+#[test]
+fn transition_table() {
+    use Action::{AcquireVip, ReleaseVip};
+    use State::{Active, Backup, Init};
+    type Row = (State, Input, State, Option<u64>, Vec<Action>);
+    let exited = || Reason::Unfit("worker exited".into());
+    // Every input 50 ms after the state was entered: state, input, new state, new deadline in ns, actions.
+    let table: Vec<Row> = vec![
+        (Init, Input::Fit, Backup, Some(410_937_500), vec![changed(Init, Backup, Reason::Ready)]),
+        (Init, unfit(), Init, None, vec![]),
+        (Init, Input::Stop, Init, None, vec![]),
+        (Init, heard(0), Init, None, vec![]),
+        (Init, heard(99), Init, None, vec![]),
+        (Init, heard(255), Init, None, vec![]),
+        (Init, Input::Timer, Init, None, vec![]),
+        (Backup, Input::Fit, Backup, Some(360_937_500), vec![]),
+        (Backup, unfit(), Init, None, vec![changed(Backup, Init, exited())]),
+        (Backup, Input::Stop, Init, None, vec![changed(Backup, Init, Reason::Stopping)]),
+        (
+            Backup,
+            heard(0),
+            Active,
+            Some(150_000_000),
+            vec![SEND, AcquireVip, changed(Backup, Active, Reason::PeerResigned)],
+        ),
+        (Backup, heard(1), Backup, Some(410_937_500), vec![]),
+        (Backup, heard(99), Backup, Some(410_937_500), vec![]),
+        (Backup, heard(100), Backup, Some(410_937_500), vec![]),
+        (Backup, heard(255), Backup, Some(410_937_500), vec![]),
+        (Backup, Input::Timer, Backup, Some(360_937_500), vec![]),
+        (Active, Input::Fit, Active, Some(100_000_000), vec![]),
+        (Active, unfit(), Init, None, vec![ReleaseVip, RESIGN, changed(Active, Init, exited())]),
+        (Active, Input::Stop, Init, None, vec![ReleaseVip, RESIGN, changed(Active, Init, Reason::Stopping)]),
+        (Active, heard(0), Active, Some(150_000_000), vec![SEND]),
+        (Active, heard(1), Active, Some(100_000_000), vec![SEND]),
+        (Active, heard(99), Active, Some(100_000_000), vec![SEND]),
+        (Active, heard_from(LOWER, 100, 100), Active, Some(100_000_000), vec![SEND]),
+        (
+            Active,
+            heard_from(HIGHER, 100, 100),
+            Backup,
+            Some(410_937_500),
+            vec![ReleaseVip, SEND, changed(Active, Backup, Reason::PeerAddressHigher(HIGHER))],
+        ),
+        (
+            Active,
+            heard(101),
+            Backup,
+            Some(410_937_500),
+            vec![ReleaseVip, SEND, changed(Active, Backup, Reason::PeerHigher(101))],
+        ),
+        (
+            Active,
+            heard(255),
+            Backup,
+            Some(410_937_500),
+            vec![ReleaseVip, SEND, changed(Active, Backup, Reason::PeerHigher(255))],
+        ),
+        (Active, Input::Timer, Active, Some(100_000_000), vec![]),
+    ];
+    for (from, input, to, deadline, actions) in table {
+        let mut bench = match from {
+            Init => Bench::init(),
+            Backup => Bench::backup(),
+            Active => Bench::active(),
+        };
+        let row = format!("{from} and {input:?}");
+        assert_eq!(bench.at(50_000_000, input), actions, "{row}");
+        assert_eq!(bench.state(), to, "{row}");
+        assert_eq!(bench.deadline(), deadline, "{row}");
+    }
+}
+
+#[test]
+fn backup_claims_at_its_deadline_and_not_before() {
+    let mut bench = Bench::backup();
+    assert_eq!(bench.at(360_937_499, Input::Timer), []);
+    assert_eq!(bench.state(), State::Backup);
+    let silence = Reason::PeerSilent(Duration::from_nanos(360_937_500));
+    assert_eq!(
+        bench.at(360_937_500, Input::Timer),
+        [SEND, Action::AcquireVip, changed(State::Backup, State::Active, silence)]
+    );
+    assert_eq!(bench.deadline(), Some(460_937_500));
+}
+
+#[test]
+fn skew_follows_priority() {
+    let deadline = |priority| {
+        let priority = Priority::new(priority).unwrap();
+        Bench::backup_with(Parameters { priority, ..parameters() }).deadline()
+    };
+    assert_eq!(deadline(1), Some(399_609_375));
+    assert_eq!(deadline(128), Some(350_000_000));
+    assert_eq!(deadline(254), Some(300_781_250));
+}
+
+#[test]
+fn shortest_and_longest_interval_give_exact_timers() {
+    let deadline = |ms| Bench::backup_with(Parameters { advert_interval: interval(ms), ..parameters() }).deadline();
+    assert_eq!(deadline(10), Some(36_093_750));
+    assert_eq!(deadline(40_950), Some(147_803_906_250));
+}
+
+#[test]
+fn second_node_listens_one_interval_longer_at_first() {
+    let held = Parameters { startup: Startup::Held, ..parameters() };
+    assert_eq!(Bench::backup_with(held.clone()).deadline(), Some(460_937_500));
+    // Once it heard an advert there is nothing to hold back for.
+    let mut bench = Bench::backup_with(held.clone());
+    bench.at(50_000_000, heard(100));
+    assert_eq!(bench.deadline(), Some(410_937_500));
+    // After each return from Init it may again start together with its peer.
+    bench.at(60_000_000, unfit());
+    bench.at(70_000_000, Input::Fit);
+    assert_eq!(bench.deadline(), Some(530_937_500));
+}
+
+#[test]
+fn backup_learns_the_interval_of_the_peer() {
+    let mut bench = Bench::backup();
+    bench.at(50_000_000, heard_from(HIGHER, 200, 1000));
+    assert_eq!(bench.deadline(), Some(3_659_375_000));
+    bench.at(60_000_000, heard_from(HIGHER, 200, 10));
+    assert_eq!(bench.deadline(), Some(96_093_750));
+}
+
+#[test]
+fn learned_interval_is_forgotten_in_init() {
+    let mut bench = Bench::backup();
+    bench.at(0, heard_from(HIGHER, 200, 1000));
+    bench.at(0, unfit());
+    bench.at(0, Input::Fit);
+    assert_eq!(bench.deadline(), Some(360_937_500));
+}
+
+#[test]
+fn own_adverts_keep_our_own_interval_whatever_was_learned() {
+    let mut bench = Bench::backup();
+    bench.at(0, heard_from(HIGHER, 200, 1000));
+    bench.at(0, heard_from(HIGHER, 0, 1000));
+    assert_eq!(bench.state(), State::Active);
+    assert_eq!(bench.deadline(), Some(100_000_000));
+}
+
+#[test]
+fn preempting_backup_ignores_lower_priorities_only() {
+    let preempting = || Bench::backup_with(Parameters { preempt: Preempt::WhenHigher, ..parameters() });
+    let deadline_after = |priority| {
+        let mut bench = preempting();
+        assert_eq!(bench.at(50_000_000, heard(priority)), []);
+        bench.deadline()
+    };
+    assert_eq!(deadline_after(99), Some(360_937_500));
+    assert_eq!(deadline_after(100), Some(410_937_500));
+    assert_eq!(deadline_after(101), Some(410_937_500));
+
+    let mut bench = preempting();
+    bench.at(300_000_000, heard(99));
+    let preemption = changed(State::Backup, State::Active, Reason::PeerLower(99));
+    assert_eq!(bench.at(360_937_500, Input::Timer), [SEND, Action::AcquireVip, preemption]);
+}
+
+#[test]
+fn backup_of_many_claims_a_skew_after_the_resignation() {
+    let mut bench = Bench::backup_with(Parameters { resignation: Resignation::AfterSkew, ..parameters() });
+    assert_eq!(bench.at(50_000_000, heard(0)), []);
+    assert_eq!(bench.state(), State::Backup);
+    assert_eq!(bench.deadline(), Some(110_937_500));
+    assert_eq!(bench.at(110_937_499, Input::Timer), []);
+    let resigned = changed(State::Backup, State::Active, Reason::PeerResigned);
+    assert_eq!(bench.at(110_937_500, Input::Timer), [SEND, Action::AcquireVip, resigned]);
+}
+
+#[test]
+fn adverts_keep_their_beat_when_the_timer_comes_late() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(99_999_999, Input::Timer), []);
+    assert_eq!(bench.at(130_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(200_000_000));
+    assert_eq!(bench.at(200_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(300_000_000));
+}
+
+#[test]
+fn missed_adverts_are_not_made_up_for() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(199_999_999, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(200_000_000));
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(200_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(300_000_000));
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(290_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(390_000_000));
+}
+
+#[test]
+fn spurious_timers_do_nothing() {
+    for mut bench in [Bench::init(), Bench::backup(), Bench::active()] {
+        let (state, deadline) = (bench.state(), bench.deadline());
+        for _ in 0..3 {
+            assert_eq!(bench.at(10_000_000, Input::Timer), []);
+        }
+        assert_eq!((bench.state(), bench.deadline()), (state, deadline));
+    }
+}
+
+#[test]
+fn winner_announces_at_most_once_an_interval_and_once_more_after_the_last_rival() {
+    let mut bench = Bench::active();
+    // The claim itself announced at 0.
+    assert_eq!(bench.at(99_999_999, heard(99)), [SEND]);
+    assert_eq!(bench.at(100_000_000, heard(99)), [SEND, Action::Announce]);
+    assert_eq!(bench.at(100_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.at(199_999_999, heard(99)), [SEND]);
+    // The rival has released by now. What it announced last is overwritten, once.
+    assert_eq!(bench.at(200_000_000, Input::Timer), [SEND, Action::Announce]);
+    assert_eq!(bench.at(300_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.at(400_000_000, Input::Timer), [SEND]);
+}
+
+#[test]
+fn active_announces_again_after_a_rival_resigned() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(50_000_000, heard(0)), [SEND]);
+    assert_eq!(bench.at(150_000_000, Input::Timer), [SEND, Action::Announce]);
+    assert_eq!(bench.at(250_000_000, Input::Timer), [SEND]);
+}
+
+#[test]
+fn active_that_gives_way_waits_by_the_interval_of_the_winner() {
+    let mut bench = Bench::active();
+    bench.at(50_000_000, heard_from(HIGHER, 200, 1000));
+    assert_eq!(bench.deadline(), Some(3_659_375_000));
+}
+
+#[test]
+fn unfit_and_stop_are_idempotent() {
+    for input in [unfit(), Input::Stop] {
+        let mut bench = Bench::active();
+        assert_eq!(bench.at(0, input.clone()).len(), 3);
+        assert_eq!(bench.at(0, input.clone()), []);
+        assert_eq!(bench.at(0, unfit()), []);
+        assert_eq!(bench.at(0, Input::Stop), []);
+        assert_eq!(bench.state(), State::Init);
+    }
+}
+
+#[test]
+fn active_that_slept_until_the_peer_may_have_claimed_releases_and_says_nothing() {
+    for input in [Input::Timer, Input::Fit, heard(0), heard(99), heard(255)] {
+        let mut bench = Bench::active();
+        assert_eq!(
+            bench.at(300_781_250, input.clone()),
+            [
+                Action::ReleaseVip,
+                Action::DiscardQueued,
+                changed(State::Active, State::Backup, Reason::Stalled(Duration::from_nanos(200_781_250))),
+            ],
+            "{input:?}"
+        );
+        assert_eq!(bench.deadline(), Some(661_718_750), "{input:?}");
+    }
+}
+
+#[test]
+fn active_that_slept_less_goes_on() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(300_781_249, Input::Timer), [SEND]);
+    assert_eq!(bench.state(), State::Active);
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(300_781_249, heard(99)), [SEND, Action::Announce]);
+}
+
+#[test]
+fn patience_of_the_peer_counts_from_our_last_advert_of_any_kind() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(50_000_000, heard(99)), [SEND]);
+    assert_eq!(bench.at(350_781_249, Input::Timer), [SEND, Action::Announce]);
+    assert_eq!(bench.state(), State::Active);
+}
+
+#[test]
+fn patience_of_the_peer_is_a_matter_of_our_own_interval() {
+    let mut bench = Bench::backup();
+    bench.at(0, heard_from(HIGHER, 200, 1000));
+    bench.at(0, heard_from(HIGHER, 0, 1000));
+    assert_eq!(bench.at(300_781_250, Input::Timer).first(), Some(&Action::ReleaseVip));
+    // And then waits by the interval of the peer, who is active by now: 3 s and a skew of 609.375 ms.
+    assert_eq!(bench.deadline(), Some(3_910_156_250));
+}
+
+#[test]
+fn active_that_wakes_unfit_or_stopping_leaves_without_a_word() {
+    for (input, reason) in [(unfit(), Reason::Unfit("worker exited".into())), (Input::Stop, Reason::Stopping)] {
+        let mut bench = Bench::active();
+        assert_eq!(
+            bench.at(300_781_250, input),
+            [Action::ReleaseVip, Action::DiscardQueued, changed(State::Active, State::Init, reason)]
+        );
+        assert_eq!(bench.deadline(), None);
+    }
+}
+
+#[test]
+fn backup_that_overslept_by_its_patience_starts_to_wait_anew() {
+    for input in [Input::Timer, Input::Fit, heard(0), heard(99), heard(255)] {
+        let mut bench = Bench::backup();
+        assert_eq!(bench.at(721_875_000, input.clone()), [Action::DiscardQueued], "{input:?}");
+        assert_eq!(bench.state(), State::Backup);
+        assert_eq!(bench.deadline(), Some(1_082_812_500), "{input:?}");
+    }
+}
+
+#[test]
+fn backup_that_overslept_less_claims() {
+    let mut bench = Bench::backup();
+    assert_eq!(bench.at(721_874_999, Input::Timer).first(), Some(&SEND));
+    assert_eq!(bench.state(), State::Active);
+}
+
+#[test]
+fn backup_that_wakes_unfit_or_stopping_leaves() {
+    for (input, reason) in [(unfit(), Reason::Unfit("worker exited".into())), (Input::Stop, Reason::Stopping)] {
+        let mut bench = Bench::backup();
+        assert_eq!(bench.at(721_875_000, input), [Action::DiscardQueued, changed(State::Backup, State::Init, reason)]);
+    }
+}
+
+#[test]
+fn init_never_stalls() {
+    let mut bench = Bench::init();
+    assert_eq!(bench.at(86_400_000_000_000, Input::Timer), []);
+    assert_eq!(bench.at(86_400_000_000_000, Input::Fit), [changed(State::Init, State::Backup, Reason::Ready)]);
+}
+
+#[test]
+fn since_is_when_the_state_was_entered() {
+    let mut bench = Bench::active();
+    bench.at(100_000_000, Input::Timer);
+    assert_eq!(bench.machine.since(), bench.zero);
+    bench.at(150_000_000, Input::Stop);
+    assert_eq!(bench.machine.since(), bench.zero + Duration::from_millis(150));
+}
+
+#[test]
+fn reasons_read_as_phrases() {
+    let cases = [
+        (Reason::Ready, "ready"),
+        (Reason::PeerResigned, "peer resigned"),
+        (Reason::PeerSilent(Duration::from_micros(302_900)), "no advert from the peer for 302 ms"),
+        (Reason::PeerSilent(Duration::from_millis(999)), "no advert from the peer for 999 ms"),
+        (Reason::PeerSilent(Duration::from_millis(1000)), "no advert from the peer for 1.0 s"),
+        (Reason::PeerLower(90), "peer has lower priority 90"),
+        (Reason::PeerHigher(250), "peer has higher priority 250"),
+        (Reason::PeerAddressHigher(HIGHER), "peer has the same priority and higher address 10.0.0.6"),
+        (Reason::Unfit("worker exited".into()), "worker exited"),
+        (Reason::Stalled(Duration::from_millis(4190)), "woke from a stall of 4.1 s"),
+        (Reason::Stopping, "stopping"),
+    ];
+    for (reason, text) in cases {
+        assert_eq!(reason.to_string(), text);
+    }
+}

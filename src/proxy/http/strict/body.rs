@@ -125,9 +125,9 @@ fn trailers(rest: &[u8], lines: &mut Lines, fields_count: &mut usize, limits: &L
         if *fields_count > limits.headers_max {
             return Step::Reject(Rejection::TooManyFields);
         }
-        match parse_field(line) {
-            Ok((Special::None, _)) => {}
-            Ok((Special::Host | Special::ContentLength | Special::TransferEncoding, _)) => {
+        match parse_field(line).map(|field| field.special) {
+            Ok(Special::None) => {}
+            Ok(Special::Host | Special::ContentLength | Special::TransferEncoding) => {
                 return Step::Reject(Rejection::TrailerForbidden);
             }
             Err(rejection) => return Step::Reject(rejection),

@@ -25,6 +25,26 @@ pub(super) enum Special {
     TransferEncoding,
 }
 
+impl Special {
+    fn of(name: &[u8]) -> Self {
+        match (name.len(), name.first()) {
+            (4, Some(b'h' | b'H')) if name.eq_ignore_ascii_case(b"host") => Self::Host,
+            (14, Some(b'c' | b'C')) if name.eq_ignore_ascii_case(b"content-length") => Self::ContentLength,
+            (17, Some(b't' | b'T')) if name.eq_ignore_ascii_case(b"transfer-encoding") => Self::TransferEncoding,
+            _ => Self::None,
+        }
+    }
+}
+
+/// A field line whose name is a token and whose value has no control byte but tabs.
+pub(super) struct Field<'a> {
+    pub(super) special: Special,
+    /// From the colon to the end of the line, with the white space around it.
+    value: &'a [u8],
+    /// Bytes of the line without its end.
+    len: usize,
+}
+
 /// A head that is being assembled, and what its lines have said so far.
 #[derive(Debug, Default)]
 pub(super) struct Head {
@@ -74,6 +94,18 @@ impl Head {
                 self.look_at_first_byte(rest)?;
             }
             let start = self.lines.len();
+            if self.stage == Stage::Fields {
+                let unseen = self.lines.unseen(rest, limits.head_bytes_max);
+                if let Some(field) = whole_field(unseen) {
+                    self.field(&field, start, limits)?;
+                    self.lines.skip(field.len + 2);
+                    continue;
+                }
+                if unseen.starts_with(b"\r\n") {
+                    self.lines.skip(2);
+                    return self.end(rest).map(Some);
+                }
+            }
             let line = match self.lines.next(rest, limits.head_bytes_max) {
                 Line::Complete(line) => line,
                 Line::Partial => return Ok(None),
@@ -142,25 +174,31 @@ impl Head {
 
     /// Judges a field line and notes what it says about framing; `start` is where `line` lies in the head.
     fn field_line(&mut self, line: &[u8], start: usize, limits: &Limits) -> Result<(), Rejection> {
+        if self.fields_count >= limits.headers_max {
+            return Err(Rejection::TooManyFields);
+        }
+        self.field(&parse_field(line)?, start, limits)
+    }
+
+    fn field(&mut self, field: &Field<'_>, start: usize, limits: &Limits) -> Result<(), Rejection> {
         self.fields_count += 1;
         if self.fields_count > limits.headers_max {
             return Err(Rejection::TooManyFields);
         }
-        let (special, value) = parse_field(line)?;
-        match special {
+        match field.special {
             Special::None => Ok(()),
-            Special::Host => self.host_field(line, value, start),
-            Special::ContentLength => self.content_length_field(value.trim_ascii()),
-            Special::TransferEncoding => self.transfer_encoding_field(value.trim_ascii()),
+            Special::Host => self.host_field(field, start),
+            Special::ContentLength => self.content_length_field(field.value.trim_ascii()),
+            Special::TransferEncoding => self.transfer_encoding_field(field.value.trim_ascii()),
         }
     }
 
-    fn host_field(&mut self, line: &[u8], value: &[u8], start: usize) -> Result<(), Rejection> {
+    fn host_field(&mut self, field: &Field<'_>, start: usize) -> Result<(), Rejection> {
         if self.host.is_some() {
             return Err(Rejection::HostRepeated);
         }
-        let trimmed = value.trim_ascii_start();
-        let host_start = start + line.len() - trimmed.len();
+        let trimmed = field.value.trim_ascii_start();
+        let host_start = start + field.len - trimmed.len();
         let host = trimmed.trim_ascii_end();
         // RFC 9110 section 7.2: a client whose target has no authority sends an empty Host.
         if !host.is_empty() && !is_host_and_port(host) {
@@ -251,23 +289,29 @@ fn parse_path_and_query(bytes: &[u8]) -> Result<(), Rejection> {
     if is_good { Ok(()) } else { Err(Rejection::Target) }
 }
 
-/// Splits a field line, which has no line end, at its colon.
-pub(super) fn parse_field(line: &[u8]) -> Result<(Special, &[u8]), Rejection> {
+/// The field at the front of `bytes`, if all of it is there and nothing is wrong with it. Found in one pass, without
+/// looking for the line's end first: most of a head's bytes are seen here and nowhere else.
+fn whole_field(bytes: &[u8]) -> Option<Field<'_>> {
+    let (name, rest) = bytes.split_at(token_len(bytes));
+    let [b':', rest @ ..] = rest else { return None };
+    let (value, line_end) = rest.split_at(text_len(rest));
+    if name.is_empty() || !line_end.starts_with(b"\r\n") {
+        return None;
+    }
+    Some(Field { special: Special::of(name), value, len: name.len() + 1 + value.len() })
+}
+
+/// Splits a field line, which comes without its line end, at its colon.
+pub(super) fn parse_field(line: &[u8]) -> Result<Field<'_>, Rejection> {
     let (name, rest) = line.split_at(token_len(line));
     let [b':', value @ ..] = rest else { return Err(refuse_field_name(name, rest)) };
     if name.is_empty() {
         return Err(Rejection::FieldNameEmpty);
     }
-    if has_control(value) {
+    if text_len(value) < value.len() {
         return Err(if value.contains(&b'\r') { Rejection::BareCr } else { Rejection::FieldValue });
     }
-    let special = match (name.len(), name.first()) {
-        (4, Some(b'h' | b'H')) if name.eq_ignore_ascii_case(b"host") => Special::Host,
-        (14, Some(b'c' | b'C')) if name.eq_ignore_ascii_case(b"content-length") => Special::ContentLength,
-        (17, Some(b't' | b'T')) if name.eq_ignore_ascii_case(b"transfer-encoding") => Special::TransferEncoding,
-        _ => Special::None,
-    };
-    Ok((special, value))
+    Ok(Field { special: Special::of(name), value, len: line.len() })
 }
 
 /// Why a field line is bad in which `rest` follows the token `name` and does not begin with a colon.
@@ -337,7 +381,18 @@ fn is_port(port: &[u8]) -> bool {
 
 /// How many bytes at the front of `bytes` are token characters (RFC 9110 section 5.6.2).
 fn token_len(bytes: &[u8]) -> usize {
-    bytes.iter().position(|byte| !has_class(*byte, TOKEN)).unwrap_or(bytes.len())
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut len = 0;
+    for word in words {
+        let found = first_not_letter_or_dash(*word);
+        len += found;
+        if found < word.len() {
+            break;
+        }
+    }
+    // What remains is nearly always the byte that ends the token.
+    let rest = bytes.get(len..).unwrap_or_default();
+    len + rest.iter().position(|byte| !has_class(*byte, TOKEN)).unwrap_or(rest.len())
 }
 
 /// Whether all of `bytes` are printable ASCII, space or tab.
@@ -345,27 +400,51 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
 }
 
-/// Whether `value` has a control byte other than a tab. Eight bytes at a time: values are most of a head.
-fn has_control(value: &[u8]) -> bool {
-    let (words, tail) = value.as_chunks::<8>();
-    words.iter().any(|word| word_has_control(*word) && word.iter().any(|byte| is_control(*byte)))
-        || tail.iter().any(|byte| is_control(*byte))
+/// How many bytes at the front of `bytes` are no control bytes, or are tabs. Eight at a time: values are most of a head.
+fn text_len(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut len = 0;
+    for word in words {
+        let found = first_control(*word);
+        len += found;
+        if found < word.len() {
+            break;
+        }
+    }
+    // What remains is a tail shorter than a word, a control byte, or a tab, after which values are rarely long.
+    let rest = bytes.get(len..).unwrap_or_default();
+    len + rest.iter().position(|byte| is_control(*byte)).unwrap_or(rest.len())
 }
 
 fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
-/// Whether one of eight bytes is below 0x20 or 0x7f; says so of a tab too. The well-known test for a byte less than n in
-/// a word: subtract n from each byte, and look for a high bit that was not set before.
-fn word_has_control(word: [u8; 8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let word = u64::from_ne_bytes(word);
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
-    let delete = word ^ (ONES * 0x7f);
-    let is_delete = delete.wrapping_sub(ONES) & !delete;
-    (below_space | is_delete) & HIGH != 0
+/// `byte` in each of the eight bytes of a word.
+const fn eight(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// Where the first byte lies that is below 0x20, tabs included, or 0x7f; 8 if none is. The well-known test for a byte less
+/// than n in a word: subtract n from each byte and look for a high bit that was not set before. A borrow can make a byte
+/// look small only behind one that is, so the first is right.
+fn first_control(word: [u8; 8]) -> usize {
+    let word = u64::from_le_bytes(word);
+    let below_space = word.wrapping_sub(eight(0x20)) & !word;
+    let delete = word ^ eight(0x7f);
+    let is_delete = delete.wrapping_sub(eight(1)) & !delete;
+    ((below_space | is_delete) & eight(0x80)).trailing_zeros() as usize / 8
+}
+
+/// Where the first byte lies that is neither an ASCII letter nor `-`, which is what field names are made of; 8 if none is.
+/// Each byte is cut to seven bits and something added that makes its high bit the answer; no sum reaches the next byte.
+fn first_not_letter_or_dash(word: [u8; 8]) -> usize {
+    let word = u64::from_le_bytes(word);
+    let lower = (word | eight(0x20)) & eight(0x7f);
+    let is_letter = (lower + eight(0x80 - b'a')) & !(lower + eight(0x7f - b'z'));
+    let is_other_than_dash = ((word ^ eight(b'-')) & eight(0x7f)) + eight(0x7f);
+    let is_good = (is_letter | !is_other_than_dash) & !word;
+    (!is_good & eight(0x80)).trailing_zeros() as usize / 8
 }
 
 const TOKEN: u8 = 1;

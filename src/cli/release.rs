@@ -1,0 +1,24 @@
+//! `baton release`: takes the virtual addresses off, for a service manager to run after a guard that was killed.
+
+use std::path::PathBuf;
+
+use crate::config::{self, Scope};
+use crate::{guard, telemetry};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/baton/baton.toml")]
+    config: PathBuf,
+}
+
+/// Takes them off.
+///
+/// # Errors
+/// Every mistake of the configuration, or which address is still there and why.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // Of the file alone: whatever else is wrong with this machine, its addresses have to go.
+    let config = config::load(&arguments.config, Scope::File)?;
+    telemetry::start();
+    guard::release(&config)
+}

@@ -1,0 +1,34 @@
+//! `baton run`: this node, until it is told to stop.
+
+use std::path::PathBuf;
+
+use crate::config::{self, Scope};
+use crate::guard::{self, Options, control};
+use crate::telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/baton/baton.toml")]
+    config: PathBuf,
+    /// The node that this machine is; otherwise BATON_NODE or the host name says so
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Where the control socket and the lock are kept
+    #[arg(long, value_name = "DIR", default_value = control::RUNTIME_DIR)]
+    runtime_dir: PathBuf,
+}
+
+/// Runs the node.
+///
+/// # Errors
+/// Every mistake of the configuration, in which case nothing was started; or why the node could not start.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let this_machine = super::ThisMachine::new(arguments.node.clone());
+    let config_text = config::read(&arguments.config)?;
+    let (config, local) =
+        config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints())?;
+    telemetry::start();
+    let (config_path, runtime_dir) = (arguments.config.clone(), arguments.runtime_dir.clone());
+    guard::run(Options { config, config_path, config_text, local, runtime_dir })
+}

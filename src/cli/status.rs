@@ -1,0 +1,166 @@
+//! `baton status`: how this node is, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::guard::control::{self, Answer, Request};
+use crate::status::{NodeStatus, PoolStatus, Role, VipStatus};
+
+/// Time that the guard gets for its answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Where the node keeps its control socket
+    #[arg(long, value_name = "DIR", default_value = control::RUNTIME_DIR)]
+    runtime_dir: PathBuf,
+}
+
+/// Asks the guard and prints what it says.
+///
+/// # Errors
+/// When no guard answers: whether none runs, or it is another user's, or it hangs.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let Answer::Status(status) = ask(&arguments.runtime_dir, Request::Status)?;
+    let text = if arguments.json { serde_json::to_string_pretty(&status)? + "\n" } else { describe(&status) };
+    super::answer(&text).context("failed to print the status")
+}
+
+fn ask(runtime_dir: &Path, request: Request) -> anyhow::Result<Answer> {
+    let path = control::socket_path(runtime_dir);
+    control::request(runtime_dir, request, PATIENCE).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow!("no baton runs here: nothing answers on {} (start it with `baton run`)", path.display())
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("{} may only be opened by the user that runs baton: try again as root", path.display())
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            anyhow!("the guard does not answer on {} within {} s", path.display(), PATIENCE.as_secs())
+        }
+        _ => anyhow!("failed to ask the guard on {}: {error}", path.display()),
+    })
+}
+
+/// What a person reads. Writing to a `String` cannot fail, so that the results are let go.
+fn describe(status: &NodeStatus) -> String {
+    let mut text = format!("node {}   baton {}   config {}\n", status.node, status.version, short(&status.config_checksum));
+    for vip in &status.vips {
+        describe_vip(&mut text, vip);
+    }
+    if let Some(peer) = &status.peer {
+        let heard = peer.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("heard {} ago", time(ms)));
+        let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
+    }
+    let worker = &status.worker;
+    let pid = worker.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+    let _ = writeln!(
+        text,
+        "\nworker {}{pid}, {} threads, {} connections, {} requests, {} restarts",
+        worker.state, worker.threads, worker.connections, worker.requests, worker.restarts
+    );
+    if let Some(reason) = &worker.last_exit {
+        let _ = writeln!(text, "  last exit: {reason}");
+    }
+    for listener in &status.listeners {
+        let bind: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
+        let _ = writeln!(text, "\nlistener {} {} {}", listener.name, listener.protocol, bind.join(" "));
+    }
+    for pool in &status.pools {
+        describe_pool(&mut text, pool);
+    }
+    for warning in &status.warnings {
+        let _ = writeln!(text, "\nwarning: {warning}");
+    }
+    text
+}
+
+fn describe_vip(text: &mut String, vip: &VipStatus) {
+    let _ = writeln!(
+        text,
+        "\nvip {}   {} for {}: {}\n  {} on {}, router id {}, priority {}, adverts every {} ms",
+        vip.name,
+        vip.role,
+        time(vip.since_ms),
+        vip.reason,
+        vip.addresses.join(" "),
+        vip.interface,
+        vip.virtual_router_id,
+        vip.priority,
+        vip.advert_interval_ms
+    );
+    if vip.role == Role::Unfit {
+        for fault in &vip.faults {
+            let _ = writeln!(text, "  fault: {fault}");
+        }
+    }
+    let peer = vip.peer.as_ref().map_or("no advert of the peer yet".to_owned(), |peer| {
+        format!("last advert of {} {} ago with priority {}", peer.address, time(peer.age_ms), peer.priority)
+    });
+    let _ = writeln!(
+        text,
+        "  {} adverts sent, {} received; {peer}; {} role changes",
+        vip.adverts_sent, vip.adverts_received, vip.transitions
+    );
+    if !vip.adverts_dropped.is_empty() {
+        let dropped: Vec<String> =
+            vip.adverts_dropped.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " "))).collect();
+        let _ = writeln!(text, "  adverts dropped: {}", dropped.join(", "));
+    }
+}
+
+fn describe_pool(text: &mut String, pool: &PoolStatus) {
+    let up = pool.servers.iter().filter(|server| server.up).count();
+    let _ = writeln!(text, "\npool {}   {up} of {} servers up", pool.name, pool.servers.len());
+    for server in &pool.servers {
+        let _ = writeln!(
+            text,
+            "  {:<4} {:<16} {:<22} for {:<8} {} requests   {}",
+            if server.up { "up" } else { "down" },
+            server.name,
+            server.address.to_string(),
+            time(server.since_ms),
+            server.requests,
+            server.last_check
+        );
+    }
+}
+
+/// The first digits of a checksum: enough to see whether two nodes differ.
+fn short(checksum: &str) -> &str {
+    checksum.get(..12).unwrap_or(checksum)
+}
+
+/// A time in its two largest units.
+fn time(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+        3_600_000..86_400_000 => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        _ => format!("{} d {} h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_in_their_two_largest_units() {
+        assert_eq!(time(0), "0 ms");
+        assert_eq!(time(999), "999 ms");
+        assert_eq!(time(1_000), "1.0 s");
+        assert_eq!(time(59_999), "59.9 s");
+        assert_eq!(time(60_000), "1 min 0 s");
+        assert_eq!(time(3_661_000), "1 h 1 min");
+        assert_eq!(time(90_000_000), "1 d 1 h");
+    }
+}

@@ -1,0 +1,17 @@
+//! `baton worker`: the data plane's process, started by `baton run` and by nobody else.
+
+/// What `baton run` passes on.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The descriptor of the socket pair to the guard
+    descriptor: i32,
+}
+
+/// Runs the worker.
+///
+/// # Errors
+/// Why it could not start or had to end.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    crate::telemetry::start();
+    crate::worker::run(arguments.descriptor)
+}

@@ -1,0 +1,192 @@
+//! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::config::Vip;
+use crate::net::arp::{Announcer, announcement};
+use crate::net::netlink::{Interface, Netlink};
+
+/// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
+/// when it was lost, the last for hosts and switches that were just then restarting.
+const ANNOUNCEMENTS_MS: [u64; 6] = [0, 50, 200, 700, 2_000, 5_000];
+
+/// From the heartbeat.
+#[derive(Debug)]
+pub enum Order {
+    /// Put the VIP on its interface and announce it.
+    Acquire {
+        /// Its place among the VIPs.
+        vip: usize,
+    },
+    /// Take it off, then say whether it is off.
+    Release {
+        /// Its place among the VIPs.
+        vip: usize,
+        /// Gets true once no address of the VIP is left on the interface.
+        done: oneshot::Sender<bool>,
+    },
+    /// Announce it again.
+    Announce {
+        /// Its place among the VIPs.
+        vip: usize,
+    },
+}
+
+/// The VIP could not be put on its interface.
+#[derive(Debug)]
+pub struct AcquireFailed {
+    /// Its place among the VIPs.
+    pub vip: usize,
+    /// In words.
+    pub reason: String,
+}
+
+/// Owns the VIPs' addresses.
+pub struct Addresses {
+    vips: Vec<Vip>,
+    netlink: Netlink,
+    announcer: Announcer,
+    announcing: Vec<Option<JoinHandle<()>>>,
+    failures: mpsc::Sender<AcquireFailed>,
+}
+
+impl Addresses {
+    /// Needs `CAP_NET_RAW`, later `CAP_NET_ADMIN`, and a tokio runtime.
+    ///
+    /// # Errors
+    /// What socket(2) says.
+    pub fn open(vips: Vec<Vip>, netlink: Netlink, failures: mpsc::Sender<AcquireFailed>) -> io::Result<Self> {
+        let announcing = vips.iter().map(|_| None).collect();
+        Ok(Self { vips, netlink, announcer: Announcer::open()?, announcing, failures })
+    }
+
+    /// Carries orders out, one after the other, until the heartbeat is gone.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Acquire { vip } => self.acquire(vip).await,
+                Order::Release { vip, done } => {
+                    let released = self.release(vip).await;
+                    // The heartbeat may have gone on without us after its time-out.
+                    let _gone = done.send(released);
+                }
+                Order::Announce { vip } => self.announce(vip).await,
+            }
+        }
+    }
+
+    async fn acquire(&mut self, index: usize) {
+        let Some(vip) = self.vips.get(index) else { return };
+        if let Err(reason) = self.add_all(vip).await {
+            error!(vip = vip.name, reason, "the VIP could not be taken");
+            // The guard reads this queue as long as it lives.
+            drop(self.failures.send(AcquireFailed { vip: index, reason }).await);
+            return;
+        }
+        self.announce(index).await;
+    }
+
+    async fn add_all(&self, vip: &Vip) -> Result<(), String> {
+        let failed = |what: &str, error: &io::Error| format!("failed to add {what} to {}: {error}", vip.interface);
+        let interface = self.netlink.interface(&vip.interface).await;
+        let interface = interface.map_err(|error| failed(&vip.name, &error))?;
+        for address in &vip.addresses {
+            let added = self.netlink.add_address(interface.index, *address).await;
+            added.map_err(|error| failed(&address.to_string(), &error))?;
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, index: usize) -> bool {
+        if let Some(task) = self.announcing.get_mut(index).and_then(Option::take) {
+            task.abort();
+        }
+        let Some(vip) = self.vips.get(index) else { return false };
+        match remove_all(&self.netlink, vip).await {
+            Ok(_) => true,
+            Err(error) => {
+                error!(vip = vip.name, interface = vip.interface, %error, "the VIP could not be taken off");
+                false
+            }
+        }
+    }
+
+    async fn announce(&mut self, index: usize) {
+        let Some(vip) = self.vips.get(index) else { return };
+        let Ok(interface) = self.netlink.interface(&vip.interface).await else { return };
+        let frames: Vec<_> =
+            vip.addresses.iter().filter_map(|address| announcement(interface.hardware, address.address())).collect();
+        // The first ones now, before anything else gets a turn.
+        self.send(&vip.name, &interface, &frames);
+        let Ok(announcer) = Announcer::open() else { return };
+        let repeat = async move {
+            for pair in ANNOUNCEMENTS_MS.windows(2) {
+                let [before, at] = *pair else { return };
+                tokio::time::sleep(Duration::from_millis(at - before)).await;
+                for frame in &frames {
+                    // One that is lost is followed by another; the first was logged.
+                    drop(announcer.send(interface.index, frame));
+                }
+            }
+        };
+        if let Some(slot) = self.announcing.get_mut(index)
+            && let Some(previous) = slot.replace(tokio::spawn(repeat))
+        {
+            previous.abort();
+        }
+    }
+
+    fn send(&self, vip: &str, interface: &Interface, frames: &[Vec<u8>]) {
+        for frame in frames {
+            if let Err(error) = self.announcer.send(interface.index, frame) {
+                warn!(vip, interface = interface.name, %error, "an announcement could not be sent");
+            }
+        }
+    }
+}
+
+/// Takes every address of a VIP off its interface, and says which were there. An interface that is gone holds none.
+///
+/// # Errors
+/// What the kernel says; the other addresses were still tried.
+pub async fn remove_all(netlink: &Netlink, vip: &Vip) -> io::Result<Vec<String>> {
+    let interface = match netlink.interface(&vip.interface).await {
+        Ok(interface) => interface,
+        Err(error) if is_no_device(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut removed = Vec::new();
+    let mut failure = None;
+    for address in &vip.addresses {
+        match netlink.remove_address(interface.index, *address).await {
+            Ok(true) => removed.push(address.to_string()),
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(removed), Err)
+}
+
+/// Takes off what a guard that was killed left behind, before this one takes part.
+///
+/// # Errors
+/// What the kernel says, with the VIP's name.
+pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()> {
+    for vip in vips {
+        let removed = remove_all(netlink, vip).await;
+        let removed = removed.map_err(|error| anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface))?;
+        if !removed.is_empty() {
+            info!(vip = vip.name, interface = vip.interface, addresses = removed.join(" "), "removed a VIP that was left behind");
+        }
+    }
+    Ok(())
+}
+
+fn is_no_device(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}

@@ -1,0 +1,40 @@
+//! The listening sockets. The guard opens them once and keeps them, so that they survive any worker.
+
+use std::net::TcpListener;
+
+use anyhow::Context;
+
+use crate::config::{Config, Listener};
+use crate::link::CertificatePem;
+
+/// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
+///
+/// # Errors
+/// Which address could not be bound, and why.
+pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let mut sockets = Vec::new();
+    for listener in &config.listeners {
+        for &address in &listener.bind {
+            let opened = crate::net::listen::tcp(address, threads);
+            sockets.extend(opened.with_context(|| format!("listener {} cannot bind {address}", listener.name))?);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Reads the certificates and keys of every listener, as the worker may read no file.
+///
+/// # Errors
+/// Which file could not be read, and why.
+pub fn certificates(config: &Config) -> std::io::Result<Vec<Vec<CertificatePem>>> {
+    config.listeners.iter().map(of_listener).collect()
+}
+
+fn of_listener(listener: &Listener) -> std::io::Result<Vec<CertificatePem>> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
+    };
+    let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+    certificates.map(|pair| Ok(CertificatePem { chain: read(&pair.cert)?, key: read(&pair.key)? })).collect()
+}

@@ -1,0 +1,211 @@
+//! Starts the worker, watches it, and starts it again.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+
+/// Time for a new worker to say that it serves.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// A worker that has not answered for this long will not come back by itself.
+const HUNG_MAX: Duration = Duration::from_secs(10);
+/// The pause before a restart: doubled each time, from this...
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// ...to this...
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// ...and forgotten after a worker has run for this long.
+const BACKOFF_RESET: Duration = Duration::from_secs(30);
+
+/// What the supervisor tells the guard.
+#[derive(Debug)]
+pub enum Event {
+    /// A worker was started.
+    Started {
+        /// Its process id.
+        pid: u32,
+    },
+    /// It serves.
+    Ready,
+    /// It answered a probe.
+    Alive(Report),
+    /// It has not answered for the time given.
+    Hung(Duration),
+    /// It has ended, and why, in words.
+    Ended(String),
+    /// It has drained and ended, as it was told to.
+    Drained,
+}
+
+/// How workers are started and watched.
+pub struct Supervisor<'sockets> {
+    /// What each worker gets; the probe token is made anew each time.
+    pub bootstrap: Box<dyn Fn() -> io::Result<Bootstrap>>,
+    /// The listening sockets, in the order of [`Bootstrap`].
+    pub sockets: &'sockets [std::net::TcpListener],
+    /// Time between two probes.
+    pub probe_interval: Duration,
+    /// Time without an answer after which it counts as hung.
+    pub probe_timeout: Duration,
+    /// Time that it gets to drain.
+    pub drain_timeout: Duration,
+    /// To the guard.
+    pub events: mpsc::Sender<Event>,
+    /// One message: drain and end.
+    pub stop: mpsc::Receiver<()>,
+}
+
+/// Why watching a worker ended.
+enum Ending {
+    /// By itself, or because it had to be killed.
+    Ended(String),
+    /// Because it was told to.
+    Drained,
+}
+
+impl Supervisor<'_> {
+    /// Keeps a worker running until it is told to stop.
+    pub async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let started = Instant::now();
+            let ending = match self.spawn() {
+                Ok((child, socket)) => self.watch(child, socket).await,
+                Err(error) => Ending::Ended(format!("it could not be started: {error}")),
+            };
+            match ending {
+                Ending::Drained => return self.tell(Event::Drained).await,
+                Ending::Ended(reason) => self.tell(Event::Ended(reason)).await,
+            }
+            if started.elapsed() >= BACKOFF_RESET {
+                backoff = BACKOFF_MIN;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                _ = self.stop.recv() => return self.tell(Event::Drained).await,
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Starts a worker and hands it its bootstrap. Never waits for it.
+    fn spawn(&self) -> io::Result<(Child, UnixStream)> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        let descriptor = theirs.as_raw_fd();
+        // This very program, even when the file it came from has been replaced by an upgrade meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("baton").arg("worker").arg(descriptor.to_string());
+        command.stdin(Stdio::null()).kill_on_drop(true).env_clear();
+        for kept in ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM"] {
+            if let Some(value) = std::env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        // SAFETY: between fork and exec only fcntl(2) is called, on a descriptor that is open in the child; it allocates
+        // nothing and takes no lock.
+        unsafe {
+            command.pre_exec(move || {
+                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), rustix::io::FdFlags::empty())
+                    .map_err(io::Error::from)
+            });
+        }
+        let child = command.spawn()?;
+        drop(theirs);
+        let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
+        link::send_bootstrap(&ours, &(self.bootstrap)()?, &sockets)?;
+        ours.set_nonblocking(true)?;
+        Ok((child, UnixStream::from_std(ours)?))
+    }
+
+    async fn watch(&mut self, mut child: Child, socket: UnixStream) -> Ending {
+        if let Some(pid) = child.id() {
+            self.tell(Event::Started { pid }).await;
+        }
+        let (mut sender, mut receiver) = link::halves(socket);
+        let mut probes = interval(self.probe_interval);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sequence = 0;
+        let mut last_alive = Instant::now();
+        let mut is_ready = false;
+        let mut is_hung = false;
+        let mut failure = None;
+        loop {
+            let patience = if is_ready { self.probe_timeout } else { START_TIMEOUT };
+            tokio::select! {
+                biased;
+                ended = child.wait() => return Ending::Ended(failure.unwrap_or_else(|| exit_reason(ended))),
+                _ = self.stop.recv() => return self.drain(child, sender).await,
+                message = receiver.receive() => match message {
+                    Ok(Some(FromWorker::Ready)) => {
+                        (is_ready, last_alive) = (true, Instant::now());
+                        self.tell(Event::Ready).await;
+                    }
+                    Ok(Some(FromWorker::Alive { report, .. })) => {
+                        (is_hung, last_alive) = (false, Instant::now());
+                        self.tell(Event::Alive(report)).await;
+                    }
+                    Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
+                    // It is about to end, or talks nonsense; either way it is of no more use.
+                    Ok(None) | Err(_) => return kill(child, failure.unwrap_or_else(|| "it closed its link".to_owned())).await,
+                },
+                _ = probes.tick(), if is_ready => {
+                    sequence += 1;
+                    // A worker that hangs reads nothing. The socket holds minutes of probes; a full one is no reason to wait.
+                    let probe = ToWorker::Probe { sequence };
+                    if timeout(self.probe_interval, sender.send(&probe)).await.is_err() {
+                        return kill(child, "it reads no probes".to_owned()).await;
+                    }
+                }
+                () = sleep_until(last_alive + patience), if !is_hung => {
+                    if !is_ready {
+                        return kill(child, format!("it did not serve within {} s", START_TIMEOUT.as_secs())).await;
+                    }
+                    is_hung = true;
+                    self.tell(Event::Hung(patience)).await;
+                }
+                () = sleep_until(last_alive + HUNG_MAX), if is_hung => {
+                    return kill(child, format!("it did not answer for {} s and was killed", HUNG_MAX.as_secs())).await;
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, mut child: Child, mut sender: link::Sender) -> Ending {
+        let asked = timeout(self.probe_interval, sender.send(&ToWorker::Drain)).await;
+        if matches!(asked, Ok(Ok(()))) && timeout(self.drain_timeout, child.wait()).await.is_ok() {
+            return Ending::Drained;
+        }
+        kill(child, String::new()).await;
+        Ending::Drained
+    }
+
+    async fn tell(&self, event: Event) {
+        // The guard reads this queue for as long as it lives.
+        drop(self.events.send(event).await);
+    }
+}
+
+async fn kill(mut child: Child, reason: String) -> Ending {
+    // It may have ended by itself a moment ago, which is as good.
+    drop(child.kill().await);
+    Ending::Ended(reason)
+}
+
+fn exit_reason(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it exited with status {code}"),
+            (None, Some(signal)) => format!("it was killed by signal {signal}"),
+            (None, None) => "it ended".to_owned(),
+        },
+        Err(error) => format!("it cannot be waited for: {error}"),
+    }
+}

@@ -1,0 +1,195 @@
+//! What depends on the machine: interfaces, key files, certificates. Modes are judged as bits, so that root gets the same
+//! answers as everybody.
+
+use std::path::Path;
+
+use baton::config::{self, KeyError, PairKey, Scope};
+
+use super::Directory;
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+
+/// A key and its certificate, and a key of another one; for tests alone.
+const SITE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2IA53hm7LkqBuqKA
+jd37Dn1CHdi6cSmsG5EXqpwK05+hRANCAASE1OYvfg5Jtx8SbIw4tw7PWPOOqSiV
+WIlEA6jDdzNU+rxd+OxaVug6TR1n3bTp+NPtQorrdc+h2uyVzMwq0Xd6
+-----END PRIVATE KEY-----
+";
+const SITE_CERT: &str = "-----BEGIN CERTIFICATE-----
+MIIBeDCCAR+gAwIBAgIUGcQmdW52C64g+zY4RrybRHdHKLowCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGYS50ZXN0MCAXDTI2MTEyMTEwNDI1MFoYDzIxMjYxMDI4MTA0
+MjUwWjARMQ8wDQYDVQQDDAZhLnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AASE1OYvfg5Jtx8SbIw4tw7PWPOOqSiVWIlEA6jDdzNU+rxd+OxaVug6TR1n3bTp
++NPtQorrdc+h2uyVzMwq0Xd6o1MwUTAdBgNVHQ4EFgQU3dPMlHk663T8F4Zk4F31
+SU3ggrUwHwYDVR0jBBgwFoAU3dPMlHk663T8F4Zk4F31SU3ggrUwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAxCBJ9rF9KqAHRX/cy4TKoCCCsDP1u
+euZi1mBECKGSaQIgKRbWJneFRiyRVt0NdFmVV0QW9ua+xPtdU5ArPMdgePM=
+-----END CERTIFICATE-----
+";
+const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgMl+vsGa2LKj0QAMq
+RWZe4PCWb0AM3Q+pHUAIQhY9Z1uhRANCAATSJXkrDxUnvj+AnxSctshYdaelWD/o
+4h6AuWpiifugTijh5vjtI/f8YtiuHkXY+k8Hf12La/EIYKxEVJJ5ebkQ
+-----END PRIVATE KEY-----
+";
+
+const VIP: &str = r#"
+[[node]]
+name = "lb-a"
+address = "192.0.2.11"
+[pair]
+key_file = "pair.key"
+[[vip]]
+name = "web"
+addresses = ["192.0.2.100/24"]
+interface = "lo"
+virtual_router_id = 51
+"#;
+
+const TLS: &str = r#"
+[[listener]]
+name = "https"
+bind = ["0.0.0.0:443"]
+pool = "app"
+tls = { certificates = [{ cert = "site.crt", key = "site.key" }] }
+[[pool]]
+name = "app"
+servers = [{ name = "app1", address = "10.0.0.1:8080" }]
+"#;
+
+fn mistakes(path: &Path) -> Vec<(String, String, String)> {
+    let report = config::load(path, Scope::Machine).err();
+    let mistakes = report.iter().flat_map(|report| report.mistakes());
+    mistakes.map(|found| (found.key.clone(), found.rule.clone(), found.remedy.clone())).collect()
+}
+
+fn check_one(path: &Path, key: &str, rule: &str) {
+    let found = mistakes(path);
+    let [(found_key, found_rule, _)] = found.as_slice() else { panic!("expected one mistake, found {found:#?}") };
+    assert_eq!(found_key, key);
+    assert!(found_rule.contains(rule), "{rule:?} is not in {found_rule:?}");
+    assert!(config::load(path, Scope::File).is_ok(), "the file by itself is good");
+}
+
+#[test]
+fn a_machine_with_all_that_the_file_names_is_good() {
+    let directory = Directory::new("good");
+    directory.write("pair.key", KEY, 0o600);
+    directory.write("site.crt", SITE_CERT, 0o644);
+    directory.write("site.key", SITE_KEY, 0o600);
+    let path = directory.write("baton.toml", format!("{VIP}{TLS}"), 0o644);
+    assert_eq!(mistakes(&path), []);
+}
+
+#[test]
+fn an_interface_that_is_missing_is_named_with_those_that_are_there() {
+    let directory = Directory::new("interface");
+    directory.write("pair.key", KEY, 0o600);
+    let path = directory.write("baton.toml", VIP.replace("\"lo\"", "\"nosuch0\""), 0o644);
+    check_one(&path, "vip[web].interface", "no such interface");
+    assert!(mistakes(&path)[0].2.starts_with("it has lo"));
+}
+
+#[test]
+fn a_pair_key_that_is_missing_is_made_with_keygen() {
+    let directory = Directory::new("key-missing");
+    let path = directory.write("baton.toml", VIP, 0o644);
+    check_one(&path, "pair.key_file", "failed to read");
+    assert!(mistakes(&path)[0].2.contains("baton keygen --out"));
+}
+
+#[test]
+fn a_pair_key_that_others_can_use_is_refused() {
+    for mode in [0o640, 0o620, 0o604, 0o602, 0o610, 0o644, 0o666] {
+        let directory = Directory::new("key-mode");
+        let key = directory.write("pair.key", KEY, mode);
+        let path = directory.write("baton.toml", VIP, 0o644);
+        check_one(&path, "pair.key_file", &format!("has mode {mode:04o}"));
+        assert_eq!(mistakes(&path)[0].2, format!("chmod 600 {}", key.display()));
+    }
+}
+
+#[test]
+fn a_pair_key_that_only_its_owner_can_use_is_read() {
+    for mode in [0o600, 0o400] {
+        let directory = Directory::new("key-good");
+        let path = directory.write("pair.key", KEY, mode);
+        let key = PairKey::load(&path).expect("the key is good");
+        assert_eq!(key.as_bytes(), (0..32).collect::<Vec<u8>>());
+    }
+}
+
+#[test]
+fn a_file_that_is_no_pair_key_is_refused() {
+    let directory = Directory::new("key-content");
+    for content in ["", "secret", &KEY[2..], &"0".repeat(1026)] {
+        let path = directory.write("pair.key", content, 0o600);
+        assert!(matches!(PairKey::load(&path), Err(KeyError::Malformed { .. })), "{content:?} was accepted");
+    }
+    assert!(matches!(PairKey::load(&directory.0), Err(KeyError::NotAFile { .. })));
+}
+
+#[test]
+fn certificates_that_are_missing_are_all_reported() {
+    let directory = Directory::new("tls-missing");
+    let path = directory.write("baton.toml", TLS, 0o644);
+    let keys: Vec<String> = mistakes(&path).into_iter().map(|(key, _, _)| key).collect();
+    assert_eq!(keys, ["listener[https].tls.certificates[#1].cert", "listener[https].tls.certificates[#1].key"]);
+}
+
+#[test]
+fn a_certificate_file_without_a_certificate_is_refused() {
+    let directory = Directory::new("tls-no-cert");
+    directory.write("site.crt", SITE_KEY, 0o644);
+    directory.write("site.key", SITE_KEY, 0o600);
+    let path = directory.write("baton.toml", TLS, 0o644);
+    check_one(&path, "listener[https].tls.certificates[#1].cert", "holds no certificate");
+}
+
+#[test]
+fn a_key_file_without_a_key_is_refused() {
+    let directory = Directory::new("tls-no-key");
+    directory.write("site.crt", SITE_CERT, 0o644);
+    directory.write("site.key", SITE_CERT, 0o600);
+    let path = directory.write("baton.toml", TLS, 0o644);
+    check_one(&path, "listener[https].tls.certificates[#1].key", "holds no private key");
+}
+
+#[test]
+fn pem_that_is_cut_short_is_refused() {
+    let directory = Directory::new("tls-cut");
+    directory.write("site.crt", &SITE_CERT[..200], 0o644);
+    directory.write("site.key", SITE_KEY, 0o600);
+    let path = directory.write("baton.toml", TLS, 0o644);
+    check_one(&path, "listener[https].tls.certificates[#1].cert", "is not PEM");
+}
+
+#[test]
+fn a_key_of_another_certificate_is_refused() {
+    let directory = Directory::new("tls-mismatch");
+    directory.write("site.crt", SITE_CERT, 0o644);
+    directory.write("site.key", OTHER_KEY, 0o600);
+    let path = directory.write("baton.toml", TLS, 0o644);
+    check_one(&path, "listener[https].tls.certificates[#1].key", "does not belong to the first certificate");
+}
+
+#[test]
+fn a_tls_key_that_everybody_can_read_is_a_warning() {
+    let directory = Directory::new("tls-mode");
+    directory.write("site.crt", SITE_CERT, 0o644);
+    let key = directory.write("site.key", SITE_KEY, 0o644);
+    let path = directory.write("baton.toml", TLS, 0o644);
+    let config = config::load(&path, Scope::Machine).expect("the file is good");
+    let expected = format!("{} can be used by every user of this machine", key.display());
+    assert_eq!(config.machine_warnings(None), [expected]);
+}
+
+#[test]
+fn mistakes_of_the_file_and_of_the_machine_are_reported_together() {
+    let directory = Directory::new("together");
+    let text = VIP.replace("\"lo\"", "\"nosuch0\"").replace("= 51", "= 0");
+    let path = directory.write("baton.toml", text, 0o644);
+    let keys: Vec<String> = mistakes(&path).into_iter().map(|(key, _, _)| key).collect();
+    assert_eq!(keys, ["pair.key_file", "vip[web].interface", "vip[web].virtual_router_id"]);
+}

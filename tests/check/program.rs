@@ -1,0 +1,168 @@
+//! The real program: exit status, what goes to stdout, what goes to stderr.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use baton::config::PairKey;
+
+use super::{Directory, baton, stderr, stdout, text};
+
+fn shipped() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut files = vec![text(&root.join("baton.toml")).to_owned()];
+    for entry in fs::read_dir(root.join("examples")).expect("the examples are there") {
+        files.push(text(&entry.expect("the directory is readable").path()).to_owned());
+    }
+    files
+}
+
+#[test]
+fn every_file_under_config_passes_without_warnings() {
+    let files = shipped();
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let output = baton(&["check", "--file-only", "--config", &file]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{file}");
+        assert!(stdout(&output).starts_with(&format!("{file} is good\n")));
+    }
+}
+
+#[test]
+fn check_tells_what_would_run() {
+    let file = format!("{}/config/examples/sites.toml", env!("CARGO_MANIFEST_DIR"));
+    let output = baton(&["check", "--file-only", "--node", "lb-b", "--config", &file]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let summary = stdout(&output);
+    let expected = [
+        "this machine is node lb-b: --node says so",
+        "node lb-a: 192.0.2.11, priority 250",
+        "node lb-b: 192.0.2.12, priority 249, this machine",
+        "pair key: /etc/baton/pair.key",
+        "vip shop: 192.0.2.100/24 on eth0, router id 51, unicast adverts every 100ms; lb-a takes it back when it can",
+        "listener https: 192.0.2.100:443, 192.0.2.101:443 (https, 2 certificates), at most 10000 connections, head within \
+         10s, idle for 1m",
+        "  office.example.com/ -> pool office",
+        "  shop.example.com/api -> pool shop-api",
+        "  everything else -> pool shop",
+        "pool shop: round_robin, sticky by cookie SHOP for 8h, connect within 3s, response within 30s, at most 64 idle \
+         connections for 30s",
+        "  health: GET /health every 2s within 1s; down after 3 failures, up after 2 successes",
+        "  server sorry: 10.0.1.9:8080 (backup)",
+        "  no health checks, every server counts as up",
+    ];
+    for line in expected {
+        assert!(summary.lines().any(|found| found == line), "{line:?} is not in\n{summary}");
+    }
+}
+
+#[test]
+fn check_reports_every_mistake_to_stderr_and_fails() {
+    let file = format!("{}/tests/check/twelve.toml", env!("CARGO_MANIFEST_DIR"));
+    let output = baton(&["check", "--file-only", "--config", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let report = stderr(&output);
+    assert_eq!(report.matches("error: ").count(), 12, "{report}");
+    assert_eq!(report.matches(" = remedy: ").count(), 12, "{report}");
+    assert!(report.contains(&format!("--> {file}:18:21\n")), "{report}");
+    assert!(report.ends_with(&format!("12 mistakes in {file}\n")), "{report}");
+}
+
+#[test]
+fn a_node_that_the_file_does_not_have_is_a_mistake_like_any_other() {
+    let directory = Directory::new("node");
+    let pair = "[[node]]\nname = \"lb-a\"\naddress = \"192.0.2.11\"\n[[node]]\nname = \"lb-b\"\naddress = \"192.0.2.12\"\n\
+        [[vip]]\nname = \"web\"\naddresses = [\"192.0.2.100/24\"]\ninterface = \"lo\"\nvirtual_router_id = 51\n";
+    let file = directory.write("baton.toml", pair, 0o644);
+    let broken = directory.write("broken.toml", pair.replace("= 51", "= 0"), 0o644);
+
+    let output = baton(&["check", "--config", text(&file), "--node", "lb-c"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("error: --node is \"lb-c\""), "{}", stderr(&output));
+    assert!(stderr(&output).contains("it has lb-a, lb-b"));
+    let output = baton(&["check", "--config", text(&broken), "--node", "lb-c"]);
+    assert!(stderr(&output).contains("2 mistakes in"), "{}", stderr(&output));
+    let output = baton(&["check", "--file-only", "--config", text(&file), "--node", "lb-c"]);
+    assert_eq!(output.status.code(), Some(1));
+
+    let output = Command::new(env!("CARGO_BIN_EXE_baton"))
+        .args(["check", "--config", text(&file)])
+        .env("BATON_NODE", "lb-a")
+        .output()
+        .expect("the program was built for this test");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("this machine is node lb-a: BATON_NODE says so\n"));
+    assert!(stderr(&output).contains("warning: pair.key_file is not set"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("warning: node lb-a has address 192.0.2.11, which is on no interface"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_answered_with_what_to_do() {
+    let directory = Directory::new("unreadable");
+    let check = |path: &Path| {
+        let output = baton(&["check", "--config", text(path)]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stdout(&output), "");
+        stderr(&output)
+    };
+    let missing = check(&directory.path("none.toml"));
+    assert!(missing.contains("failed to read the configuration: No such file"), "{missing}");
+    assert!(missing.contains("--config FILE"), "{missing}");
+    assert!(check(&directory.0).contains("Is a directory"));
+    let latin = check(&directory.write("latin.toml", b"# ok\n# \xe9\n", 0o644));
+    assert!(latin.contains("line 2 is not UTF-8"), "{latin}");
+    let large = check(&directory.write("large.toml", "#".repeat((1 << 20) + 1), 0o644));
+    assert!(large.contains("larger than 1 MiB"), "{large}");
+}
+
+#[test]
+fn keygen_writes_a_key_that_its_owner_alone_can_read() {
+    let directory = Directory::new("keygen");
+    let path = directory.path("pair.key");
+    let output = baton(&["keygen", "--out", text(&path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with(&format!("wrote a new pair key to {}\n", path.display())));
+    assert!(stdout(&output).contains("scp -p"));
+    let mode = fs::metadata(&path).expect("the key was written").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let line = fs::read_to_string(&path).expect("the key is ours");
+    assert_eq!(line.len(), 65);
+    assert!(line.ends_with('\n') && line.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert!(!stdout(&output).contains(line.trim_end()), "the key must not be shown");
+    assert_eq!(PairKey::load(&path).expect("the key is good").as_bytes().len(), 32);
+}
+
+#[test]
+fn keygen_replaces_a_key_only_when_forced() {
+    let directory = Directory::new("keygen-force");
+    let path = directory.write("pair.key", "old\n", 0o644);
+    let output = baton(&["keygen", "--out", text(&path)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("is there already"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&path).expect("the key is ours"), "old\n");
+
+    let output = baton(&["keygen", "--force", "--out", text(&path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(PairKey::load(&path).is_ok());
+    let left = fs::read_dir(&directory.0).expect("the directory is ours").count();
+    assert_eq!(left, 1, "no temporary file is left");
+}
+
+#[test]
+fn keygen_prints_the_key_alone_when_asked() {
+    let (first, second) = (baton(&["keygen", "--out", "-"]), baton(&["keygen", "--out", "-"]));
+    assert!(first.status.success());
+    assert_eq!(stdout(&first).len(), 65);
+    assert_ne!(stdout(&first), stdout(&second));
+}
+
+#[test]
+fn keygen_without_a_directory_says_what_to_do() {
+    let directory = Directory::new("keygen-directory");
+    let output = baton(&["keygen", "--out", text(&directory.path("none/pair.key"))]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("make its directory first"), "{}", stderr(&output));
+}

@@ -1,0 +1,344 @@
+//! One literal a rule: a file with one mistake, and the line, key and rule that the report must give.
+
+use std::path::Path;
+
+use baton::config::{Mistake, parse};
+
+/// A pair of nodes; the snippet before it begins on line 1.
+const PAIR: &str = r#"
+[[node]]
+name = "lb-a"
+address = "192.0.2.11"
+[[node]]
+name = "lb-b"
+address = "192.0.2.12"
+"#;
+
+/// A listener and its pool.
+const TRAFFIC: &str = r#"
+[[listener]]
+name = "web"
+bind = ["0.0.0.0:80"]
+pool = "app"
+[[pool]]
+name = "app"
+servers = [{ name = "app1", address = "10.0.0.1:8080" }]
+"#;
+
+fn mistakes(text: &str) -> Vec<Mistake> {
+    parse(text, Path::new("baton.toml")).map_or_else(|report| report.mistakes().to_vec(), |_| Vec::new())
+}
+
+/// The file has one mistake and no other: a mistake must not be followed by what it alone causes.
+fn check_one(text: &str, line: usize, key: &str, rule: &str) {
+    let found = mistakes(text);
+    let [mistake] = found.as_slice() else {
+        panic!("expected one mistake, found {found:#?}");
+    };
+    assert_eq!(mistake.position.as_ref().map(|at| at.line), Some(line), "{mistake:#?}");
+    assert_eq!(mistake.key, key, "{mistake:#?}");
+    assert!(mistake.rule.contains(rule), "{:?} is not in {mistake:#?}", rule);
+    assert!(!mistake.remedy.is_empty(), "{mistake:#?}");
+    let lower = |text: &str| !text.ends_with('.') && !text.starts_with(|c: char| c.is_ascii_uppercase() && c != 'I');
+    assert!(lower(&mistake.rule), "style: {}", mistake.rule);
+}
+
+macro_rules! refused {
+    ($($name:ident: [$($part:expr),+], $line:literal, $key:literal, $rule:literal;)+) => {
+        $(#[test] fn $name() { check_one(&[$($part),+].concat(), $line, $key, $rule); })+
+    };
+}
+
+// The file as a whole, types, keys.
+refused! {
+    syntax_error: ["[[pool]\n"], 1, "", "unclosed array table";
+    key_twice: ["[worker]\nthreads = 1\nthreads = 2\n", TRAFFIC], 3, "", "duplicate key";
+    unknown_block: ["[workers]\n", TRAFFIC], 1, "workers", "unknown key";
+    unknown_key: ["[worker]\ncolour = 1\n", TRAFFIC], 2, "worker.colour", "unknown key";
+    misspelt_key_is_not_missing_as_well: [PAIR, "[[vip]]\nname = \"v\"\nadresses = [\"192.0.2.9/24\"]\ninterface = \"lo\"\nvirtual_router_id = 1\n"],
+        10, "vip[v].adresses", "unknown key";
+    missing_key: ["[[listener]]\nname = \"a\"\nbind = [\"127.0.0.1:1\"]\npool = \"app\"\n[[route]]\npool = \"app\"\n", TRAFFIC],
+        5, "route[#1].listener", "missing";
+    missing_name: ["[[node]]\naddress = \"192.0.2.1\"\n", TRAFFIC], 1, "node[#1].name", "missing";
+    number_for_a_string: ["[worker]\nuser = 5\n", TRAFFIC], 2, "worker.user", "must be a string, not an integer";
+    string_for_a_number: ["[worker]\nthreads = \"2\"\n", TRAFFIC], 2, "worker.threads", "must be a whole number, not a string";
+    string_for_a_list: ["[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\npool = \"app\"\n", TRAFFIC],
+        3, "listener[a].bind", "must be a list, not a string";
+    empty_list: ["[[listener]]\nname = \"a\"\nbind = []\npool = \"app\"\n", TRAFFIC], 3, "listener[a].bind", "must have 1 to 64";
+    one_bracket_for_two: ["[node]\nname = \"a\"\naddress = \"192.0.2.1\"\n", TRAFFIC], 1, "node", "must be a list of tables";
+    two_brackets_for_one: ["[[worker]]\nthreads = 1\n", TRAFFIC], 1, "worker", "must stand once";
+    value_for_a_block: ["worker = 1\n", TRAFFIC], 1, "worker", "must be a table";
+    string_for_a_boolean: ["[[pool]]\nname = \"b\"\nservers = [{ name = \"s\", address = \"10.0.0.1:1\", backup = \"yes\" }]\n", TRAFFIC],
+        3, "pool[b].servers[s].backup", "must be true or false";
+    bad_name: ["[[node]]\nname = \"a b\"\naddress = \"192.0.2.1\"\n", TRAFFIC], 2, "node[#1].name", "1 to 63 letters";
+    duration_without_unit: ["[worker]\ndrain_timeout = 5\n", TRAFFIC], 2, "worker.drain_timeout", "needs a unit";
+    duration_without_unit_in_quotes: ["[worker]\ndrain_timeout = \"5\"\n", TRAFFIC], 2, "worker.drain_timeout", "needs a unit";
+    bad_duration: ["[worker]\ndrain_timeout = \"5 parsecs\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be a duration";
+}
+
+// Nodes and the pair.
+refused! {
+    node_address_is_a_name: ["[[node]]\nname = \"a\"\naddress = \"lb-a.example.com\"\n", TRAFFIC], 3, "node[a].address", "must be an IP address";
+    node_address_with_prefix: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1/24\"\n", TRAFFIC], 3, "node[a].address", "must be an IP address";
+    node_address_unspecified: ["[[node]]\nname = \"a\"\naddress = \"0.0.0.0\"\n", TRAFFIC], 3, "node[a].address", "not the unspecified";
+    node_address_multicast: ["[[node]]\nname = \"a\"\naddress = \"224.0.0.18\"\n", TRAFFIC], 3, "node[a].address", "not a multicast";
+    node_address_loopback_in_a_pair: ["[[node]]\nname = \"a\"\naddress = \"127.0.0.1\"\n[[node]]\nname = \"b\"\naddress = \"192.0.2.2\"\n", TRAFFIC],
+        3, "node[a].address", "cannot reach a loopback";
+    node_addresses_equal: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\n[[node]]\nname = \"b\"\naddress = \"192.0.2.1\"\n", TRAFFIC],
+        6, "node[b].address", "node[a].address is the same";
+    node_names_equal: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\n[[node]]\nname = \"a\"\naddress = \"192.0.2.2\"\n", TRAFFIC],
+        5, "node[a].name", "another node has that name";
+    node_priority_zero: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\npriority = 0\n", TRAFFIC], 4, "node[a].priority", "must be 1 to 254";
+    node_priority_of_an_owner: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\npriority = 255\n", TRAFFIC], 4, "node[a].priority", "must be 1 to 254";
+    node_priorities_equal: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\npriority = 7\n[[node]]\nname = \"b\"\naddress = \"192.0.2.2\"\npriority = 7\n", TRAFFIC],
+        8, "node[b].priority", "both nodes have priority 7";
+    node_priority_equal_to_a_default: ["[[node]]\nname = \"a\"\naddress = \"192.0.2.1\"\npriority = 249\n[[node]]\nname = \"b\"\naddress = \"192.0.2.2\"\n", TRAFFIC],
+        4, "node[a].priority", "both nodes have priority 249";
+    third_node: [PAIR, "[[node]]\nname = \"c\"\naddress = \"192.0.2.13\"\n", TRAFFIC], 8, "node[c]", "at most two nodes";
+    sync_port_zero: ["[pair]\nsync_port = 0\n", TRAFFIC], 2, "pair.sync_port", "must be 1 to 65535";
+    sync_port_too_large: ["[pair]\nsync_port = 65536\n", TRAFFIC], 2, "pair.sync_port", "must be 1 to 65535";
+    sync_port_beyond_any_number: ["[pair]\nsync_port = 99999999999999999999999999999999999999999999\n", TRAFFIC],
+        2, "pair.sync_port", "must be 1 to 65535";
+    key_file_empty: ["[pair]\nkey_file = \"\"\n", TRAFFIC], 2, "pair.key_file", "must be the path of a file";
+}
+
+/// A vip of which one key is replaced; the addresses stand on line 3, the rest below.
+fn vip(addresses: &str, rest: &str) -> String {
+    format!("[[vip]]\nname = \"v\"\naddresses = {addresses}\ninterface = \"eth0\"\n{rest}\n")
+}
+
+refused! {
+    vip_without_prefix: [vip("[\"192.0.2.100\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "must have a prefix length";
+    vip_prefix_too_long: [vip("[\"192.0.2.100/33\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "1 to 32";
+    vip_ipv6: [vip("[\"192.0.2.100/24\", \"2001:db8::100/64\"]", "virtual_router_id = 1"), PAIR.to_owned()],
+        3, "vip[v].addresses[#2]", "not in this release";
+    vip_multicast: [vip("[\"224.0.0.5/24\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not a multicast";
+    vip_loopback: [vip("[\"127.0.0.5/8\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not a loopback";
+    vip_unspecified: [vip("[\"0.0.0.0/8\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not the unspecified";
+    vip_network_address: [vip("[\"192.0.2.0/24\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "network's own";
+    vip_is_a_node: [vip("[\"192.0.2.12/24\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "node[lb-b].address is that address";
+    vip_address_twice: [vip("[\"192.0.2.9/24\", \"192.0.2.9/32\"]", "virtual_router_id = 1"), PAIR.to_owned()],
+        3, "vip[v].addresses[#2]", "is the same address";
+    vip_seventeen_addresses: [vip(&format!("[{}]", (1..18).map(|i| format!("\"198.51.100.{i}/24\"")).collect::<Vec<_>>().join(",")), "virtual_router_id = 1"), PAIR.to_owned()],
+        3, "vip[v].addresses", "has 17";
+    vip_address_in_two: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1"), "[[vip]]\nname = \"w\"\naddresses = [\"192.0.2.9/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 2\n".to_owned(), PAIR.to_owned()],
+        8, "vip[w].addresses[#1]", "vip[v].addresses[#1] is the same address";
+    router_id_zero: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 0"), PAIR.to_owned()], 5, "vip[v].virtual_router_id", "must be 1 to 255";
+    router_id_too_large: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 256"), PAIR.to_owned()], 5, "vip[v].virtual_router_id", "must be 1 to 255";
+    router_id_twice_on_an_interface: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1"), "[[vip]]\nname = \"w\"\naddresses = [\"192.0.2.10/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 1\n".to_owned(), PAIR.to_owned()],
+        10, "vip[w].virtual_router_id", "is the same on eth0";
+    advert_interval_too_short: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nadvert_interval = \"9ms\""), PAIR.to_owned()],
+        6, "vip[v].advert_interval", "must be 10ms to 40.95s";
+    advert_interval_too_long: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nadvert_interval = \"40.96s\""), PAIR.to_owned()],
+        6, "vip[v].advert_interval", "must be 10ms to 40.95s";
+    advert_interval_between_steps: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nadvert_interval = \"105ms\""), PAIR.to_owned()],
+        6, "vip[v].advert_interval", "multiple of 10ms";
+    unknown_transport: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\ntransport = \"broadcast\""), PAIR.to_owned()],
+        6, "vip[v].transport", "must be \"unicast\" or \"multicast\"";
+    dangling_prefer: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nprefer = \"lb-c\""), PAIR.to_owned()], 6, "vip[v].prefer", "no node of that name";
+    bad_interface: ["[[vip]]\nname = \"v\"\naddresses = [\"192.0.2.9/24\"]\ninterface = \"eth0/1\"\nvirtual_router_id = 1\n", PAIR],
+        4, "vip[v].interface", "name of a network interface";
+    vip_without_nodes: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1")], 1, "vip[v]", "needs a [[node]]";
+    vip_with_an_ipv6_node: ["[[node]]\nname = \"a\"\naddress = \"2001:db8::1\"\n", "[[vip]]\nname = \"v\"\naddresses = [\"192.0.2.9/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 1\n"],
+        3, "node[a].address", "not in this release";
+    vip_names_equal: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1"), vip("[\"192.0.2.10/24\"]", "virtual_router_id = 2"), PAIR.to_owned()],
+        7, "vip[v].name", "another vip has that name";
+}
+
+/// A listener with other binds than [`TRAFFIC`]; `rest` begins on line 4.
+fn listener(bind: &str, rest: &str) -> String {
+    format!("[[listener]]\nname = \"x\"\nbind = {bind}\n{rest}\n{TRAFFIC}")
+}
+
+refused! {
+    bind_without_port: [listener("[\"192.0.2.1\"]", "pool = \"app\"")], 3, "listener[x].bind[#1]", "an IP address and a port";
+    bind_port_zero: [listener("[\"192.0.2.1:0\"]", "pool = \"app\"")], 3, "listener[x].bind[#1]", "1 to 65535";
+    bind_multicast: [listener("[\"224.0.0.1:80\"]", "pool = \"app\"")], 3, "listener[x].bind[#1]", "TCP can listen on";
+    bind_twice: [listener("[\"192.0.2.1:81\", \"192.0.2.1:81\"]", "pool = \"app\"")], 3, "listener[x].bind[#2]", "listener[x].bind[#1] is the same";
+    bind_below_a_wildcard: [listener("[\"192.0.2.1:80\"]", "pool = \"app\"")], 8, "listener[web].bind[#1]", "listener[x].bind[#1] = 192.0.2.1:80 overlaps";
+    bind_below_an_ipv6_wildcard: [listener("[\"[::]:80\"]", "pool = \"app\"")], 8, "listener[web].bind[#1]", "overlaps";
+    bind_ipv6_below_its_wildcard: [listener("[\"[::]:81\", \"[2001:db8::1]:81\"]", "pool = \"app\"")], 3, "listener[x].bind[#2]", "overlaps";
+    bind_mapped_is_the_same: [listener("[\"192.0.2.1:81\", \"[::ffff:192.0.2.1]:81\"]", "pool = \"app\"")], 3, "listener[x].bind[#2]", "overlaps";
+    sixty_five_binds: [listener(&format!("[{}]", (1..66).map(|port| format!("\"192.0.2.1:{port}\"")).collect::<Vec<_>>().join(",")), "pool = \"app\"")],
+        3, "listener[x].bind", "has 65";
+    listener_without_purpose: [listener("[\"192.0.2.1:81\"]", "")], 1, "listener[x]", "neither a pool nor a route";
+    listener_names_equal: [listener("[\"192.0.2.1:81\"]", "pool = \"app\""), "[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:82\"]\npool = \"app\"\n".to_owned()],
+        14, "listener[x].name", "another listener has that name";
+    dangling_listener_pool: [listener("[\"192.0.2.1:81\"]", "pool = \"apx\"")], 4, "listener[x].pool", "no pool of that name";
+    protocol_tcp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"")], 5, "listener[x].protocol", "not in this release";
+    protocol_udp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"udp\"")], 5, "listener[x].protocol", "not in this release";
+    protocol_unknown: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"htp\"")], 5, "listener[x].protocol", "must be \"http\"";
+    head_timeout_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nhead_timeout = \"0s\"")], 5, "listener[x].head_timeout", "must be 10ms to 1h";
+    client_idle_timeout_too_long: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nidle_timeout = \"25h\"")], 5, "listener[x].idle_timeout", "must be 10ms to 24h";
+    connections_max_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nconnections_max = 0")], 5, "listener[x].connections_max", "must be 1 to 1000000";
+    tls_without_certificates: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = {}")], 5, "listener[x].tls.certificates", "missing";
+    tls_with_no_certificate: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = { certificates = [] }")], 5, "listener[x].tls.certificates", "must have 1 to 256";
+    tls_without_key: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = { certificates = [{ cert = \"a\" }] }")],
+        5, "listener[x].tls.certificates[#1].key", "missing";
+    tls_true: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = true")], 5, "listener[x].tls", "must be a table";
+}
+
+/// A route on line 1; `rest` begins on line 4.
+fn route(rest: &str) -> String {
+    format!("[[route]]\nlistener = \"web\"\npool = \"app\"\n{rest}\n{TRAFFIC}")
+}
+
+refused! {
+    route_to_no_pool: ["[[route]]\nlistener = \"web\"\npool = \"apx\"\n", TRAFFIC], 3, "route[#1].pool", "no pool of that name";
+    route_of_no_listener: ["[[route]]\nlistener = \"wev\"\npool = \"app\"\n", TRAFFIC], 2, "route[#1].listener", "no listener of that name";
+    route_path_without_slash: [route("path_prefix = \"api\"")], 4, "route[#1].path_prefix", "must begin with '/'";
+    route_path_with_query: [route("path_prefix = \"/api?x=1\"")], 4, "route[#1].path_prefix", "without a query";
+    route_path_with_space: [route("path_prefix = \"/a b\"")], 4, "route[#1].path_prefix", "printable ASCII";
+    route_wildcard_host: [route("host = \"*.example.com\"")], 4, "route[#1].host", "not in this release";
+    route_host_with_port: [route("host = \"shop.example.com:443\"")], 4, "route[#1].host", "without a port";
+    route_host_empty_label: [route("host = \"shop..example.com\"")], 4, "route[#1].host", "must be a host name";
+    route_host_not_ascii: [route("host = \"bücher.example\"")], 4, "route[#1].host", "in ASCII";
+    route_twice: [route("host = \"a.example\"\npath_prefix = \"/x\""), "[[route]]\nlistener = \"web\"\npool = \"app\"\nhost = \"A.example\"\npath_prefix = \"/x/\"\n".to_owned()],
+        14, "route[#2]", "never reached";
+}
+
+/// A pool on line 1 with one server; `rest` begins on line 4.
+fn pool(rest: &str) -> String {
+    format!("[[pool]]\nname = \"p\"\nservers = [{{ name = \"s\", address = \"10.0.0.1:1\" }}]\n{rest}\n{TRAFFIC}")
+}
+
+fn servers(list: &str) -> String {
+    format!("[[pool]]\nname = \"p\"\nservers = [\n{list}\n]\n{TRAFFIC}")
+}
+
+refused! {
+    pool_names_equal: [pool(""), "[[pool]]\nname = \"p\"\nservers = [{ name = \"s\", address = \"10.0.0.1:1\" }]\n".to_owned()], 14, "pool[p].name", "another pool has that name";
+    pool_without_servers: ["[[pool]]\nname = \"p\"\n", TRAFFIC], 1, "pool[p].servers", "missing";
+    pool_of_no_servers: ["[[pool]]\nname = \"p\"\nservers = []\n", TRAFFIC], 3, "pool[p].servers", "must have 1 to 1024";
+    pool_of_1025_servers: [servers(&(0..1025).map(|i| format!("{{ name = \"s{i}\", address = \"10.0.{}.{}:1\" }},", i / 250, i % 250 + 1)).collect::<String>())],
+        3, "pool[p].servers", "has 1025";
+    algorithm_of_a_later_release: [pool("algorithm = \"least_connections\"")], 4, "pool[p].algorithm", "not in this release";
+    algorithm_unknown: [pool("algorithm = \"fastest\"")], 4, "pool[p].algorithm", "must be \"round_robin\"";
+    server_names_equal: [servers("{ name = \"s\", address = \"10.0.0.1:1\" },\n{ name = \"s\", address = \"10.0.0.2:1\" }")],
+        5, "pool[p].servers[s].name", "two servers of this pool";
+    server_addresses_equal: [servers("{ name = \"s\", address = \"10.0.0.1:1\" },\n{ name = \"t\", address = \"10.0.0.1:1\" }")],
+        5, "pool[p].servers[t].address", "pool[p].servers[s] has that address";
+    server_host_name: [servers("{ name = \"s\", address = \"app.internal:80\" }")], 4, "pool[p].servers[s].address", "an IP address and a port";
+    server_unspecified: [servers("{ name = \"s\", address = \"0.0.0.0:80\" }")], 4, "pool[p].servers[s].address", "not the unspecified";
+    server_weight: [servers("{ name = \"s\", address = \"10.0.0.1:1\", weight = 3 }")], 4, "pool[p].servers[s].weight", "not in this release";
+    server_is_a_string: [servers("\"10.0.0.1:1\"")], 4, "pool[p].servers[#1]", "must be a table";
+    connect_timeout_too_long: [pool("connect_timeout = \"301s\"")], 4, "pool[p].connect_timeout", "must be 10ms to 5m";
+    response_timeout_zero: [pool("response_timeout = \"0s\"")], 4, "pool[p].response_timeout", "must be 10ms to 24h";
+    idle_timeout_zero: [pool("idle_timeout = \"0s\"")], 4, "pool[p].idle_timeout", "must be 10ms to 24h";
+    idle_connections_negative: [pool("idle_connections_max = -1")], 4, "pool[p].idle_connections_max", "must be 0 to 65536";
+    health_type_of_a_later_release: [pool("health = { type = \"grpc\" }")], 4, "pool[p].health.type", "not in this release";
+    health_type_unknown: [pool("health = { type = \"icmp\" }")], 4, "pool[p].health.type", "must be \"http\" or \"tcp\"";
+    health_path_without_slash: [pool("health = { path = \"health\" }")], 4, "pool[p].health.path", "must begin with '/'";
+    health_path_with_control_characters: [pool("health = { path = \"/a\\r\\nb\" }")], 4, "pool[p].health.path", "printable ASCII";
+    health_path_of_tcp: [pool("health = { type = \"tcp\", path = \"/\" }")], 4, "pool[p].health.path", "no meaning";
+    health_host: [pool("health = { host = \"a b\" }")], 4, "pool[p].health.host", "must be a host name";
+    health_interval_too_short: [pool("health = { interval = \"99ms\" }")], 4, "pool[p].health.interval", "must be 100ms to 1h";
+    health_timeout_above_interval: [pool("health = { interval = \"1s\", timeout = \"1001ms\" }")], 4, "pool[p].health.timeout", "must not be above interval, which is 1s";
+    health_fall_zero: [pool("health = { fall = 0 }")], 4, "pool[p].health.fall", "must be 1 to 100";
+    health_rise_too_large: [pool("health = { rise = 101 }")], 4, "pool[p].health.rise", "must be 1 to 100";
+    sticky_by_source_ip: [pool("sticky = { by = \"source_ip\" }")], 4, "pool[p].sticky.by", "not in this release";
+    sticky_by_nothing_known: [pool("sticky = { by = \"moon\" }")], 4, "pool[p].sticky.by", "must be \"cookie\"";
+    sticky_cookie_name: [pool("sticky = { name = \"a b\" }")], 4, "pool[p].sticky.name", "must be a cookie name";
+    sticky_ttl_zero: [pool("sticky = { ttl = \"0s\" }")], 4, "pool[p].sticky.ttl", "must be 1s to 9600h";
+}
+
+// The worker, and what a later release will have.
+refused! {
+    threads_zero: ["[worker]\nthreads = 0\n", TRAFFIC], 2, "worker.threads", "must be 1 to 256";
+    threads_too_many: ["[worker]\nthreads = 257\n", TRAFFIC], 2, "worker.threads", "must be 1 to 256";
+    user_empty: ["[worker]\nuser = \"\"\n", TRAFFIC], 2, "worker.user", "must be the name of a user";
+    probe_interval_too_long: ["[worker]\nprobe_interval = \"11s\"\n", TRAFFIC], 2, "worker.probe_interval", "must be 10ms to 10s";
+    probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
+    drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
+    admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
+    sessions: ["[sessions]\nstore = \"redis://127.0.0.1\"\n", TRAFFIC], 1, "sessions", "not in this release";
+}
+
+#[test]
+fn both_sides_of_every_boundary_are_as_documented() {
+    let good = [
+        "[worker]\nthreads = 256\nprobe_interval = \"10ms\"\nprobe_timeout = \"10ms\"\ndrain_timeout = \"0s\"\n"
+            .to_owned()
+            + TRAFFIC,
+        "[worker]\nthreads = 1\nprobe_interval = \"10s\"\nprobe_timeout = \"60s\"\ndrain_timeout = \"1h\"\n".to_owned()
+            + TRAFFIC,
+        "[worker]\nprobe_interval = \"10s\"\n".to_owned() + TRAFFIC,
+        vip("[\"192.0.2.9/32\"]", "virtual_router_id = 255\nadvert_interval = \"40.95s\"") + PAIR,
+        vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nadvert_interval = \"10ms\"\ntransport = \"multicast\"")
+            + PAIR,
+        pool(
+            "health = { interval = \"100ms\", timeout = \"100ms\", fall = 1, rise = 100 }\nsticky = { ttl = \"9600h\" }",
+        ),
+        servers("{ name = \"s\", address = \"[2001:db8::1]:1\", weight = 1, backup = true }"),
+        listener(
+            "[\"[2001:db8::1]:80\", \"192.0.2.1:81\", \"192.0.2.2:81\"]",
+            "pool = \"app\"\nconnections_max = 1000000",
+        ),
+        listener("[\"192.0.2.1:81\"]", "[[route]]\nlistener = \"x\"\npool = \"app\""),
+    ];
+    for text in good {
+        assert_eq!(mistakes(&text), [], "{text}");
+    }
+}
+
+#[test]
+fn an_empty_file_has_nothing_to_do() {
+    let found = mistakes("# nothing\n");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((found[0].position.as_ref(), found[0].key.as_str()), (None, ""));
+    assert!(found[0].rule.contains("no [[listener]] and no [[vip]]"));
+}
+
+#[test]
+fn a_file_larger_than_a_mebibyte_is_refused() {
+    let text = format!("{TRAFFIC}#{}", "x".repeat((1 << 20) - TRAFFIC.len() - 1));
+    assert_eq!(text.len(), 1 << 20);
+    assert_eq!(mistakes(&text), []);
+    assert!(mistakes(&format!("{text}x"))[0].rule.contains("larger than 1 MiB"));
+}
+
+#[test]
+fn a_broken_pool_still_lends_its_name() {
+    let text = TRAFFIC.replace("10.0.0.1:8080", "nowhere");
+    let found = mistakes(&text);
+    assert_eq!(found.iter().map(|found| found.key.as_str()).collect::<Vec<_>>(), ["pool[app].servers[app1].address"]);
+}
+
+#[test]
+fn a_pool_without_a_name_makes_no_reference_dangle() {
+    let text = TRAFFIC.replace("name = \"app\"\n", "nane = \"app\"\n");
+    let found = mistakes(&text);
+    assert_eq!(found.iter().map(|found| found.key.as_str()).collect::<Vec<_>>(), ["pool[#1].nane"]);
+}
+
+#[test]
+fn a_typing_error_is_answered_with_what_was_meant() {
+    let remedy = |text: &str| mistakes(text).pop().map(|found| found.remedy).unwrap_or_default();
+    assert_eq!(remedy(&format!("[worker]\nthread = 1\n{TRAFFIC}")), "did you mean threads?");
+    assert_eq!(remedy(&format!("[[rote]]\n{TRAFFIC}")), "did you mean route?");
+    assert_eq!(remedy(&TRAFFIC.replace("pool = \"app\"", "pool = \"ap\"")), "did you mean \"app\"?");
+    assert_eq!(remedy(&pool("algorithm = \"round-robin\"")), "did you mean \"round_robin\"?");
+}
+
+#[test]
+fn twelve_mistakes_are_reported_in_one_go() {
+    let text = include_str!("twelve.toml");
+    let found: Vec<(usize, String)> =
+        mistakes(text).into_iter().map(|found| (found.position.map_or(0, |at| at.line), found.key)).collect();
+    let expected = [
+        (4, "node[lb-a].address"),
+        (9, "node[lb-b].priority"),
+        (12, "pair.key"),
+        (16, "vip[web].addresses[#1]"),
+        (18, "vip[web].virtual_router_id"),
+        (19, "vip[web].advert_interval"),
+        (20, "vip[web].prefer"),
+        (24, "listener[http].bind[#1]"),
+        (29, "route[#1].pool"),
+        (35, "pool[app].servers[app2].address"),
+        (39, "pool[app].health.timeout"),
+        (42, "pool[app].sticky.by"),
+    ];
+    let expected: Vec<(usize, String)> = expected.map(|(line, key)| (line, key.to_owned())).into();
+    assert_eq!(found, expected);
+}
