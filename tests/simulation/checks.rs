@@ -115,9 +115,7 @@ impl World {
         if !node.vip_held || node.must_release {
             return Err(format!("{}: announced a VIP it did not hold, or before it noticed its stall", node.name));
         }
-        // The first announcement of a claim is sent when the addresses are there, up to one operation late.
-        let last = node.last_announced.unwrap_or_default();
-        if self.now - last + OPERATION_MAX < node.interval() {
+        if self.now - node.announcement_asked < node.interval() {
             return Err(format!("{}: announced twice within an interval", node.name));
         }
         Ok(())

@@ -259,6 +259,7 @@ impl World {
             Action::SendAdvert { priority } => self.send(index, priority)?,
             Action::AcquireVip => {
                 self.check_acquire(index)?;
+                self.nodes[index].announcement_asked = self.now;
                 self.begin_operation(index, Operation::Acquire);
             }
             Action::ReleaseVip => {
@@ -268,6 +269,7 @@ impl World {
             Action::Announce => {
                 self.check_announce(index)?;
                 self.nodes[index].last_announced = Some(self.now);
+                self.nodes[index].announcement_asked = self.now;
             }
             Action::DiscardQueued => {
                 self.counts.stalls += 1;
