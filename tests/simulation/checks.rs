@@ -64,6 +64,7 @@ impl World {
         let patience_of_peer = node.interval() * 3 + node.interval() * 2 / 256;
         if node.is_active() && now - node.last_sent >= patience_of_peer {
             node.must_release = true;
+            node.left_unheard = true;
         }
     }
 

@@ -113,7 +113,8 @@ impl Node {
     }
 
     pub fn crash(&mut self, operation_took_effect: bool) {
-        self.left_unheard |= self.state() == State::Active;
+        // The advert that was to follow a release is among the pending actions.
+        self.left_unheard |= self.state() == State::Active || !self.pending.is_empty();
         if operation_took_effect {
             match self.operation {
                 Some((_, Operation::Acquire)) => self.vip_held = true,

@@ -260,6 +260,7 @@ impl World {
             Action::AcquireVip => {
                 self.check_acquire(index)?;
                 self.nodes[index].announcement_asked = self.now;
+                self.nodes[index].left_unheard = false;
                 self.begin_operation(index, Operation::Acquire);
             }
             Action::ReleaseVip => {
@@ -280,8 +281,7 @@ impl World {
                 self.count_role_change(to, &reason);
                 self.nodes[index].transitions += 1;
                 if from == State::Active {
-                    let in_silence = matches!(reason, Reason::Stalled(_));
-                    self.nodes[index].left_unheard = in_silence || self.is_troubled();
+                    self.nodes[index].left_unheard |= self.is_troubled();
                 }
             }
         }
