@@ -226,7 +226,7 @@ impl Counts {
     /// A simulation in which nothing happens proves nothing.
     fn assert_everything_happened(&self) {
         let counts = [self.refused, self.claims, self.resignations, self.ways_given, self.stalls, self.preemptions];
-        assert!(counts.iter().all(|count| *count > 100), "{self:#?}");
+        assert!(counts.iter().all(|count| *count > 50), "{self:#?}");
         assert!(self.duals > 100 && self.takeovers > 100, "{self:#?}");
     }
 }
