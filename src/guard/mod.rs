@@ -14,7 +14,7 @@ mod supervisor;
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -86,7 +86,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let (guard, bootstrapping) = Guard::start(options, warnings).await?;
-        guard.run(bootstrapping, &sockets).await
+        guard.run(bootstrapping, sockets).await
     })
 }
 
@@ -166,7 +166,7 @@ impl Guard {
     }
 
     /// The guard's loop, until it is told to stop.
-    async fn run(mut self, bootstrapping: Bootstrapping, sockets: &[std::net::TcpListener]) -> anyhow::Result<()> {
+    async fn run(mut self, bootstrapping: Bootstrapping, sockets: Vec<TcpListener>) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
         let settings = self.node.config.worker.clone();
@@ -179,8 +179,8 @@ impl Guard {
             events: worker_sender,
             stop,
         };
-        let mut supervising = std::pin::pin!(supervisor.run());
-        let mut watchdog = std::pin::pin!(notify::feed_watchdog(Arc::clone(&self.pulse)));
+        tokio::task::spawn_local(supervisor.run());
+        tokio::task::spawn_local(notify::feed_watchdog(Arc::clone(&self.pulse)));
         let mut interfaces = watch_interfaces().context("the kernel's link messages cannot be read")?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -191,8 +191,6 @@ impl Guard {
         loop {
             tokio::select! {
                 biased;
-                () = &mut supervising => {}
-                () = &mut watchdog => {}
                 Some(event) = worker_events.recv() => {
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {

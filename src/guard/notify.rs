@@ -21,9 +21,10 @@ pub fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
-/// Feeds the watchdog for as long as the heartbeat's pulse rises; this task itself shows that the guard's loop runs.
+/// Feeds the watchdog for as long as the heartbeat's pulse rises; that this task runs shows that the guard's own
+/// runtime does.
 pub async fn feed_watchdog(pulse: Arc<AtomicU64>) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut turns = tokio::time::interval((limit / 3).max(Duration::from_millis(250)));
     let mut last = u64::MAX;
     loop {

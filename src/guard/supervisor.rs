@@ -46,11 +46,11 @@ pub enum Event {
 }
 
 /// How workers are started and watched.
-pub struct Supervisor<'sockets> {
+pub struct Supervisor {
     /// What each worker gets; the probe token is made anew each time.
     pub bootstrap: Box<dyn Fn() -> io::Result<Bootstrap>>,
     /// The listening sockets, in the order of [`Bootstrap`].
-    pub sockets: &'sockets [std::net::TcpListener],
+    pub sockets: Vec<std::net::TcpListener>,
     /// Time between two probes.
     pub probe_interval: Duration,
     /// Time without an answer after which it counts as hung.
@@ -71,7 +71,7 @@ enum Ending {
     Drained,
 }
 
-impl Supervisor<'_> {
+impl Supervisor {
     /// Keeps a worker running until it is told to stop.
     pub async fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
