@@ -147,11 +147,12 @@ impl Node {
         self.guard = None;
         let what = format!("the worker of {} to end after its guard", self.spec.name);
         let gone = || workers.iter().all(|worker| !worker.is_running()).then_some(());
-        wait_for(&what, ORPHAN_TIMEOUT, gone).inspect_err(|_| {
-            for worker in &workers {
-                let _ = worker.signal(Signal::KILL);
-            }
-        })
+        let waited = wait_for(&what, ORPHAN_TIMEOUT, gone);
+        for worker in &workers {
+            let _ = worker.signal(Signal::KILL);
+            worker.reap(ORPHAN_TIMEOUT);
+        }
+        waited
     }
 
     /// Kills the worker as `kill -9` does.
