@@ -1,5 +1,7 @@
 //! Holds the direction of imports that `lib.rs` states, and keeps the cores free of the outside world.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may end the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
