@@ -189,6 +189,21 @@ impl ClientIo {
     }
 }
 
+impl Drop for ClientIo {
+    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
+    /// body, and one that reads nothing would leave the kernel with all that waits for it.
+    fn drop(&mut self) {
+        if self.client.broken_off.get() {
+            let stream = match &self.stream {
+                ClientStream::Plain(stream) => stream,
+                ClientStream::Tls(stream) => stream.get_ref().0,
+            };
+            // Fails only on a socket that is closed already.
+            let _closed = stream.set_zero_linger();
+        }
+    }
+}
+
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -236,7 +251,10 @@ impl ClientIo {
     ) -> Poll<io::Result<T>> {
         let deadlines = self.client.deadlines();
         match write(&mut self.stream, context) {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+                self.client.broken_off.set(true);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => {
                 if let Some(listener) = self.client.listener() {
                     deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
