@@ -17,6 +17,8 @@ mod curl;
 mod server;
 mod wire;
 
+mod bodies;
+mod connections;
 mod fields;
 
 use std::time::Duration;

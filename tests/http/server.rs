@@ -54,6 +54,7 @@ pub struct Server {
     port: Port,
     script: Arc<Script>,
     shared: Arc<Shared>,
+    keeps_bytes: bool,
     running: Option<Running>,
 }
 
@@ -77,6 +78,8 @@ pub struct Record {
     pub requests: Vec<Message>,
     /// A second handle of each open connection, by its number.
     streams: BTreeMap<usize, TcpStream>,
+    /// How often the test has let a script go on.
+    signals: usize,
 }
 
 /// What came on one connection.
@@ -99,8 +102,17 @@ pub struct Exchange {
 impl Server {
     /// A server that runs `script` for each connection, and closes it when the script ends.
     pub fn start(script: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let mut server =
-            Self { port: Port::reserve(), script: Arc::new(script), shared: Arc::default(), running: None };
+        Self::new(script, true)
+    }
+
+    /// The same for bodies that are too large to keep: what comes is not recorded.
+    pub fn unrecorded(script: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::new(script, false)
+    }
+
+    fn new(script: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static, keeps_bytes: bool) -> Self {
+        let (port, script, shared) = (Port::reserve(), Arc::new(script), Arc::default());
+        let mut server = Self { port, script, shared, keeps_bytes, running: None };
         server.resume();
         server
     }
@@ -139,8 +151,8 @@ impl Server {
     pub fn resume(&mut self) {
         let listener = self.port.listen(128);
         let socket = Socket::from(listener.try_clone().expect("descriptors are left"));
-        let (script, shared) = (Arc::clone(&self.script), Arc::clone(&self.shared));
-        let acceptor = std::thread::spawn(move || accept(&listener, &script, &shared));
+        let (script, shared, keeps_bytes) = (Arc::clone(&self.script), Arc::clone(&self.shared), self.keeps_bytes);
+        let acceptor = std::thread::spawn(move || accept(&listener, &script, &shared, keeps_bytes));
         self.running = Some(Running { listener: socket, acceptor });
     }
 
@@ -163,13 +175,12 @@ impl Server {
 
     /// Waits until the record is as described.
     pub fn wait_until(&self, description: &str, is_so: impl Fn(&Record) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut record = self.shared.record();
-        while !is_so(&record) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain for this: {description}");
-            record = self.shared.changed.wait_timeout(record, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        assert!(self.shared.wait_until(|record| is_so(record)), "waited in vain for this: {description}");
+    }
+
+    /// Lets one script go on that waits for it, now or later.
+    pub fn signal(&self) {
+        self.shared.update(|record| record.signals += 1);
     }
 }
 
@@ -184,13 +195,27 @@ impl Shared {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// False when it did not come about in time.
+    fn wait_until(&self, mut is_so: impl FnMut(&mut Record) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        let mut record = self.record();
+        while !is_so(&mut record) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            record = self.changed.wait_timeout(record, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     fn update(&self, change: impl FnOnce(&mut Record)) {
         change(&mut self.record());
         self.changed.notify_all();
     }
 }
 
-fn accept(listener: &TcpListener, script: &Arc<Script>, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, script: &Arc<Script>, shared: &Arc<Shared>, keeps_bytes: bool) {
     // An error is the shutdown of a pause.
     while let Ok((stream, _)) = listener.accept() {
         let kept = stream.try_clone().expect("descriptors are left");
@@ -201,14 +226,16 @@ fn accept(listener: &TcpListener, script: &Arc<Script>, shared: &Arc<Shared>) {
             record.streams.insert(connection, kept);
         });
         let (script, shared) = (Arc::clone(script), Arc::clone(shared));
-        std::thread::spawn(move || serve(stream, connection, &script, &shared));
+        std::thread::spawn(move || serve(stream, connection, &script, &shared, keeps_bytes));
     }
 }
 
-fn serve(stream: TcpStream, connection: usize, script: &Arc<Script>, shared: &Arc<Shared>) {
+fn serve(stream: TcpStream, connection: usize, script: &Arc<Script>, shared: &Arc<Shared>, keeps_bytes: bool) {
     let record = Arc::clone(shared);
     let tap = move |bytes: &[u8]| {
-        record.update(|record| record.connections[connection].received.extend_from_slice(bytes));
+        if keeps_bytes {
+            record.update(|record| record.connections[connection].received.extend_from_slice(bytes));
+        }
     };
     let mut exchange = Exchange { wire: Wire::new(stream, tap), connection, shared: Arc::clone(shared) };
     // The error that ends a script is the end of its connection.
@@ -228,6 +255,16 @@ impl Exchange {
         let request = self.wire.message(Kind::Request)?;
         self.shared.update(|record| record.requests.push(request.clone()));
         Ok(request)
+    }
+
+    /// Waits until the test lets it go on.
+    pub fn wait_for_signal(&self) -> io::Result<()> {
+        let was_signalled = self.shared.wait_until(|record| {
+            let is_signalled = record.signals > 0;
+            record.signals -= usize::from(is_signalled);
+            is_signalled
+        });
+        if was_signalled { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 
     /// Waits until the program closes the connection.

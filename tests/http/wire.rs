@@ -78,6 +78,10 @@ impl Wire {
         self.stream.set_read_timeout(Some(patience)).expect("the socket is open");
     }
 
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("the socket is open");
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
