@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,7 @@ pub struct Baton {
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
+    is_ended: AtomicBool,
     changed: Condvar,
 }
 
@@ -157,7 +158,8 @@ impl Baton {
         let mut lines = self.log.lines();
         while lines.iter().filter(|line| line.contains(text)).count() < count {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{text:?} is not {count} times in the log: {lines:#?}");
+            let may_come = !left.is_zero() && !self.log.is_ended.load(Ordering::SeqCst);
+            assert!(may_come, "{text:?} is not {count} times in the log: {lines:#?}");
             lines = self.log.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -194,6 +196,9 @@ impl Log {
                 log.lines().push(line);
                 log.changed.notify_all();
             }
+            let _lines = log.lines();
+            log.is_ended.store(true, Ordering::SeqCst);
+            log.changed.notify_all();
         });
     }
 

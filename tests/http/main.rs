@@ -19,7 +19,9 @@ mod wire;
 
 mod bodies;
 mod connections;
+mod errors;
 mod fields;
+mod timeouts;
 
 use std::time::Duration;
 
