@@ -214,12 +214,16 @@ impl ServerBody {
         let deadlines = Rc::clone(self.client.deadlines());
         if deadlines.is_late(Party::Server) {
             self.upstream = None;
+            self.client.broken_off.set(true);
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
         match self.poll_incoming(context) {
             Poll::Ready(frame) => {
                 deadlines.clear(Party::Server);
                 self.is_complete = frame.is_none();
+                if matches!(frame, Some(Err(_))) {
+                    self.client.broken_off.set(true);
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Server(error))))
             }
             Poll::Pending => {

@@ -93,7 +93,7 @@ impl ClientIo {
                 len
             }
             Verdict::Reject { after, rejection } => {
-                self.refuse(Refusal::Malformed(rejection))?;
+                self.refuse(Refusal::Malformed(rejection));
                 after
             }
         };
@@ -120,25 +120,21 @@ impl ClientIo {
             Verdict::Reject { after, rejection } => {
                 self.held.truncate(after);
                 self.passed = std::mem::take(&mut self.held);
-                self.refuse(Refusal::Malformed(rejection))?;
+                self.refuse(Refusal::Malformed(rejection));
             }
         }
         self.progressed(phase_before);
         Poll::Ready(Ok(false))
     }
 
-    /// Ends reading, with a request of our own where the client can still be answered.
-    ///
-    /// # Errors
-    /// `InvalidData` in the middle of a body: the request is under way, and `forward` has to break it off.
-    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+    /// Ends reading, with a request of our own where the client can still be answered. In the middle of a body the read
+    /// that comes after all that has passed fails instead: the request is under way, and `forward` breaks it off.
+    fn refuse(&mut self, refusal: Refusal) {
         self.client.refusal.set(Some(refusal));
         self.is_ended = true;
-        if self.gate.phase() == Phase::Body {
-            return if self.passed.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
+        if self.gate.phase() != Phase::Body {
+            self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
         }
-        self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
-        Ok(())
     }
 
     /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
@@ -173,7 +169,10 @@ impl ClientIo {
         self.client.deadlines().clear(Party::ClientRead);
         match self.gate.phase() {
             Phase::Idle => Ok(true),
-            Phase::Head => self.refuse(Refusal::TooSlow).map(|()| false),
+            Phase::Head => {
+                self.refuse(Refusal::TooSlow);
+                Ok(false)
+            }
             Phase::Body => {
                 self.client.refusal.set(Some(Refusal::TooSlow));
                 Err(io::ErrorKind::TimedOut.into())
@@ -185,6 +184,21 @@ impl ClientIo {
         match &mut self.stream {
             ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl Drop for ClientIo {
+    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
+    /// body, and one that reads nothing would leave the kernel with all that waits for it.
+    fn drop(&mut self) {
+        if self.client.broken_off.get() {
+            let stream = match &self.stream {
+                ClientStream::Plain(stream) => stream,
+                ClientStream::Tls(stream) => stream.get_ref().0,
+            };
+            // Fails only on a socket that is closed already.
+            let _closed = stream.set_zero_linger();
         }
     }
 }
@@ -236,7 +250,10 @@ impl ClientIo {
     ) -> Poll<io::Result<T>> {
         let deadlines = self.client.deadlines();
         match write(&mut self.stream, context) {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+                self.client.broken_off.set(true);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => {
                 if let Some(listener) = self.client.listener() {
                     deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);

@@ -155,9 +155,12 @@ impl Errand<'_> {
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
-        let name = self.pool.config.servers.get(server).map(|server| server.name.clone());
         self.failed.push(server);
-        self.fault = Some((status, Fault { error, server: name }));
+        self.fault = Some((status, Fault { error, server: self.name(server) }));
+    }
+
+    fn name(&self, server: usize) -> Option<String> {
+        self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
     fn count(&self, server: usize) {
@@ -177,7 +180,7 @@ impl Errand<'_> {
     ) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if is_ambiguous(&parts) {
-            let fault = Fault { error: "http_protocol_error", server: None };
+            let fault = Fault { error: "http_protocol_error", server: self.name(server) };
             return respond::own(
                 self.client,
                 StatusCode::BAD_GATEWAY,
@@ -241,9 +244,16 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
     Some(copy)
 }
 
-/// Two ways to tell where the response ends, or a protocol switch that nobody asked for.
+/// Another reader could see another end of the response, or it has a coding that we would strip of its name, or it is a
+/// protocol switch that nobody asked for. What is no length or no coding at all, hyper has refused before.
 fn is_ambiguous(parts: &http::response::Parts) -> bool {
-    let has_two_ends =
-        parts.headers.contains_key(header::TRANSFER_ENCODING) && parts.headers.contains_key(header::CONTENT_LENGTH);
-    has_two_ends || parts.status == StatusCode::SWITCHING_PROTOCOLS
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let is_framed_once = match (codings.next(), codings.next()) {
+        // `2, 2` is one number to some and none to others.
+        (None, _) => length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
+        (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none(),
+        (Some(_), Some(_)) => false,
+    };
+    !is_framed_once || parts.status == StatusCode::SWITCHING_PROTOCOLS
 }
