@@ -21,6 +21,7 @@ mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod malformed;
 mod timeouts;
 
 use std::time::Duration;
