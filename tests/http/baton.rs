@@ -140,6 +140,12 @@ impl Baton {
         kill_process(pid, Signal::TERM).expect("it runs");
     }
 
+    /// Kills the guard.
+    pub fn kill(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::KILL).expect("it runs");
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
