@@ -179,9 +179,15 @@ pub async fn remove_all(netlink: &Netlink, vip: &Vip) -> io::Result<Vec<String>>
 pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()> {
     for vip in vips {
         let removed = remove_all(netlink, vip).await;
-        let removed = removed.map_err(|error| anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface))?;
+        let removed = removed
+            .map_err(|error| anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface))?;
         if !removed.is_empty() {
-            info!(vip = vip.name, interface = vip.interface, addresses = removed.join(" "), "removed a VIP that was left behind");
+            info!(
+                vip = vip.name,
+                interface = vip.interface,
+                addresses = removed.join(" "),
+                "removed a VIP that was left behind"
+            );
         }
     }
     Ok(())

@@ -17,9 +17,8 @@ fn routes_are_picked_by_host_and_by_whole_segments_of_the_path() {
     let blocks = [routes, &pool("app", &app), &pool("api", &api), &pool("shop", &shop)].concat();
     let baton = Baton::run("pool = \"app\"", &blocks);
     let mut client = baton.client();
-    let mut ask = |target: &str, host: &str| {
-        client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).text()
-    };
+    let mut ask =
+        |target: &str, host: &str| client.ask(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).text();
     assert_eq!(ask("/", "a.example"), "app");
     assert_eq!(ask("/api", "a.example"), "api");
     assert_eq!(ask("/api/x?y", "a.example"), "api");
@@ -96,7 +95,10 @@ fn no_server_up_is_503() {
     baton.wait_for_log("server is down");
     let mut client = baton.client();
     let response = client.get("/");
-    assert_eq!((response.status(), response.text().as_str()), (503, "503 Service Unavailable\nno server of pool app is up\n"));
+    assert_eq!(
+        (response.status(), response.text().as_str()),
+        (503, "503 Service Unavailable\nno server of pool app is up\n")
+    );
     assert_eq!(response.value("proxy-status"), Some("\"lb-test\"; error=destination_unavailable"));
     // The client is still connected, and served as soon as there is someone to serve it.
     server.resume();
@@ -117,7 +119,8 @@ fn http_checks_take_a_server_down_and_up_after_so_many_in_a_row() {
         let status = CHECKS.get(counted.fetch_add(1, Ordering::SeqCst)).unwrap_or(&500);
         exchange.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"))
     });
-    let health = "health = { path = \"/health?a=b\", host = \"check.example\", interval = \"100ms\", fall = 3, rise = 2 }";
+    let health =
+        "health = { path = \"/health?a=b\", host = \"check.example\", interval = \"100ms\", fall = 3, rise = 2 }";
     let baton = Baton::with(&[&server], &Settings { pool: health.to_owned(), ..Settings::default() });
     baton.wait_for_log("server is down");
     assert!(count.load(Ordering::SeqCst) >= 7, "{count:?}");
@@ -169,7 +172,8 @@ fn cookie_is_set_once_and_keeps_a_client_on_its_server() {
 #[test]
 fn servers_cookies_are_passed_on_next_to_ours() {
     let server = Server::answering("HTTP/1.1 200 OK\r\nSet-Cookie: own=1\r\nContent-Length: 2\r\n\r\nok");
-    let settings = Settings { pool: "[pool.sticky]\nname = \"STICK\"\nttl = \"1h\"\n".to_owned(), ..Settings::default() };
+    let settings =
+        Settings { pool: "[pool.sticky]\nname = \"STICK\"\nttl = \"1h\"\n".to_owned(), ..Settings::default() };
     let baton = Baton::with(&[&server], &settings);
     let response = baton.client().get("/");
     let ours = format!("STICK={FIRST}; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600");

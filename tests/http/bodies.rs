@@ -122,7 +122,8 @@ fn response_that_ends_with_its_connection_is_framed_for_the_client() {
 
 #[test]
 fn chunked_response_is_unframed_for_a_client_of_http_10() {
-    let server = Server::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n");
+    let server =
+        Server::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n");
     let baton = Baton::before(&[&server]);
     let response = baton.client().ask("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
     assert_eq!((response.start.as_str(), response.text().as_str()), ("HTTP/1.0 200 OK", "one two"));
@@ -193,7 +194,9 @@ fn large_bodies_pass_in_both_directions_at_once_without_being_kept() {
     let baton = Baton::before(&[&server]);
     let mut client = baton.client();
     let before = baton.worker_memory();
-    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n")).expect("the connection is open");
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n"))
+        .expect("the connection is open");
     let mut other = Wire::new(client.stream().try_clone().expect("descriptors are left"), |_| {});
     let upload = std::thread::spawn(move || send_pattern(&mut other, LEN));
     let head = client.head().expect("a response comes");
@@ -322,7 +325,9 @@ fn slow_server_holds_the_client_up_and_not_the_memory() {
     let baton = Baton::before(&[&server]);
     let before = baton.worker_memory();
     let mut client = baton.client();
-    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n")).expect("the connection is open");
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {LEN}\r\n\r\n"))
+        .expect("the connection is open");
     client.set_write_patience(Duration::from_millis(500));
     let error = send_pattern(&mut client, LEN).expect_err("nobody takes that much");
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);

@@ -33,7 +33,8 @@ fn returned(response: &'static str) -> (String, Fields) {
 
 #[test]
 fn server_sees_the_request_with_forwarded_fields_and_nothing_else_added() {
-    let (start, fields) = forwarded("GET /a?b=c HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: test\r\nX-Own: 1\r\n\r\n");
+    let (start, fields) =
+        forwarded("GET /a?b=c HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: test\r\nX-Own: 1\r\n\r\n");
     assert_eq!(start, "GET /a?b=c HTTP/1.1");
     let expected = [
         ("host", "shop.example:8080"),

@@ -14,9 +14,8 @@ const CHUNKED_HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chu
 /// Streams no part of which may reach a server, with the status they are refused with.
 fn table() -> Vec<(u16, Vec<u8>)> {
     let line = |(status, line): &(u16, &[u8])| (*status, [line, &b"Host: a\r\n\r\n"[..]].concat());
-    let field = |(status, fields): &(u16, &[u8])| {
-        (*status, [b"POST / HTTP/1.1\r\nHost: a\r\n", *fields, b"\r\n"].concat())
-    };
+    let field =
+        |(status, fields): &(u16, &[u8])| (*status, [b"POST / HTTP/1.1\r\nHost: a\r\n", *fields, b"\r\n"].concat());
     let host = |host: &&[u8]| (400, [b"GET / HTTP/1.1\r\nHost: ", *host, b"\r\n\r\n"].concat());
     let stream = |(status, stream): &(u16, &[u8])| (*status, stream.to_vec());
     let lines = streams::REQUEST_LINES.iter().map(line);
@@ -208,7 +207,8 @@ fn refusal_reaches_a_client_that_is_still_sending() {
 #[test]
 fn client_that_stays_after_its_refusal_is_not_kept() {
     let server = Server::saying("ok");
-    let baton = Baton::with(&[&server], &Settings { listener: "connections_max = 1".to_owned(), ..Settings::default() });
+    let baton =
+        Baton::with(&[&server], &Settings { listener: "connections_max = 1".to_owned(), ..Settings::default() });
     let mut client = baton.client();
     client.send("GET / HTTP/1.1\r\nHost : a\r\n\r\n").expect("the connection is open");
     assert_eq!(client.response().status(), 400);

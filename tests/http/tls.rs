@@ -37,7 +37,8 @@ impl Site {
     fn before(server: &Server, more: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
-        let files = certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
+        let files =
+            certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
         let tls = format!("tls = {{ certificates = [{}] }}", files.collect::<Vec<_>>().join(", "));
         let pool = format!(
             "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n{more}\n[worker]\nthreads = 1\n",

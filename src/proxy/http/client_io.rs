@@ -66,7 +66,16 @@ impl ClientIo {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
         let gate = Gate::new(Limits::default());
-        Self { stream, client, gate, held: Vec::new(), passed: Vec::new(), passed_from: 0, is_ended: false, is_shut_down: false }
+        Self {
+            stream,
+            client,
+            gate,
+            held: Vec::new(),
+            passed: Vec::new(),
+            passed_from: 0,
+            is_ended: false,
+            is_shut_down: false,
+        }
     }
 
     /// Hands out what has been passed before. False when there is nothing.
