@@ -392,3 +392,19 @@ fn upload_that_was_answered_early_does_not_hold_a_stop_up() {
     // Well below drain_timeout, which is 10 s.
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
+
+#[test]
+fn early_answer_reaches_a_client_that_is_still_sending() {
+    let server = Server::start(|exchange| {
+        exchange.head()?;
+        exchange.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")?;
+        exchange.wait_for_end()
+    });
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n").expect("the connection is open");
+    client.send("x".repeat(8 * 1024 * 1024)).expect("what it sends is taken");
+    let response = client.response();
+    assert_eq!((response.status(), response.text().as_str()), (413, "big"));
+    assert_eq!(client.rest().expect("an orderly end"), b"");
+}

@@ -97,6 +97,21 @@ fn stop_lets_a_body_on_its_way_complete() {
 }
 
 #[test]
+fn stop_does_not_wait_for_a_head_that_has_not_come() {
+    let server = Server::saying("ok");
+    let mut baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    assert_eq!(client.get("/").text(), "ok");
+    client.send("GET / HTTP/1.1\r\nHo").expect("the connection is open");
+    let started = Instant::now();
+    baton.terminate();
+    assert_eq!(baton.wait().code(), Some(0));
+    // Well below head_timeout and drain_timeout, which are 10 s.
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    client.expect_closed();
+}
+
+#[test]
 fn stop_ends_after_the_drain_timeout_at_the_latest() {
     let server = held();
     let settings = Settings { worker: "drain_timeout = \"300ms\"".to_owned(), ..Settings::default() };

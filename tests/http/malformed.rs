@@ -34,6 +34,24 @@ fn oversized() -> Vec<(u16, Vec<u8>)> {
     ]
 }
 
+#[test]
+fn request_at_the_limits_is_served() {
+    let server = Server::saying("ok");
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    let target = format!("/{}", "a".repeat(8 * 1024 - 1));
+    assert_eq!(client.get(&target).text(), "ok");
+    // Request line, Host, the field around its value and the empty line are 16 + 9 + 5 + 2 bytes.
+    let value = "x".repeat(32 * 1024 - 32);
+    assert_eq!(client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")).text(), "ok");
+    let fields = "X: 1\r\n".repeat(99);
+    assert_eq!(client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).text(), "ok");
+    let requests = server.requests();
+    assert_eq!(requests[0].start, format!("GET {target} HTTP/1.1"));
+    assert_eq!(requests[1].value("x"), Some(value.as_str()));
+    assert_eq!(requests[2].values("x").len(), 99);
+}
+
 /// What the client gets for a stream that is sent in these parts: everything, up to the end of the connection.
 fn answer(address: SocketAddr, parts: &[&[u8]]) -> Result<String, String> {
     let mut client = Client::connect(address);

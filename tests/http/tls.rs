@@ -34,17 +34,18 @@ struct Site {
 }
 
 impl Site {
-    fn before(server: &Server, more: &str) -> Self {
+    /// `listener` are further keys of the listener, `pool` of the pool.
+    fn before(server: &Server, listener: &str, pool: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
         let files =
             certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
         let tls = format!("tls = {{ certificates = [{}] }}", files.collect::<Vec<_>>().join(", "));
         let pool = format!(
-            "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n{more}\n[worker]\nthreads = 1\n",
+            "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n{pool}\n[worker]\nthreads = 1\n",
             server.address()
         );
-        let baton = Baton::run(&format!("pool = \"app\"\nhead_timeout = \"300ms\"\n{tls}"), &pool);
+        let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
         Self { baton, certificates, _directory: directory }
     }
 
@@ -61,7 +62,7 @@ impl Site {
 #[test]
 fn certificate_is_picked_by_the_name_that_the_client_asks_for() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "", "");
     for (name, own, other) in [("a.example", 0, 1), ("b.example", 1, 0)] {
         let output = site.curl(name, own, &[]);
         assert_eq!((output.code, output.text().as_str()), (Some(0), "ok"), "{}", output.stderr);
@@ -77,7 +78,7 @@ fn certificate_is_picked_by_the_name_that_the_client_asks_for() {
 #[test]
 fn server_learns_that_the_client_came_by_https() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "", "");
     assert_eq!(site.curl("a.example", 0, &["--data", "hello"]).code, Some(0));
     let request = server.request();
     assert_eq!((request.start.as_str(), request.text().as_str()), ("POST /path HTTP/1.1", "hello"));
@@ -89,7 +90,7 @@ fn server_learns_that_the_client_came_by_https() {
 #[test]
 fn http_11_is_negotiated_in_tls_12_and_13() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "", "");
     for version in [&["--tlsv1.3"][..], &["--tls-max", "1.2"]] {
         let format = &["--http2", "--write-out", " %{http_version}"][..];
         let output = site.curl("a.example", 0, &[version, format].concat());
@@ -100,7 +101,7 @@ fn http_11_is_negotiated_in_tls_12_and_13() {
 #[test]
 fn sticky_cookie_is_secure_over_tls() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "[pool.sticky]\nby = \"cookie\"");
+    let site = Site::before(&server, "", "[pool.sticky]\nby = \"cookie\"");
     let output = site.curl("a.example", 0, &["--include"]);
     let text = output.text();
     let cookie = "\r\nset-cookie: BATON=63dd98b3b3949ee6; Path=/; HttpOnly; SameSite=Lax; Secure\r\n";
@@ -111,7 +112,7 @@ fn sticky_cookie_is_secure_over_tls() {
 fn large_body_passes_through_tls() {
     let body = "0123456789abcdef".repeat(256 * 1024);
     let server = Server::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "", "");
     let output = site.curl("a.example", 0, &[]);
     assert_eq!((output.code, output.stdout.len()), (Some(0), 4 * 1024 * 1024), "{}", output.stderr);
     assert!(output.stdout == body.as_bytes());
@@ -120,7 +121,7 @@ fn large_body_passes_through_tls() {
 #[test]
 fn clear_text_on_a_tls_port_ends_at_once() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "", "");
     let mut client = site.baton.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
     let answer = client.rest().unwrap_or_default();
@@ -131,13 +132,29 @@ fn clear_text_on_a_tls_port_ends_at_once() {
 #[test]
 fn handshake_that_stops_ends_with_the_time_for_a_head() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "");
+    let site = Site::before(&server, "head_timeout = \"300ms\"", "");
     let mut client = Client::connect(site.baton.address());
     let started = Instant::now();
     client.send(b"\x16\x03\x01\x02\x00\x01").expect("the connection is open");
     assert_eq!(client.rest().unwrap_or_default(), b"");
     let taken = started.elapsed();
     assert!((Duration::from_millis(300)..Duration::from_secs(4)).contains(&taken), "{taken:?}");
+}
+
+#[test]
+fn stop_does_not_wait_for_a_handshake() {
+    let server = Server::saying("ok");
+    let mut site = Site::before(&server, "", "");
+    let mut client = site.baton.client();
+    client.send(b"\x16\x03\x01\x02\x00\x01").expect("the connection is open");
+    // It is accepted in turn: when a later connection is served, this one has been taken as well.
+    assert_eq!(site.curl("a.example", 0, &[]).text(), "ok");
+    let started = Instant::now();
+    site.baton.terminate();
+    assert_eq!(site.baton.wait().code(), Some(0));
+    // Well below head_timeout and drain_timeout, which are 10 s.
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    client.expect_closed();
 }
 
 #[test]

@@ -224,7 +224,7 @@ impl ServerBody {
                 if matches!(frame, Some(Err(_))) {
                     self.client.broken_off.set(true);
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Server(error))))
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Server)))
             }
             Poll::Pending => {
                 deadlines.set_once(Party::Server, self.timeout);

@@ -35,7 +35,7 @@ struct Errand<'a> {
 enum Attempt {
     Answered(Box<Upstream>, Response<Incoming>),
     /// Not executed by any server, so another may be tried.
-    Again(Request<RequestBody>),
+    Again(Box<Request<RequestBody>>),
     /// It may have been executed, or there is nothing left to send.
     GivenUp,
 }
@@ -64,7 +64,7 @@ pub async fn forward(
                 let is_new = cookie_server != Some(server);
                 return errand.finish(server, is_new, upstream, response, in_flight);
             }
-            Attempt::Again(same) => request = same,
+            Attempt::Again(same) => request = *same,
             Attempt::GivenUp => break,
         }
     }
@@ -88,7 +88,7 @@ impl Errand<'_> {
 
     async fn attempt(&mut self, server: usize, request: Request<RequestBody>) -> Attempt {
         let place = Place { pool: self.index, server };
-        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again(request) };
+        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again(Box::new(request)) };
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.reused;
         self.count(server);
@@ -145,7 +145,7 @@ impl Errand<'_> {
                 if !was_reused {
                     self.failed(server, StatusCode::BAD_GATEWAY, kind);
                 }
-                Attempt::Again(request)
+                Attempt::Again(Box::new(request))
             }
             None => {
                 self.failed(server, StatusCode::BAD_GATEWAY, kind);
