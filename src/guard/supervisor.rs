@@ -18,6 +18,8 @@ use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker that has not answered for this long will not come back by itself.
 const HUNG_MAX: Duration = Duration::from_secs(10);
+/// Time for a worker to end that has closed its link.
+const END_TIMEOUT: Duration = Duration::from_millis(50);
 /// The pause before a restart: doubled each time, from this...
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// ...to this...
@@ -154,7 +156,7 @@ impl Supervisor {
                     }
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
                     // It is about to end, or talks nonsense; either way it is of no more use.
-                    Ok(None) | Err(_) => return kill(child, failure.unwrap_or_else(|| "it closed its link".to_owned())).await,
+                    Ok(None) | Err(_) => return Ending::Ended(last_words(child, failure).await),
                 },
                 _ = probes.tick(), if is_ready => {
                     sequence += 1;
@@ -191,6 +193,17 @@ impl Supervisor {
         // The guard reads this queue for as long as it lives.
         drop(self.events.send(event).await);
     }
+}
+
+/// Why a worker ended whose link has closed. A process that ends closes its link first, and only then can be asked how it
+/// ended.
+async fn last_words(mut child: Child, failure: Option<String>) -> String {
+    let ended = timeout(END_TIMEOUT, child.wait()).await;
+    if ended.is_err() {
+        // It may have ended by itself a moment ago, which is as good.
+        drop(child.kill().await);
+    }
+    failure.unwrap_or_else(|| ended.map_or_else(|_| "it closed its link".to_owned(), exit_reason))
 }
 
 async fn kill(mut child: Child, reason: String) -> Ending {

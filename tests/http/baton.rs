@@ -56,17 +56,23 @@ struct Log {
 }
 
 /// What a test changes of the usual configuration: one listener `http`, one pool `app` with the servers `app1`, `app2`
-/// and so on, one thread.
-#[derive(Default)]
+/// and so on.
 pub struct Settings {
+    /// Threads of the worker. One by default: then servers take turns over all clients.
+    pub threads: usize,
     /// Keys of the listener.
     pub listener: String,
     /// Keys of the pool.
     pub pool: String,
     /// Keys of the worker.
     pub worker: String,
-    /// Further blocks.
-    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let [listener, pool, worker] = [(); 3].map(|()| String::new());
+        Self { threads: 1, listener, pool, worker }
+    }
 }
 
 impl Baton {
@@ -83,12 +89,12 @@ impl Baton {
 
     /// In front of whatever is at these addresses.
     pub fn before_addresses(addresses: &[SocketAddr], settings: &Settings) -> Self {
-        let Settings { listener, pool, worker, more } = settings;
+        let Settings { threads, listener, pool, worker } = settings;
         let server = |(index, address)| format!("{{ name = \"app{}\", address = \"{address}\" }}", index + 1);
         let servers: Vec<_> = addresses.iter().enumerate().map(server).collect();
         let pool = format!("[[pool]]\nname = \"app\"\nservers = [{}]\n{pool}\n", servers.join(", "));
         let listener = format!("pool = \"app\"\n{listener}");
-        Self::run(&listener, &format!("{pool}\n{more}\n[worker]\nthreads = 1\n{worker}\n"))
+        Self::run(&listener, &format!("{pool}\n[worker]\nthreads = {threads}\n{worker}\n"))
     }
 
     /// With a listener of these keys and whatever else a configuration has.
@@ -138,6 +144,12 @@ impl Baton {
     pub fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it runs");
+    }
+
+    /// Kills the guard.
+    pub fn kill(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::KILL).expect("it runs");
     }
 
     /// Waits for its end.

@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::baton::{Baton, Settings};
+use crate::client::Client;
 use crate::curl::curl;
 use crate::server::Server;
 use crate::wire::Kind;
@@ -253,6 +254,25 @@ fn responses_without_body_leave_the_connection_in_step() {
 }
 
 #[test]
+fn body_that_a_204_cannot_have_is_never_an_answer() {
+    let server = Server::start(|exchange| {
+        loop {
+            exchange.request()?;
+            exchange.send(
+                "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            )?;
+        }
+    });
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    for _ in 0..3 {
+        let response = client.get("/");
+        assert_eq!((response.status(), response.value("content-length")), (204, None));
+    }
+    assert_eq!(server.connections().len(), 3);
+}
+
+#[test]
 fn client_that_waits_for_100_gets_it_and_the_server_is_not_asked_twice() {
     let server = Server::saying("ok");
     let baton = Baton::before(&[&server]);
@@ -341,6 +361,45 @@ fn server_learns_at_once_that_a_client_has_gone() {
 }
 
 #[test]
+fn server_learns_at_once_that_a_client_has_left_in_the_middle_of_a_response() {
+    let server = Server::start(|exchange| {
+        exchange.request()?;
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")?;
+        exchange.wait_for_end()
+    });
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
+    client.head().expect("a head comes");
+    drop(client);
+    server.wait_until("the connection is closed", |record| record.connections[0].is_ended);
+}
+
+#[test]
+fn many_clients_at_once_get_what_is_theirs() {
+    let servers = [(); 3].map(|()| echoing_targets());
+    let baton = Baton::with(&servers.each_ref(), &Settings { threads: 2, ..Settings::default() });
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            let address = baton.address();
+            scope.spawn(move || {
+                let mut connection = Client::connect(address);
+                for number in 0..50 {
+                    if number % 10 == 9 {
+                        connection = Client::connect(address);
+                    }
+                    let path = format!("/{client}/{number}/{}", "x".repeat(number * 20));
+                    assert_eq!(connection.get(&path).text(), path);
+                }
+            });
+        }
+    });
+    let counts = servers.each_ref().map(|server| server.requests().len());
+    assert_eq!(counts.iter().sum::<usize>(), 16 * 50);
+    assert!(counts.iter().all(|&count| count > 200), "{counts:?}");
+}
+
+#[test]
 fn body_that_a_client_breaks_off_never_looks_complete_to_the_server() {
     for head in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
         let server = Server::saying("ok");
@@ -391,4 +450,20 @@ fn upload_that_was_answered_early_does_not_hold_a_stop_up() {
     assert_eq!(baton.wait().code(), Some(0));
     // Well below drain_timeout, which is 10 s.
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+#[test]
+fn early_answer_reaches_a_client_that_is_still_sending() {
+    let server = Server::start(|exchange| {
+        exchange.head()?;
+        exchange.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")?;
+        exchange.wait_for_end()
+    });
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n").expect("the connection is open");
+    client.send("x".repeat(8 * 1024 * 1024)).expect("what it sends is taken");
+    let response = client.response();
+    assert_eq!((response.status(), response.text().as_str()), (413, "big"));
+    assert_eq!(client.rest().expect("an orderly end"), b"");
 }

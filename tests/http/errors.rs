@@ -147,6 +147,16 @@ fn response_head_of_32_kib_passes() {
 }
 
 #[test]
+fn response_of_100_fields_passes_and_one_of_101_is_502() {
+    for (count, status) in [(100, 200), (101, 502)] {
+        let fields = "X: 1\r\n".repeat(count - 1);
+        let server = Server::answering(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok"));
+        let baton = Baton::before(&[&server]);
+        assert_eq!(baton.client().ask(POST).status(), status);
+    }
+}
+
+#[test]
 fn request_without_a_route_is_404() {
     let server = Server::saying("ok");
     let blocks = format!(

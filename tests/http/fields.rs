@@ -164,6 +164,23 @@ fn http_10_request_without_host_gets_one() {
 }
 
 #[test]
+fn body_without_bytes_keeps_its_length() {
+    let (_, fields) = forwarded("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    assert!(fields.contains(&("content-length".to_owned(), "0".to_owned())), "{fields:?}");
+}
+
+#[test]
+fn get_keeps_its_body() {
+    let server = Server::saying("ok");
+    let baton = Baton::before(&[&server]);
+    let mut client = baton.client();
+    assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").text(), "ok");
+    assert_eq!(client.get("/").text(), "ok");
+    let bodies: Vec<_> = server.requests().iter().map(|request| request.text()).collect();
+    assert_eq!(bodies, ["hello", ""]);
+}
+
+#[test]
 fn field_values_keep_their_bytes() {
     let server = Server::saying("ok");
     let baton = Baton::before(&[&server]);

@@ -17,11 +17,15 @@ mod curl;
 mod server;
 mod wire;
 
+mod balancing;
 mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod lifecycle;
+mod malformed;
 mod timeouts;
+mod tls;
 
 use std::time::Duration;
 

@@ -94,8 +94,6 @@ pub struct Connection {
 /// A connection, as its script sees it.
 pub struct Exchange {
     wire: Wire,
-    /// Its number, from 0.
-    pub connection: usize,
     shared: Arc<Shared>,
 }
 
@@ -237,7 +235,7 @@ fn serve(stream: TcpStream, connection: usize, script: &Arc<Script>, shared: &Ar
             record.update(|record| record.connections[connection].received.extend_from_slice(bytes));
         }
     };
-    let mut exchange = Exchange { wire: Wire::new(stream, tap), connection, shared: Arc::clone(shared) };
+    let mut exchange = Exchange { wire: Wire::new(stream, tap), shared: Arc::clone(shared) };
     // The error that ends a script is the end of its connection.
     let _ended = script(&mut exchange);
     // A second handle would hold the connection open.

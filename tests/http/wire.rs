@@ -53,12 +53,15 @@ impl Message {
     }
 }
 
+/// Is shown what is read.
+type Tap = Box<dyn FnMut(&[u8]) + Send>;
+
 /// One end of a connection. Every read has a deadline.
 pub struct Wire {
     stream: TcpStream,
     /// Read, and not yet used.
     unread: Vec<u8>,
-    tap: Box<dyn FnMut(&[u8]) + Send>,
+    tap: Tap,
 }
 
 impl Wire {
@@ -90,12 +93,6 @@ impl Wire {
     pub fn finish(&self) {
         // The other side may have closed already.
         let _closed = self.stream.shutdown(Shutdown::Write);
-    }
-
-    /// Closes so that the other side sees a reset instead of an end.
-    pub fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).expect("the socket is open");
     }
 
     /// Reads what there is. False at the end of the stream.

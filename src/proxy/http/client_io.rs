@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +20,10 @@ use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
 const READ_BYTES: usize = 4096;
+
+/// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
+/// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
@@ -64,6 +69,8 @@ pub struct ClientIo {
     passed_from: usize,
     /// Nothing more will be read.
     is_ended: bool,
+    /// Nothing more will be written.
+    is_shut_down: bool,
 }
 
 impl ClientIo {
@@ -73,7 +80,16 @@ impl ClientIo {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
         let gate = Gate::new(Limits::default());
-        Self { stream, client, gate, held: Vec::new(), passed: Vec::new(), passed_from: 0, is_ended: false }
+        Self {
+            stream,
+            client,
+            gate,
+            held: Vec::new(),
+            passed: Vec::new(),
+            passed_from: 0,
+            is_ended: false,
+            is_shut_down: false,
+        }
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -190,6 +206,22 @@ impl ClientIo {
             Phase::Body => {
                 self.client.refusal.set(Some(Refusal::TooSlow));
                 Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    /// Reads and forgets, until the client ends or its time does.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut space = [std::mem::MaybeUninit::uninit(); READ_BYTES];
+            let mut forgotten = ReadBuf::uninit(&mut space);
+            let is_open = match self.poll_stream(context, &mut forgotten) {
+                Poll::Ready(read) => read.is_ok() && !forgotten.filled().is_empty(),
+                Poll::Pending if self.client.deadlines().is_late(Party::ClientRead) => false,
+                Poll::Pending => return Poll::Pending,
+            };
+            if !is_open {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -317,9 +349,16 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        })
+        let this = self.get_mut();
+        if !this.is_shut_down {
+            ready!(this.poll_write_with(context, |stream, context| match stream {
+                ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+                ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            }))?;
+            this.is_shut_down = true;
+            this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
+        }
+        let is_heard_out = this.client.refusal.get().is_none() && this.gate.phase() != Phase::Body;
+        if is_heard_out { Poll::Ready(Ok(())) } else { this.poll_linger(context) }
     }
 }
