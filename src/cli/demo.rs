@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use crate::lab::LabError;
 use crate::lab::namespace;
-use crate::lab::pair::{Pair, PairSpec};
+use crate::lab::pair::{Pair, PairSpec, own_program};
 use crate::units::AdvertInterval;
 
 use event::Event;
 use interrupt::Interrupt;
 use report::{EventReport, Report, Verdict};
-use screen::Screen;
 use stage::{Halt, Stage};
 
 /// Time for both nodes to start and one of them to take the VIP.
@@ -70,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let interrupt = Interrupt::listen();
     let spec = PairSpec {
-        program: PathBuf::from("/proc/self/exe"),
+        program: own_program(),
         advert_interval: arguments.advert_interval,
         config_extra: String::new(),
         netns_prefix: None,
@@ -82,7 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut stage = Stage::new(pair, Screen::new(), interrupt);
+    let mut stage = Stage::new(pair, interrupt, arguments.advert_interval.get());
     let outcome = if arguments.hold { hold::hold(&mut stage, entered) } else { rehearse(&mut stage, arguments) };
     stage.screen.finish();
     match outcome {

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::BridgeStpState;
+use netlink_packet_route::link::{BridgeStpState, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
 use super::LabError;
@@ -62,6 +62,16 @@ pub(super) fn add_address(link: &str, address: Ipv4Network) -> Result<(), LabErr
     with_netlink(&format!("add {address} to {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
         netlink.address().add(index, IpAddr::V4(address.address()), address.prefix_len()).execute().await
+    })
+}
+
+/// Whether a link is up in the kernel's own judgement. After its carrier came that takes up to a second, in which the
+/// link drops what it should send.
+pub(super) fn is_operational(link: &str) -> Result<bool, LabError> {
+    with_netlink(&format!("read the state of {link}"), async |netlink| {
+        let mut found = netlink.link().get().match_name(link).execute();
+        let Some(message) = found.try_next().await? else { return Ok(false) };
+        Ok(message.attributes.contains(&LinkAttribute::OperState(State::Up)))
     })
 }
 

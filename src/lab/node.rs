@@ -1,22 +1,17 @@
 //! One node of the pair: a real `baton run` in a namespace, and what can happen to it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde::Deserialize;
 
 use super::namespace::Namespace;
 use super::process::{Process, ProcessHandle, log_tail};
 use super::{LabError, wait_for};
+use crate::guard::control;
 use crate::status::NodeStatus;
-
-/// The longest answer of a control socket that is read.
-const STATUS_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Time for the worker to end by itself after its guard was killed.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -152,11 +147,12 @@ impl Node {
         self.guard = None;
         let what = format!("the worker of {} to end after its guard", self.spec.name);
         let gone = || workers.iter().all(|worker| !worker.is_running()).then_some(());
-        wait_for(&what, ORPHAN_TIMEOUT, gone).inspect_err(|_| {
-            for worker in &workers {
-                let _ = worker.signal(Signal::KILL);
-            }
-        })
+        let waited = wait_for(&what, ORPHAN_TIMEOUT, gone);
+        for worker in &workers {
+            let _ = worker.signal(Signal::KILL);
+            worker.reap(ORPHAN_TIMEOUT);
+        }
+        waited
     }
 
     /// Kills the worker as `kill -9` does.
@@ -201,66 +197,15 @@ impl Node {
     /// # Errors
     /// [`LabError::Status`] when it does not answer within `within`, or not with a status.
     pub fn status(&self, within: Duration) -> Result<NodeStatus, LabError> {
-        status(&self.runtime_dir(), within).map_err(|reason| LabError::Status { node: self.spec.name.clone(), reason })
+        let refused = |reason: String| LabError::Status { node: self.spec.name.clone(), reason };
+        match control::request(&self.runtime_dir(), control::Request::Status, within) {
+            Ok(control::Answer::Status(status)) => Ok(*status),
+            Err(error) => Err(refused(error.to_string())),
+        }
     }
 
     fn running_guard(&mut self) -> Result<&mut Process, LabError> {
         let name = &self.spec.name;
         self.guard.as_mut().ok_or_else(|| LabError::Process { name: name.clone(), state: "not running".to_owned() })
-    }
-}
-
-/// What a control socket answers.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Reply {
-    Ok { status: Box<NodeStatus> },
-    Error(String),
-}
-
-/// Asks the control socket in `runtime_dir` for the node's status; each read and write may take `within`.
-///
-/// # Errors
-/// Why there is none, in words.
-pub fn status(runtime_dir: &Path, within: Duration) -> Result<NodeStatus, String> {
-    let line = ask(&runtime_dir.join("control.sock"), within).map_err(|error| error.to_string())?;
-    parse(&line)
-}
-
-fn ask(socket: &Path, within: Duration) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(within))?;
-    stream.set_write_timeout(Some(within))?;
-    stream.write_all(b"{\"command\":\"status\"}\n")?;
-    let mut line = String::new();
-    BufReader::new(stream.take(STATUS_MAX_BYTES)).read_line(&mut line)?;
-    Ok(line)
-}
-
-fn parse(line: &str) -> Result<NodeStatus, String> {
-    match serde_json::from_str(line) {
-        Ok(Reply::Ok { status }) => Ok(*status),
-        Ok(Reply::Error(error)) => Err(error),
-        Err(error) => Err(format!("not an answer: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_is_taken_out_of_its_answer() {
-        let line = r#"{"ok":{"status":{"node":"lb-a","version":"0.1.0","config_checksum":"ab","guard_pid":7,"vips":[],"peer":null,
-            "worker":{"state":"running","pid":8,"restarts":0,"last_exit":null,"threads":2,"connections":1,"requests":9},
-            "listeners":[],"pools":[],"warnings":[]}}}"#;
-        let status = parse(line).unwrap();
-        assert_eq!((status.node.as_str(), status.guard_pid, status.worker.pid), ("lb-a", 7, Some(8)));
-    }
-
-    #[test]
-    fn refusal_and_rubbish_are_told_apart() {
-        assert_eq!(parse(r#"{"error":"unknown command"}"#), Err("unknown command".to_owned()));
-        assert!(parse("").unwrap_err().starts_with("not an answer: "));
     }
 }

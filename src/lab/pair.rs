@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::load::{Load, LoadSpec, ask_once};
 use super::namespace::Namespace;
 use super::node::{Node, NodeSpec};
+use super::process::{adopt_orphans, reap_orphans};
 use super::topology::{Topology, TopologySpec};
 use super::web::WebServer;
 use super::{LabError, wait_for};
@@ -43,7 +45,7 @@ const DIRECTORY_ATTEMPTS: usize = 16;
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct PairSpec {
-    /// The program `baton`: /proc/self/exe for the program itself.
+    /// The program `baton`; [`own_program`] for the program itself.
     pub program: PathBuf,
     /// Time between adverts.
     pub advert_interval: AdvertInterval,
@@ -51,6 +53,13 @@ pub struct PairSpec {
     pub config_extra: String,
     /// The prefix under which namespaces are shown in /run/netns, when they are to be.
     pub netns_prefix: Option<String>,
+}
+
+/// The file of the running program. By its own name where it still has one, so that the nodes are called `baton` in the
+/// process table; a program that was replaced or lies under the machine's /run is reached as /proc/self/exe.
+pub fn own_program() -> PathBuf {
+    let named = std::env::current_exe().ok().filter(|path| path.is_file());
+    named.unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
 /// A pair of nodes with servers behind and a client before it. Dropping it ends every process and removes the directory.
@@ -70,6 +79,7 @@ impl Pair {
     /// # Errors
     /// What could not be had, and why.
     pub fn build(spec: &PairSpec) -> Result<Self, LabError> {
+        adopt_orphans();
         let directory = RunDirectory::create()?;
         let topology =
             Topology::build(&TopologySpec { netns_prefix: spec.netns_prefix.clone(), ..TopologySpec::pair() })?;
@@ -133,6 +143,39 @@ impl Pair {
     /// [`LabError::NoSuchHost`], which it never is.
     pub fn client(&self) -> Result<&Namespace, LabError> {
         self.topology.host(CLIENT)
+    }
+
+    /// A node whose guard has ended without being asked to, and how.
+    ///
+    /// # Errors
+    /// What waitpid(2) says.
+    pub fn first_ended(&mut self) -> Result<Option<(String, ExitStatus)>, LabError> {
+        for node in &mut self.nodes {
+            if let Some(status) = node.exit_status()? {
+                return Ok(Some((node.name().to_owned(), status)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Starts the nodes whose guard has ended, as a service manager does, and gives their names and how each ended.
+    /// The process must have no children but those of this pair: the exit status of any other is taken.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn restart_what_ended(&mut self) -> Result<Vec<(String, ExitStatus)>, LabError> {
+        let mut ended = Vec::new();
+        for node in &mut self.nodes {
+            if let Some(status) = node.exit_status()? {
+                node.start()?;
+                ended.push((node.name().to_owned(), status));
+            }
+        }
+        if !ended.is_empty() {
+            let guards: Vec<u32> = self.nodes.iter().filter_map(Node::guard_pid).collect();
+            reap_orphans(&guards);
+        }
+        Ok(ended)
     }
 
     /// The directory of the run.

@@ -2,18 +2,23 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
+};
 
 use super::{LabError, wait_for};
 
 /// How far back from its end a log is read for its tail.
 const TAIL_MAX_BYTES: u64 = 64 * 1024;
+
+/// Time for a process to end after SIGKILL.
+const REAP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A child process. Dropping it kills it and its children, and waits for it.
 #[derive(Debug)]
@@ -82,14 +87,17 @@ impl Process {
 
     /// Its children at this moment.
     pub fn children(&self) -> Vec<ProcessHandle> {
-        // The file belongs to the thread that forked, so each thread has to be asked.
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
-        let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-        let pids: Vec<u32> = lists
-            .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-            .collect();
-        pids.into_iter().filter_map(|pid| ProcessHandle::open(pid).ok()).collect()
+        children_of(self.pid())
     }
+}
+
+fn children_of(pid: u32) -> Vec<ProcessHandle> {
+    // The file belongs to the thread that forked, so each thread has to be asked.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let text = lists.collect::<Vec<_>>().join(" ");
+    let pids = text.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid| ProcessHandle::open(pid).ok()).collect()
 }
 
 impl Drop for Process {
@@ -99,6 +107,7 @@ impl Drop for Process {
         let _ = self.child.wait();
         for child in children {
             let _ = child.signal(Signal::KILL);
+            child.reap(REAP_TIMEOUT);
         }
     }
 }
@@ -141,6 +150,28 @@ impl ProcessHandle {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A pidfd turns readable when its process ends.
         matches!(poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&now)), Ok(0))
+    }
+
+    /// Waits for its end and takes its exit status, if it has been left to us by then.
+    pub(super) fn reap(&self, within: Duration) {
+        let _ = wait_for("the end of a process", within, || (!self.is_running()).then_some(()));
+        let _ = waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}
+
+/// Has children of killed guards left to us instead of to process 1, which in a container may never take their exit status:
+/// they would stay in the process table.
+pub(super) fn adopt_orphans() {
+    // A kernel that cannot do it leaves them to process 1.
+    let _ = set_child_subreaper(Some(rustix::process::getpid()));
+}
+
+/// Takes the exit status of children that were left to us and have ended. `ours` are waited for elsewhere.
+pub(super) fn reap_orphans(ours: &[u32]) {
+    for child in children_of(std::process::id()) {
+        if !ours.contains(&child.pid) && !child.is_running() {
+            child.reap(Duration::ZERO);
+        }
     }
 }
 

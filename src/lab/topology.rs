@@ -1,10 +1,11 @@
 //! The network of the lab: a switch and the machines plugged into it, each in a network namespace of its own.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use super::LabError;
 use super::namespace::Namespace;
 use super::netlink::{self, Admin};
+use super::{LabError, wait_for};
 use crate::units::Ipv4Network;
 
 /// The interface of every machine.
@@ -12,6 +13,9 @@ pub const INTERFACE: &str = "eth0";
 
 /// The bridge inside the switch.
 const BRIDGE: &str = "br0";
+
+/// Time for a cable to carry packets after it was plugged in. The kernel takes one second at most.
+const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,11 @@ impl Topology {
             plug_in(&host, *address, &switch)?;
             hosts.push(host);
         }
-        Ok(Self { switch, hosts })
+        let topology = Self { switch, hosts };
+        for (name, _) in &spec.hosts {
+            topology.wait_until_linked(name)?;
+        }
+        Ok(topology)
     }
 
     /// The namespace of a machine.
@@ -81,12 +89,30 @@ impl Topology {
         self.set_port(host, Admin::Down)
     }
 
-    /// Plugs it in again.
+    /// Plugs it in again. The kernel needs up to a second to use the link; see [`Topology::wait_until_linked`].
     ///
     /// # Errors
     /// As [`Topology::cut_cable`].
     pub fn restore_cable(&self, host: &str) -> Result<(), LabError> {
         self.set_port(host, Admin::Up)
+    }
+
+    /// Waits until packets pass a machine's cable in both directions. A node started before that is alone for up to a
+    /// second, and rightly believes so.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`], [`LabError::TimedOut`], or what the kernel refused.
+    pub fn wait_until_linked(&self, host: &str) -> Result<(), LabError> {
+        let host = self.host(host)?;
+        let linked = || -> Result<bool, LabError> {
+            let near = host.run(|| netlink::is_operational(INTERFACE))??;
+            Ok(near && self.switch.run(|| netlink::is_operational(host.name()))??)
+        };
+        let what = format!("the cable of {} to carry packets", host.name());
+        wait_for(&what, LINK_TIMEOUT, || match linked() {
+            Ok(linked) => linked.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })?
     }
 
     fn set_port(&self, host: &str, admin: Admin) -> Result<(), LabError> {

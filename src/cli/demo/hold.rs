@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::lab::LabError;
 use crate::lab::namespace::Entered;
-use crate::lab::pair::{NODES, VIP};
+use crate::lab::pair::VIP;
 
 use super::stage::{Halt, Stage};
 
@@ -29,20 +29,10 @@ pub(super) fn hold(stage: &mut Stage, entered: Entered) -> Result<(), Halt> {
     stage.begin("holding");
     loop {
         stage.pause()?;
-        restart_what_ended(stage)?;
-    }
-}
-
-/// A guard that was killed comes back, as the service manager would have it.
-fn restart_what_ended(stage: &mut Stage) -> Result<(), Halt> {
-    for name in NODES {
-        let node = stage.pair.node_mut(name)?;
-        if let Some(status) = node.exit_status()? {
-            node.start()?;
-            stage.say(&format!("the guard of {name} ended ({status}); started it again"));
+        for (name, status) in stage.pair.restart_what_ended()? {
+            stage.say(&format!("the guard of {name} ended ({status}); started it again, as a service manager would"));
         }
     }
-    Ok(())
 }
 
 fn instructions(stage: &Stage, entered: Entered) -> Result<String, LabError> {

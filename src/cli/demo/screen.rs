@@ -68,9 +68,10 @@ impl Screen {
     pub(super) fn show(&mut self, sight: &Sight) {
         self.looked = Some(Instant::now());
         let roles = sight.statuses.each_ref().map(|status| role_of(status.as_ref()));
-        for ((node, before), now) in NODES.iter().zip(self.roles.clone()).zip(&roles) {
-            if before != *now {
-                self.say(&format!("{node}: {before} → {now}"));
+        let nodes = NODES.iter().zip(&sight.statuses);
+        for ((before, now), (node, status)) in self.roles.clone().iter().zip(&roles).zip(nodes) {
+            if before != now {
+                self.say(&format!("{node}: {before} → {now}{}", reason_of(status.as_ref())));
             }
         }
         self.roles = roles;
@@ -126,6 +127,12 @@ fn role_of(status: Option<&NodeStatus>) -> String {
         Some(None) => Role::Unfit.to_string(),
         None => "down".to_owned(),
     }
+}
+
+/// Why it is in that role, in brackets.
+fn reason_of(status: Option<&NodeStatus>) -> String {
+    let reason = status.and_then(|status| status.vips.first()).map(|vip| vip.reason.as_str()).unwrap_or_default();
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 /// The role in eight columns: green for active, red for what cannot take over.

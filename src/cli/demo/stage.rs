@@ -16,6 +16,9 @@ use super::screen::{Screen, Sight};
 /// to leave the machine to the pair.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Adverts that are missed before a node takes over, and one more for the wait to begin at a bad time.
+const ADVERTS_MISSED_MAX: u32 = 4;
+
 /// Time for one request while the pair starts.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -45,14 +48,24 @@ pub(super) struct Stage {
     pub(super) pair: Pair,
     pub(super) screen: Screen,
     interrupt: Interrupt,
+    advert_interval: Duration,
     /// When the current event began: what the screen counts from.
     scene_began: Instant,
     scene: String,
 }
 
 impl Stage {
-    pub(super) fn new(pair: Pair, screen: Screen, interrupt: Interrupt) -> Self {
-        Self { load: None, pair, screen, interrupt, scene_began: Instant::now(), scene: "starting".to_owned() }
+    pub(super) fn new(pair: Pair, interrupt: Interrupt, advert_interval: Duration) -> Self {
+        let screen = Screen::new();
+        Self {
+            load: None,
+            pair,
+            screen,
+            interrupt,
+            advert_interval,
+            scene_began: Instant::now(),
+            scene: "starting".to_owned(),
+        }
     }
 
     /// A new event begins.
@@ -66,7 +79,8 @@ impl Stage {
         self.screen.say(text);
     }
 
-    /// Waits until `condition` gives a value.
+    /// Waits until `condition` gives a value: for `within`, and for as long as a pair with this advert interval takes
+    /// to miss its adverts.
     ///
     /// # Errors
     /// A signal, an error of `condition`, or [`LabError::TimedOut`] with `what`.
@@ -76,6 +90,7 @@ impl Stage {
         within: Duration,
         mut condition: impl FnMut(&mut Stage) -> Result<Option<T>, LabError>,
     ) -> Result<T, Halt> {
+        let within = within + self.advert_interval * ADVERTS_MISSED_MAX;
         let deadline = Instant::now() + within;
         loop {
             let late = Instant::now() >= deadline;
@@ -98,8 +113,7 @@ impl Stage {
             return Err(Halt::Interrupted { signal });
         }
         if self.screen.is_due() {
-            let sight = self.look();
-            self.screen.show(&sight);
+            self.refresh();
         }
         thread::sleep(POLL_INTERVAL);
         Ok(())
@@ -112,8 +126,15 @@ impl Stage {
     pub(super) fn wait_until_healthy(&mut self, within: Duration) -> Result<String, Halt> {
         let mut last = String::new();
         let waited = self.until("", within, |stage| {
+            if let Some((name, status)) = stage.pair.first_ended()? {
+                let state = format!("ended ({status}) without being asked to");
+                return Err(LabError::Process { name, state });
+            }
             Ok(match stage.pair.state()? {
-                PairState::Healthy { active } => Some(active),
+                PairState::Healthy { active } => {
+                    stage.refresh();
+                    Some(active)
+                }
                 PairState::Unhealthy { reason } => {
                     last = reason;
                     None
@@ -121,7 +142,7 @@ impl Stage {
             })
         });
         waited.map_err(|halt| match halt {
-            Halt::Failed(LabError::TimedOut { .. }) => {
+            Halt::Failed(LabError::TimedOut { within, .. }) => {
                 LabError::TimedOut { what: format!("the pair to be healthy, but {last}"), within }.into()
             }
             other => other,
@@ -141,6 +162,12 @@ impl Stage {
     /// What clients saw between two times.
     pub(super) fn figures(&self, from: Instant, to: Instant) -> Figures {
         self.load.as_ref().map(|load| Figures::of(&load.window(from, to))).unwrap_or_default()
+    }
+
+    /// Shows how things are at this moment, so that what is said next fits what is seen.
+    fn refresh(&mut self) {
+        let sight = self.look();
+        self.screen.show(&sight);
     }
 
     fn look(&self) -> Sight {

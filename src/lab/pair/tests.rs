@@ -82,6 +82,7 @@ fn configuration_is_what_the_design_calls_it() {
     has(r#"  { name = "web1", address = "10.77.0.21:8080" },"#);
     has(r#"  { name = "web3", address = "10.77.0.23:8080" },"#);
     has("[pool.sticky]");
+    crate::config::parse(&text, Path::new("baton.toml")).unwrap();
 }
 
 #[test]
