@@ -51,7 +51,8 @@ fn ask(runtime_dir: &Path, request: Request) -> anyhow::Result<Answer> {
 
 /// What a person reads. Writing to a `String` cannot fail, so that the results are let go.
 fn describe(status: &NodeStatus) -> String {
-    let mut text = format!("node {}   baton {}   config {}\n", status.node, status.version, short(&status.config_checksum));
+    let mut text =
+        format!("node {}   baton {}   config {}\n", status.node, status.version, short(&status.config_checksum));
     for vip in &status.vips {
         describe_vip(&mut text, vip);
     }

@@ -178,7 +178,8 @@ pub fn start(
         runtime.block_on(async move {
             match open_all(setups, &orders, &events) {
                 Ok(routers) => {
-                    let tasks: Vec<_> = routers.into_iter().map(|router| tokio::task::spawn_local(router.run())).collect();
+                    let tasks: Vec<_> =
+                        routers.into_iter().map(|router| tokio::task::spawn_local(router.run())).collect();
                     drop(report.send(Ok(not_realtime)));
                     beat(&thread_pulse, tasks).await;
                 }
@@ -288,7 +289,8 @@ impl Router {
     }
 
     async fn next_turn(&mut self) -> Turn {
-        let until_deadline = self.machine.deadline().map(|deadline| deadline.saturating_duration_since(self.clock.now()));
+        let until_deadline =
+            self.machine.deadline().map(|deadline| deadline.saturating_duration_since(self.clock.now()));
         let deadline = async {
             match until_deadline {
                 Some(time) => tokio::time::sleep(time).await,

@@ -153,7 +153,8 @@ impl Guard {
             let beat = heartbeat::start(setups, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
-            warnings.extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
+            warnings
+                .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
             (vips, pulse) = (states, beat.pulse);
         }
         warnings.iter().for_each(|warning| warn!("{warning}"));
@@ -238,9 +239,15 @@ impl Guard {
     /// Looks at links again, and lets VIPs try again that failed.
     async fn review(&mut self) {
         self.node.retry_addresses();
-        let names: std::collections::BTreeSet<_> = self.node.config.vips.iter().map(|vip| vip.interface.clone()).collect();
+        let names: std::collections::BTreeSet<_> =
+            self.node.config.vips.iter().map(|vip| vip.interface.clone()).collect();
         for name in names {
-            let gone = |_| Interface { name: name.clone(), index: 0, hardware: pnet::util::MacAddr::zero(), has_carrier: false };
+            let gone = |_| Interface {
+                name: name.clone(),
+                index: 0,
+                hardware: pnet::util::MacAddr::zero(),
+                has_carrier: false,
+            };
             let interface = self.netlink.interface(&name).await.unwrap_or_else(gone);
             self.node.interface_changed(&interface);
         }
@@ -291,7 +298,8 @@ async fn routers(
     local: &LocalNode,
     netlink: &Netlink,
 ) -> anyhow::Result<(Vec<Vip>, Vec<heartbeat::Setup>)> {
-    let own = local.index.and_then(|index| config.nodes.get(index)).context("a vip needs a [[node]] for this machine")?;
+    let own =
+        local.index.and_then(|index| config.nodes.get(index)).context("a vip needs a [[node]] for this machine")?;
     let peer = config.nodes.iter().find(|node| node.name != own.name);
     let (own_address, peer_address) = (ipv4(own.address)?, peer.map(|peer| ipv4(peer.address)).transpose()?);
     let mut vips = Vec::new();
@@ -353,7 +361,8 @@ fn standing(prefer: Option<usize>, local: Option<usize>, own: Priority) -> (Prio
 /// The router ids of the other VIPs on the same interface.
 fn siblings(config: &Config, index: usize) -> Vec<u8> {
     let interface = config.vips.get(index).map(|vip| &vip.interface);
-    let others = config.vips.iter().enumerate().filter(|(other, vip)| *other != index && Some(&vip.interface) == interface);
+    let others =
+        config.vips.iter().enumerate().filter(|(other, vip)| *other != index && Some(&vip.interface) == interface);
     others.map(|(_, vip)| vip.virtual_router_id.get()).collect()
 }
 

@@ -228,7 +228,9 @@ impl Node {
             heartbeat::Event::NotReleased { vip } => {
                 error!(vip = name(vip), "the VIP could not be taken off in time; no resignation was sent");
             }
-            heartbeat::Event::SendFailed { vip, error } => warn!(vip = name(vip), %error, "an advert could not be sent"),
+            heartbeat::Event::SendFailed { vip, error } => {
+                warn!(vip = name(vip), %error, "an advert could not be sent")
+            }
             heartbeat::Event::AddressesDiffer { vip } => warn!(
                 vip = name(vip),
                 "the peer's adverts list other addresses than this configuration: make the files on both nodes the same"

@@ -46,10 +46,13 @@ mod tests {
     use super::*;
 
     fn verdicts(judgement: &mut Judgement, results: &[bool]) -> Vec<bool> {
-        results.iter().map(|&result| {
-            judgement.record(result);
-            judgement.is_up()
-        }).collect()
+        results
+            .iter()
+            .map(|&result| {
+                judgement.record(result);
+                judgement.is_up()
+            })
+            .collect()
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 
 /// Descriptors in one message. The kernel's limit is 253 (`SCM_MAX_FD`).
@@ -42,8 +42,7 @@ pub fn receive(socket: &UnixStream, count: usize) -> io::Result<Vec<OwnedFd>> {
         let mut carrier = [0_u8; 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let message =
-            recvmsg(socket, &mut [IoSliceMut::new(&mut carrier)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let message = recvmsg(socket, &mut [IoSliceMut::new(&mut carrier)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
         if message.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

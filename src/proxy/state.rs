@@ -99,7 +99,13 @@ impl Server {
 
 impl Site {
     /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
-    pub fn new(config: &Config, node: String, cookie_key: &[u8], tls: Vec<Option<TlsAcceptor>>, probe: HeaderValue) -> Self {
+    pub fn new(
+        config: &Config,
+        node: String,
+        cookie_key: &[u8],
+        tls: Vec<Option<TlsAcceptor>>,
+        probe: HeaderValue,
+    ) -> Self {
         let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls);
         let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
@@ -125,9 +131,8 @@ impl Site {
 }
 
 fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
-    let counted = |counters: &Arc<Counters>| {
-        counters.by_server.get(pool)?.get(server).map(|count| count.load(Ordering::Relaxed))
-    };
+    let counted =
+        |counters: &Arc<Counters>| counters.by_server.get(pool)?.get(server).map(|count| count.load(Ordering::Relaxed));
     threads.iter().filter_map(counted).sum()
 }
 

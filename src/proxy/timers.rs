@@ -199,7 +199,10 @@ mod tests {
     use super::*;
 
     fn on_paused_time(test: impl AsyncFnOnce(Rc<Timers>)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build_local(Default::default());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build_local(Default::default());
         runtime.unwrap().block_on(async {
             let timers = Rc::new(Timers::default());
             let sweeper = tokio::task::spawn_local(Rc::clone(&timers).sweep());

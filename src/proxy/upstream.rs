@@ -44,10 +44,8 @@ impl Upstream {
     pub async fn connect(address: SocketAddr) -> std::io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let handshake = http1::Builder::new()
-            .max_buf_size(RESPONSE_HEAD_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await;
+        let handshake =
+            http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(std::io::Error::other)?;
         Ok(Box::new(Self { sender, connection, reused: false }))
     }

@@ -82,7 +82,8 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
 
 fn worker_user(bootstrap: &Bootstrap, warnings: &mut Vec<String>) -> anyhow::Result<Option<privileges::User>> {
     if let Some(name) = &bootstrap.user {
-        let user = privileges::user(name)?.ok_or_else(|| anyhow!("worker.user is {name}, and there is no such user"))?;
+        let user =
+            privileges::user(name)?.ok_or_else(|| anyhow!("worker.user is {name}, and there is no such user"))?;
         return Ok(Some(user));
     }
     for name in ["baton", "nobody"] {

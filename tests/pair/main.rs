@@ -12,7 +12,9 @@
 mod scene;
 mod wire;
 
+mod failures;
 mod formation;
+mod preference;
 
 use std::process::ExitCode;
 
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     }
     // The kernel ends every child with the thread that started it, and one thread is all there is.
     arguments.test_threads = Some(1);
-    let trials = [formation::trials()].into_iter().flatten().collect();
+    let trials = [formation::trials(), failures::trials(), preference::trials()].into_iter().flatten().collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
     conclusion.exit_code()
 }

@@ -9,9 +9,13 @@ use anyhow::{Context, anyhow, bail};
 use baton::lab::node::Node;
 use baton::lab::pair::{NODES, Pair, PairSpec, VIP};
 use baton::lab::process::{Process, log_tail};
+use baton::lab::topology::INTERFACE;
+use baton::net::netlink::Netlink;
 use baton::status::{NodeStatus, Role, VipStatus};
-use baton::units::AdvertInterval;
+use baton::units::{AdvertInterval, Ipv4Network};
 use libtest_mimic::Trial;
+
+use crate::wire::Capture;
 
 /// What a test returns.
 pub type Outcome = anyhow::Result<()>;
@@ -176,6 +180,25 @@ impl Scene {
         Ok(self.pair.topology().carries(name, VIP)?)
     }
 
+    /// Watches what a machine sends, from now on.
+    pub fn capture(&self, host: &str) -> anyhow::Result<Capture> {
+        Capture::start(self.pair.topology(), host)
+    }
+
+    /// Takes the VIP off a node behind its back, as somebody else's tool would.
+    pub fn delete_vip(&self, name: &str) -> Outcome {
+        self.node(name).namespace().run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let netlink = Netlink::open()?;
+                let index = netlink.interface(INTERFACE).await?.index;
+                let vip = Ipv4Network::new(VIP, 24).context("a prefix length")?;
+                anyhow::ensure!(netlink.remove_address(index, vip).await?, "the VIP was not there");
+                Ok(())
+            })
+        })?
+    }
+
     /// The nodes whose interfaces carry the VIP.
     pub fn holders(&self) -> anyhow::Result<Vec<String>> {
         Ok(self.pair.holders()?)
@@ -193,7 +216,12 @@ impl Scene {
     }
 
     /// Looks at a condition for `time`, and fails as soon as it does not hold.
-    pub fn holds_for(&self, what: &str, time: Duration, mut condition: impl FnMut() -> anyhow::Result<bool>) -> Outcome {
+    pub fn holds_for(
+        &self,
+        what: &str,
+        time: Duration,
+        mut condition: impl FnMut() -> anyhow::Result<bool>,
+    ) -> Outcome {
         let end = Instant::now() + time;
         while Instant::now() < end {
             anyhow::ensure!(condition()?, "it does not hold that {what}; the VIP is on {:?}", self.holders()?);

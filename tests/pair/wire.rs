@@ -155,11 +155,7 @@ impl Drop for Capture {
 fn open(port: &str) -> anyhow::Result<Box<dyn DataLinkReceiver>> {
     let interface = datalink::interfaces().into_iter().find(|interface| interface.name == port);
     let interface = interface.with_context(|| format!("the switch has no port {port}"))?;
-    let config = Config {
-        read_timeout: Some(READ_TIMEOUT),
-        read_buffer_size: READ_BUFFER_BYTES,
-        ..Config::default()
-    };
+    let config = Config { read_timeout: Some(READ_TIMEOUT), read_buffer_size: READ_BUFFER_BYTES, ..Config::default() };
     match datalink::channel(&interface, config)? {
         Channel::Ethernet(_, receiver) => Ok(receiver),
         _ => bail!("{port} is no Ethernet port"),
@@ -202,7 +198,13 @@ fn content(frame: &EthernetPacket<'_>) -> Option<Content> {
 }
 
 /// Sends a packet of protocol 112 with a header of our own making from inside a namespace.
-pub fn send_packet(from: &Namespace, source: Ipv4Addr, destination: Ipv4Addr, ttl: u8, pdu: &[u8]) -> anyhow::Result<()> {
+pub fn send_packet(
+    from: &Namespace,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl: u8,
+    pdu: &[u8],
+) -> anyhow::Result<()> {
     let mut packet = vec![0x45, 0xc0, 0, 0, 0, 0, 0, 0, ttl, packet::IP_PROTOCOL, 0, 0];
     packet.extend(source.octets());
     packet.extend(destination.octets());

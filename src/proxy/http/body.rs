@@ -69,7 +69,12 @@ impl RequestBody {
     ///
     /// # Errors
     /// When it is malformed: then no server has to see the request at all.
-    pub fn begin(client: &Rc<Client>, mut incoming: Incoming, expects_100: bool, server_timeout: Duration) -> Result<Self, BodyError> {
+    pub fn begin(
+        client: &Rc<Client>,
+        mut incoming: Incoming,
+        expects_100: bool,
+        server_timeout: Duration,
+    ) -> Result<Self, BodyError> {
         if incoming.is_end_stream() {
             return Ok(Self::Empty);
         }
@@ -165,7 +170,13 @@ impl ResponseBody {
     }
 
     /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
-    pub fn from_server(incoming: Incoming, upstream: Box<Upstream>, place: Place, in_flight: InFlight, timeout: Duration) -> Self {
+    pub fn from_server(
+        incoming: Incoming,
+        upstream: Box<Upstream>,
+        place: Place,
+        in_flight: InFlight,
+        timeout: Duration,
+    ) -> Self {
         let client = Rc::clone(&in_flight.0);
         let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
         Self { source: Source::Server(body), _in_flight: Some(in_flight) }
@@ -240,9 +251,7 @@ impl Drop for ServerBody {
     fn drop(&mut self) {
         // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
         let is_complete = self.is_complete || self.incoming.is_end_stream();
-        if is_complete
-            && let Some(upstream) = self.upstream.take()
-        {
+        if is_complete && let Some(upstream) = self.upstream.take() {
             self.client.thread.give_back(self.place, upstream);
         }
     }

@@ -178,7 +178,12 @@ impl Errand<'_> {
         let (mut parts, body) = response.into_parts();
         if is_ambiguous(&parts) {
             let fault = Fault { error: "http_protocol_error", server: None };
-            return respond::own(self.client, StatusCode::BAD_GATEWAY, "the server's response is malformed", Some(fault));
+            return respond::own(
+                self.client,
+                StatusCode::BAD_GATEWAY,
+                "the server's response is malformed",
+                Some(fault),
+            );
         }
         headers::to_client(&mut parts.headers);
         if is_new && let Some(cookie) = self.set_cookie(server) {

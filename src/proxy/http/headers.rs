@@ -69,7 +69,8 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 fn remove_named(headers: &mut HeaderMap, name: &str) {
     // A client must not strip what framing and routing hang on by naming it.
-    let is_protected = ["host", "content-length", "transfer-encoding", "trailer"].iter().any(|kept| name.eq_ignore_ascii_case(kept));
+    let is_protected =
+        ["host", "content-length", "transfer-encoding", "trailer"].iter().any(|kept| name.eq_ignore_ascii_case(kept));
     if !is_protected {
         headers.remove(name);
     }

@@ -42,9 +42,7 @@ pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBo
         Some(Refusal::Malformed(rejection)) => {
             (rejection.status(), format!("the request is malformed: {}", rejection.reason().replace('_', " ")))
         }
-        Some(Refusal::TooSlow) | None => {
-            (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned())
-        }
+        Some(Refusal::TooSlow) | None => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()),
     };
     let fault = Fault { error: "http_request_error", server: None };
     let mut response = own(client, status, &message, Some(fault));
