@@ -12,9 +12,13 @@
 mod scene;
 mod wire;
 
+mod adverts;
 mod failures;
 mod formation;
 mod preference;
+mod privileges;
+mod service_manager;
+mod split;
 
 use std::process::ExitCode;
 
@@ -32,7 +36,16 @@ fn main() -> ExitCode {
     }
     // The kernel ends every child with the thread that started it, and one thread is all there is.
     arguments.test_threads = Some(1);
-    let trials = [formation::trials(), failures::trials(), preference::trials()].into_iter().flatten().collect();
+    let trials = [
+        formation::trials(),
+        failures::trials(),
+        preference::trials(),
+        adverts::trials(),
+        split::trials(),
+        privileges::trials(),
+        service_manager::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
     conclusion.exit_code()
 }

@@ -236,6 +236,15 @@ pub fn program() -> PathBuf {
     std::env::var_os("BATON_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_baton")), PathBuf::from)
 }
 
+/// Another program that a test needs. Without it the test fails; it does not pass by not running.
+pub fn find_program(name: &str, package: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Programs for administrators are not in the PATH of an ordinary user.
+    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let found = places.map(|place| place.join(name)).find(|program| program.is_file());
+    found.with_context(|| format!("this test needs the program {name}: install the package {package}"))
+}
+
 /// Waits until `condition` gives a value; an error of it is as good as none until the time is over.
 pub fn until<T>(
     what: &str,

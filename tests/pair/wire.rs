@@ -213,6 +213,10 @@ pub fn send_packet(
         // The kernel fills in total length, identification and header checksum (raw(7)).
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(packet::IP_PROTOCOL))))?;
         socket.set_header_included_v4(true)?;
+        if destination.is_multicast() {
+            socket.set_multicast_if_v4(&source)?;
+            socket.set_multicast_loop_v4(false)?;
+        }
         let destination = std::net::SocketAddrV4::new(destination, 0);
         socket.send_to(&packet, &destination.into())?;
         Ok(())
