@@ -33,7 +33,7 @@ use node::{Nanos, Node, VIP};
 use world::{Counts, JITTER_MAX, MICROSECOND, MILLISECOND, OPERATION_MAX, World};
 
 const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)];
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 10;
 
 #[test]
 fn pair_keeps_its_promises_through_random_faults() {
@@ -226,7 +226,7 @@ impl Counts {
     /// A simulation in which nothing happens proves nothing.
     fn assert_everything_happened(&self) {
         let counts = [self.refused, self.claims, self.resignations, self.ways_given, self.stalls, self.preemptions];
-        assert!(counts.iter().all(|count| *count > 100), "{self:#?}");
+        assert!(counts.iter().all(|count| *count > 50), "{self:#?}");
         assert!(self.duals > 100 && self.takeovers > 100, "{self:#?}");
     }
 }

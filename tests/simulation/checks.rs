@@ -64,6 +64,7 @@ impl World {
         let patience_of_peer = node.interval() * 3 + node.interval() * 2 / 256;
         if node.is_active() && now - node.last_sent >= patience_of_peer {
             node.must_release = true;
+            node.left_unheard = true;
         }
     }
 
@@ -115,9 +116,7 @@ impl World {
         if !node.vip_held || node.must_release {
             return Err(format!("{}: announced a VIP it did not hold, or before it noticed its stall", node.name));
         }
-        // The first announcement of a claim is sent when the addresses are there, up to one operation late.
-        let last = node.last_announced.unwrap_or_default();
-        if self.now - last + OPERATION_MAX < node.interval() {
+        if self.now - node.announcement_asked < node.interval() {
             return Err(format!("{}: announced twice within an interval", node.name));
         }
         Ok(())

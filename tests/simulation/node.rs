@@ -48,7 +48,10 @@ pub struct Node {
 
     // What the checks need to know.
     pub last_sent: Nanos,
+    /// When neighbours last heard an announcement.
     pub last_announced: Option<Nanos>,
+    /// When the machine last asked for one; a pause can lie between.
+    pub announcement_asked: Nanos,
     /// It slept so long that the peer may have claimed the VIP, and has not released yet.
     pub must_release: bool,
     /// It last left Active by a crash or after a stall, or in trouble, so the winner may not know that it held the VIP.
@@ -74,6 +77,7 @@ impl Node {
             vip_held: false,
             last_sent: 0,
             last_announced: None,
+            announcement_asked: 0,
             must_release: false,
             left_unheard: false,
             transitions: 0,
@@ -109,7 +113,8 @@ impl Node {
     }
 
     pub fn crash(&mut self, operation_took_effect: bool) {
-        self.left_unheard |= self.state() == State::Active;
+        // The advert that was to follow a release is among the pending actions.
+        self.left_unheard |= self.state() == State::Active || !self.pending.is_empty();
         if operation_took_effect {
             match self.operation {
                 Some((_, Operation::Acquire)) => self.vip_held = true,

@@ -35,7 +35,7 @@ pub struct Link {
     pub duplication: u8,
     /// In percent.
     pub corruption: u8,
-    /// Up to this much over the latency of the link, so packets overtake one another.
+    /// Up to this much over the latency of the link, and packets overtake one another. Without it they keep order.
     pub delay_max: Nanos,
 }
 
@@ -64,6 +64,8 @@ pub struct World {
     pub nodes: [Node; 2],
     /// By sender.
     pub links: [Link; 2],
+    /// By sender: when the packet sent last arrives, unless it was delayed.
+    last_arrival: [Nanos; 2],
     pub latency_max: Nanos,
     /// Faults that can make two nodes active, or keep them so, are over from here on.
     pub trouble_until: Nanos,
@@ -84,6 +86,7 @@ impl World {
             event_count: 0,
             nodes,
             links: [Link::default(); 2],
+            last_arrival: [0; 2],
             latency_max,
             trouble_until: 0,
             history: Vec::new(),
@@ -256,6 +259,8 @@ impl World {
             Action::SendAdvert { priority } => self.send(index, priority)?,
             Action::AcquireVip => {
                 self.check_acquire(index)?;
+                self.nodes[index].announcement_asked = self.now;
+                self.nodes[index].left_unheard = false;
                 self.begin_operation(index, Operation::Acquire);
             }
             Action::ReleaseVip => {
@@ -265,6 +270,7 @@ impl World {
             Action::Announce => {
                 self.check_announce(index)?;
                 self.nodes[index].last_announced = Some(self.now);
+                self.nodes[index].announcement_asked = self.now;
             }
             Action::DiscardQueued => {
                 self.counts.stalls += 1;
@@ -275,8 +281,7 @@ impl World {
                 self.count_role_change(to, &reason);
                 self.nodes[index].transitions += 1;
                 if from == State::Active {
-                    let in_silence = matches!(reason, Reason::Stalled(_));
-                    self.nodes[index].left_unheard = in_silence || self.is_troubled();
+                    self.nodes[index].left_unheard |= self.is_troubled();
                 }
             }
         }
@@ -347,9 +352,15 @@ impl World {
                 let at = self.random.usize(20..packet.len());
                 packet[at] ^= 1 << self.random.u8(0..8);
             }
-            let latency = self.random.u64(20 * MICROSECOND..=self.latency_max) + self.random.u64(0..=link.delay_max);
+            let mut at = self.now + self.random.u64(20 * MICROSECOND..=self.latency_max);
+            if link.delay_max > 0 {
+                at += self.random.u64(0..=link.delay_max);
+            } else {
+                at = at.max(self.last_arrival[from]);
+                self.last_arrival[from] = at;
+            }
             if !lost {
-                self.schedule(self.now + latency, Event::Deliver { to: 1 - from, packet });
+                self.schedule(at, Event::Deliver { to: 1 - from, packet });
             }
         }
     }
