@@ -14,7 +14,9 @@ mod wire;
 
 mod adverts;
 mod failures;
+mod figures;
 mod formation;
+mod interoperability;
 mod preference;
 mod privileges;
 mod service_manager;
@@ -42,10 +44,13 @@ fn main() -> ExitCode {
         preference::trials(),
         adverts::trials(),
         split::trials(),
+        interoperability::trials(),
+        figures::trials(),
         privileges::trials(),
         service_manager::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
+    figures::print_table();
     conclusion.exit_code()
 }
