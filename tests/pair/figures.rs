@@ -103,6 +103,7 @@ fn stays_within(scene: &mut Scene, event: Event, limit: Duration) -> Outcome {
 /// Loses the active node once and brings it back. The time without service.
 fn play(scene: &mut Scene, load: &Load, event: Event) -> anyhow::Result<Duration> {
     let (active, standby) = scene.formed()?;
+    wait_for_servers(scene, standby)?;
     until("clients to be served in peace", PATIENCE, || Ok(load.is_quiet(QUIET_TIME).then_some(())))?;
     let from = Instant::now();
     strike(scene, event, active)?;
@@ -113,6 +114,16 @@ fn play(scene: &mut Scene, load: &Load, event: Event) -> anyhow::Result<Duration
     repair(scene, event, active)?;
     assert_eq!(scene.formed()?, (standby, active));
     Ok(window.outage.length)
+}
+
+/// Waits until the last check of every server was good. After its cable was out, a machine asks for the hardware
+/// addresses of its servers once a second, and until they answer has nothing to serve.
+fn wait_for_servers(scene: &Scene, node: &str) -> Outcome {
+    until(&format!("{node} to reach its servers"), PATIENCE, || {
+        let servers = scene.status(node)?.pools.into_iter().flat_map(|pool| pool.servers);
+        let good = servers.filter(|server| server.up && server.last_check.starts_with("status 200")).count();
+        Ok((good == SERVERS.len()).then_some(()))
+    })
 }
 
 fn strike(scene: &mut Scene, event: Event, active: &str) -> Outcome {

@@ -8,7 +8,7 @@ use baton::status::Role;
 use libtest_mimic::Trial;
 
 use crate::scene::{Outcome, Plan, Scene};
-use crate::wire::{Capture, Seen};
+use crate::wire::Seen;
 
 pub fn trials() -> Vec<Trial> {
     vec![
