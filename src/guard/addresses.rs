@@ -1,6 +1,7 @@
 //! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -8,14 +9,17 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{error, info, warn};
 
-use crate::config::Vip;
-use crate::net::arp::{Announcer, announcement};
+use crate::config::{Transport, Vip};
+use crate::net::arp::{Announcer, announcement, question};
 use crate::net::clock::Clock;
 use crate::net::netlink::{Interface, Netlink};
 
 /// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
 /// when it was lost, the last for hosts and switches that were just then restarting.
 const ANNOUNCEMENTS_MS: [u64; 6] = [0, 50, 200, 700, 2_000, 5_000];
+
+/// How often this node makes itself known, an advert interval apart: all of it before its first claim.
+const INTRODUCTIONS: u32 = 3;
 
 /// Time after which addresses that somebody else took off are put back, at the latest.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,11 +39,25 @@ pub enum Order {
         /// Gets true once no address of the VIP is left on the interface.
         done: oneshot::Sender<bool>,
     },
+    /// Make this node known to the peer, because it begins to listen for its adverts.
+    Introduce {
+        /// Its place among the VIPs.
+        vip: usize,
+    },
     /// Announce it again.
     Announce {
         /// Its place among the VIPs.
         vip: usize,
     },
+}
+
+/// The two ends of unicast adverts.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// This node's heartbeat address.
+    pub local: Ipv4Addr,
+    /// The peer's.
+    pub peer: Ipv4Addr,
 }
 
 /// The VIP could not be put on its interface.
@@ -54,6 +72,8 @@ pub struct AcquireFailed {
 /// Owns the VIPs' addresses.
 pub struct Addresses {
     vips: Vec<Vip>,
+    /// `None` for a node without a peer.
+    ends: Option<Ends>,
     netlink: Netlink,
     announcer: Announcer,
     announcing: Vec<Option<JoinHandle<()>>>,
@@ -67,10 +87,15 @@ impl Addresses {
     ///
     /// # Errors
     /// What socket(2) says.
-    pub fn open(vips: Vec<Vip>, netlink: Netlink, failures: mpsc::Sender<AcquireFailed>) -> io::Result<Self> {
+    pub fn open(
+        vips: Vec<Vip>,
+        ends: Option<Ends>,
+        netlink: Netlink,
+        failures: mpsc::Sender<AcquireFailed>,
+    ) -> io::Result<Self> {
         let announcing = vips.iter().map(|_| None).collect();
         let held = vec![false; vips.len()];
-        Ok(Self { vips, netlink, announcer: Announcer::open()?, announcing, held, failures })
+        Ok(Self { vips, ends, netlink, announcer: Announcer::open()?, announcing, held, failures })
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.
@@ -97,8 +122,29 @@ impl Addresses {
                 // The heartbeat may have gone on without us after its time-out.
                 let _gone = done.send(released);
             }
+            Order::Introduce { vip } => self.introduce(vip).await,
             Order::Announce { vip } => self.announce(vip).await,
         }
+    }
+
+    /// Asks for the peer's hardware address by a broadcast, from which the peer learns ours.
+    ///
+    /// While we were away the peer's kernel asked for us once a second, and keeps its unicast adverts back until it is
+    /// answered. Heard a second late, a living peer would have been taken for a silent one.
+    async fn introduce(&self, index: usize) {
+        let Some(vip) = self.vips.get(index).filter(|vip| vip.transport == Transport::Unicast) else { return };
+        let (Some(ends), Ok(interface)) = (self.ends, self.netlink.interface(&vip.interface).await) else { return };
+        let Some(frame) = question(interface.hardware, ends.local, ends.peer) else { return };
+        self.send(&vip.name, &interface, std::slice::from_ref(&frame));
+        let Ok(announcer) = Announcer::open() else { return };
+        let pause = vip.advert_interval.get();
+        tokio::spawn(async move {
+            for _ in 1..INTRODUCTIONS {
+                sleep(pause).await;
+                // One that is lost is followed by another; the first was logged.
+                drop(announcer.send(interface.index, &frame));
+            }
+        });
     }
 
     async fn acquire(&mut self, index: usize) {

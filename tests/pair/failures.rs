@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use baton::lab::pair::VIP;
+use baton::lab::pair::{NODES, VIP};
 use baton::lab::process::ProcessHandle;
 use baton::status::Role;
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
-use crate::wire::Seen;
+use crate::wire::{Content, Seen};
 
 /// Time for what happens at once, on a machine that is busy with something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -21,6 +21,10 @@ pub fn trials() -> Vec<Trial> {
         Plan::usual().trial("killed_guard_takes_its_worker_with_it", killed_guard_takes_its_worker_with_it),
         Plan::usual().trial("restarted_guard_removes_its_stale_vip", restarted_guard_removes_its_stale_vip),
         Plan::usual().trial("pulled_cable_releases_the_vip_at_once", pulled_cable_releases_the_vip_at_once),
+        // Few checks of servers: what a worker sends makes its node known too.
+        Plan::usual()
+            .edit("interval = \"500ms\"", "interval = \"1h\"")
+            .trial("returning_node_hears_the_holder_in_time", returning_node_hears_the_holder_in_time),
         Plan::usual().trial("stopped_node_resigns_and_leaves_nothing", stopped_node_resigns_and_leaves_nothing),
         Plan::usual().trial(
             "node_that_wakes_from_a_freeze_gives_the_vip_up_in_silence",
@@ -86,6 +90,36 @@ fn pulled_cable_releases_the_vip_at_once(scene: &mut Scene) -> Outcome {
     assert_eq!((vip.role, vip.faults), (Role::Unfit, vec!["interface eth0 has no carrier".to_owned()]));
     scene.pair.topology().restore_cable(active)?;
     scene.pair.topology().wait_until_linked(active)?;
+    assert_eq!(scene.formed()?, (standby, active));
+    Ok(())
+}
+
+/// While a node is unreachable the kernel of the other asks for its hardware address once a second, and keeps adverts
+/// back until it is told. A node that returns in between hears nothing, and must not take that for silence.
+fn returning_node_hears_the_holder_in_time(scene: &mut Scene) -> Outcome {
+    for node in NODES {
+        scene.forget_neighbours_fast(node)?;
+    }
+    let (active, standby) = scene.form()?;
+    let of_standby = scene.capture(standby)?;
+    scene.node_mut(active).kill_guard()?;
+    scene.pair.topology().cut_cable(active)?;
+    let cut = Instant::now();
+    until("the peer to take over", AT_ONCE, || Ok(scene.holds(standby)?.then_some(())))?;
+    let asks = |seen: &Seen| {
+        let for_peer = matches!(seen.content, Content::Arp { target, .. } if target == scene.address(active));
+        for_peer && seen.destination.is_broadcast()
+    };
+    of_standby.wait("the holder to ask everybody for its peer", cut, 1, asks)?;
+    let of_active = scene.capture(active)?;
+    let restored = Instant::now();
+    scene.pair.topology().restore_cable(active)?;
+    scene.pair.topology().wait_until_linked(active)?;
+    scene.node_mut(active).start()?;
+    scene.wait_for_role(active, Role::Standby, PATIENCE)?;
+    of_standby.wait("the holder to go on", Instant::now(), 10, |seen| seen.priority().is_some())?;
+    let adverts = of_active.priorities_since(restored);
+    assert!(adverts.is_empty(), "{active} claimed the VIP of a living peer: {adverts:?}");
     assert_eq!(scene.formed()?, (standby, active));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The stage of one test: a pair in its own network, and ways to wait for what happens on it.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -149,6 +150,20 @@ impl Scene {
     /// A node.
     pub fn node(&self, name: &str) -> &Node {
         self.pair.node(name).expect("tests name nodes of the pair")
+    }
+
+    /// A node's own address.
+    pub fn address(&self, name: &str) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, if name == NODES[0] { 11 } else { 12 })
+    }
+
+    /// Lets the kernel of a node find out in two seconds, not fifty, that a neighbour does not answer any more.
+    pub fn forget_neighbours_fast(&self, name: &str) -> Outcome {
+        self.node(name).namespace().run(|| {
+            fs::write("/proc/sys/net/ipv4/neigh/eth0/base_reachable_time_ms", "100")?;
+            fs::write("/proc/sys/net/ipv4/neigh/eth0/delay_first_probe_time", "0")?;
+            Ok(fs::write("/proc/sys/net/ipv4/neigh/eth0/ucast_solicit", "1")?)
+        })?
     }
 
     /// A node, to do something to it.
