@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::config::{self, Scope};
-use crate::{guard, telemetry};
+use crate::guard;
+use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

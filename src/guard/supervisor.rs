@@ -18,8 +18,8 @@ use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker that has not answered for this long will not come back by itself.
 const HUNG_MAX: Duration = Duration::from_secs(10);
-/// Time between the moment a dying worker's link closes and its end; the VIP waits for it, so it is short.
-const END_TIMEOUT: Duration = Duration::from_millis(20);
+/// Time for a worker to end that has closed its link.
+const END_TIMEOUT: Duration = Duration::from_millis(50);
 /// The pause before a restart: doubled each time, from this...
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// ...to this...
@@ -156,7 +156,7 @@ impl Supervisor {
                     }
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
                     // It is about to end, or talks nonsense; either way it is of no more use.
-                    Ok(None) | Err(_) => return unlinked(child, failure).await,
+                    Ok(None) | Err(_) => return Ending::Ended(last_words(child, failure).await),
                 },
                 _ = probes.tick(), if is_ready => {
                     sequence += 1;
@@ -195,12 +195,15 @@ impl Supervisor {
     }
 }
 
-/// The worker closed its link. One that was killed did so a moment before its end can be seen, which says more.
-async fn unlinked(mut child: Child, failure: Option<String>) -> Ending {
-    match timeout(END_TIMEOUT, child.wait()).await {
-        Ok(ended) => Ending::Ended(failure.unwrap_or_else(|| exit_reason(ended))),
-        Err(_) => kill(child, failure.unwrap_or_else(|| "it closed its link".to_owned())).await,
+/// Why a worker ended whose link has closed. A process that ends closes its link first, and only then can be asked how it
+/// ended.
+async fn last_words(mut child: Child, failure: Option<String>) -> String {
+    let ended = timeout(END_TIMEOUT, child.wait()).await;
+    if ended.is_err() {
+        // It may have ended by itself a moment ago, which is as good.
+        drop(child.kill().await);
     }
+    failure.unwrap_or_else(|| ended.map_or_else(|_| "it closed its link".to_owned(), exit_reason))
 }
 
 async fn kill(mut child: Child, reason: String) -> Ending {

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::stream::HyperStream;
 use super::web::SERVER_HEADER;
+use hyper_util::rt::TokioIo;
 
 /// The longest answer that a client takes; the servers of the lab send a line.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
@@ -66,7 +66,7 @@ impl Connection {
         let socket = timeout(within, TcpStream::connect(target)).await.map_err(|_| Failure::TimedOut)?;
         let socket = socket.map_err(|_| Failure::NotConnected)?;
         let _ = socket.set_nodelay(true);
-        let (sender, connection) = handshake(HyperStream(socket)).await.map_err(|_| Failure::Broken)?;
+        let (sender, connection) = handshake(TokioIo::new(socket)).await.map_err(|_| Failure::Broken)?;
         let driver = tokio::spawn(async {
             let _ = connection.await;
         });

@@ -27,7 +27,6 @@ pub mod web;
 
 mod client;
 mod netlink;
-mod stream;
 
 use std::io;
 use std::time::{Duration, Instant};

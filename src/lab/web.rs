@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::LabError;
 use super::namespace::Namespace;
-use super::stream::HyperStream;
+use hyper_util::rt::TokioIo;
 
 /// The header in which a server names itself.
 pub const SERVER_HEADER: &str = "x-server";
@@ -115,7 +115,7 @@ async fn accept_all(listener: TcpListener, name: &Arc<str>) -> io::Result<()> {
         let name = Arc::clone(name);
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&name)));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(HyperStream(socket), service).await;
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
             drop(place);
         });
     }

@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
 use super::http::{self, Client, ClientStream};
@@ -253,14 +256,27 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
     let client = Client::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
-        Some(acceptor) => {
-            client.attach().await;
-            // A handshake that fails or takes too long is the client's affair; the connection just ends.
-            match client.deadlines().within(config.config.head_timeout, acceptor.accept(stream)).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
-                Some(Err(_)) | None => return,
-            }
-        }
+        Some(acceptor) => match handshake(&client, acceptor, stream, config.config.head_timeout).await {
+            Some(stream) => ClientStream::Tls(Box::new(stream)),
+            None => return,
+        },
     };
     http::serve(client, stream).await;
+}
+
+/// The TLS handshake. `None` where it fails or takes too long, which is the client's affair, and at a drain, which leaves
+/// nothing unanswered here.
+async fn handshake(
+    client: &Client,
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    timeout: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    client.attach().await;
+    let mut accept = std::pin::pin!(acceptor.accept(stream));
+    let accept = std::future::poll_fn(|context| match accept.as_mut().poll(context) {
+        Poll::Pending if client.thread.is_draining() => Poll::Ready(None),
+        polled => polled.map(Result::ok),
+    });
+    client.deadlines().within(timeout, accept).await.flatten()
 }

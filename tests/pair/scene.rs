@@ -58,7 +58,7 @@ impl Plan {
 
     /// The VIP goes back to `node` whenever it can.
     pub fn prefer(self, node: &str) -> Self {
-        self.edit(r#"transport = "unicast""#, format!("transport = \"unicast\"\nprefer = \"{node}\""))
+        self.edit("virtual_router_id = 51", format!("virtual_router_id = 51\nprefer = \"{node}\""))
     }
 
     /// Changes the generated configuration.

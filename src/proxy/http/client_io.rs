@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,12 +21,30 @@ use crate::proxy::timers::Party;
 /// Read at once into our own buffer, when a part of a head is already there.
 const READ_BYTES: usize = 4096;
 
+/// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
+/// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
     /// Clear text.
     Plain(TcpStream),
     /// TLS; boxed, as its state is large.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A head and a body that are not longer than this together are copied and written with send(2), which costs the kernel
+/// less than writev(2) costs with two short pieces.
+const JOINED_BYTES_MAX: usize = 1024;
+
+/// Joins pieces that are small, and more than one.
+fn join_small<'space>(slices: &[io::IoSlice<'_>], space: &'space mut [u8; JOINED_BYTES_MAX]) -> Option<&'space [u8]> {
+    let mut len = 0;
+    for slice in slices {
+        space.get_mut(len..len + slice.len())?.copy_from_slice(slice);
+        len += slice.len();
+    }
+    if slices.len() > 1 { space.get(..len) } else { None }
 }
 
 /// Whether this is the request that stands for a refusal. `target` is known to nobody outside this process.
@@ -50,6 +69,8 @@ pub struct ClientIo {
     passed_from: usize,
     /// Nothing more will be read.
     is_ended: bool,
+    /// Nothing more will be written.
+    is_shut_down: bool,
 }
 
 impl ClientIo {
@@ -59,7 +80,16 @@ impl ClientIo {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
         let gate = Gate::new(Limits::default());
-        Self { stream, client, gate, held: Vec::new(), passed: Vec::new(), passed_from: 0, is_ended: false }
+        Self {
+            stream,
+            client,
+            gate,
+            held: Vec::new(),
+            passed: Vec::new(),
+            passed_from: 0,
+            is_ended: false,
+            is_shut_down: false,
+        }
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -93,7 +123,7 @@ impl ClientIo {
                 len
             }
             Verdict::Reject { after, rejection } => {
-                self.refuse(Refusal::Malformed(rejection))?;
+                self.refuse(Refusal::Malformed(rejection));
                 after
             }
         };
@@ -120,25 +150,21 @@ impl ClientIo {
             Verdict::Reject { after, rejection } => {
                 self.held.truncate(after);
                 self.passed = std::mem::take(&mut self.held);
-                self.refuse(Refusal::Malformed(rejection))?;
+                self.refuse(Refusal::Malformed(rejection));
             }
         }
         self.progressed(phase_before);
         Poll::Ready(Ok(false))
     }
 
-    /// Ends reading, with a request of our own where the client can still be answered.
-    ///
-    /// # Errors
-    /// `InvalidData` in the middle of a body: the request is under way, and `forward` has to break it off.
-    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+    /// Ends reading, with a request of our own where the client can still be answered. In the middle of a body the read
+    /// that comes after all that has passed fails instead: the request is under way, and `forward` breaks it off.
+    fn refuse(&mut self, refusal: Refusal) {
         self.client.refusal.set(Some(refusal));
         self.is_ended = true;
-        if self.gate.phase() == Phase::Body {
-            return if self.passed.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
+        if self.gate.phase() != Phase::Body {
+            self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
         }
-        self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
-        Ok(())
     }
 
     /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
@@ -173,10 +199,29 @@ impl ClientIo {
         self.client.deadlines().clear(Party::ClientRead);
         match self.gate.phase() {
             Phase::Idle => Ok(true),
-            Phase::Head => self.refuse(Refusal::TooSlow).map(|()| false),
+            Phase::Head => {
+                self.refuse(Refusal::TooSlow);
+                Ok(false)
+            }
             Phase::Body => {
                 self.client.refusal.set(Some(Refusal::TooSlow));
                 Err(io::ErrorKind::TimedOut.into())
+            }
+        }
+    }
+
+    /// Reads and forgets, until the client ends or its time does.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut space = [std::mem::MaybeUninit::uninit(); READ_BYTES];
+            let mut forgotten = ReadBuf::uninit(&mut space);
+            let is_open = match self.poll_stream(context, &mut forgotten) {
+                Poll::Ready(read) => read.is_ok() && !forgotten.filled().is_empty(),
+                Poll::Pending if self.client.deadlines().is_late(Party::ClientRead) => false,
+                Poll::Pending => return Poll::Pending,
+            };
+            if !is_open {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -185,6 +230,21 @@ impl ClientIo {
         match &mut self.stream {
             ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl Drop for ClientIo {
+    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
+    /// body, and one that reads nothing would leave the kernel with all that waits for it.
+    fn drop(&mut self) {
+        if self.client.broken_off.get() {
+            let stream = match &self.stream {
+                ClientStream::Plain(stream) => stream,
+                ClientStream::Tls(stream) => stream.get_ref().0,
+            };
+            // Fails only on a socket that is closed already.
+            let _closed = stream.set_zero_linger();
         }
     }
 }
@@ -236,7 +296,10 @@ impl ClientIo {
     ) -> Poll<io::Result<T>> {
         let deadlines = self.client.deadlines();
         match write(&mut self.stream, context) {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+                self.client.broken_off.set(true);
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => {
                 if let Some(listener) = self.client.listener() {
                     deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
@@ -264,6 +327,10 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut space = [0; JOINED_BYTES_MAX];
+        if let Some(joined) = join_small(slices, &mut space) {
+            return self.poll_write(context, joined);
+        }
         self.get_mut().poll_write_with(context, |stream, context| match stream {
             ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
@@ -282,9 +349,16 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        })
+        let this = self.get_mut();
+        if !this.is_shut_down {
+            ready!(this.poll_write_with(context, |stream, context| match stream {
+                ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+                ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            }))?;
+            this.is_shut_down = true;
+            this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
+        }
+        let is_heard_out = this.client.refusal.get().is_none() && this.gate.phase() != Phase::Body;
+        if is_heard_out { Poll::Ready(Ok(())) } else { this.poll_linger(context) }
     }
 }

@@ -2,7 +2,7 @@
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::request;
-use http::uri::Uri;
+use http::uri::{self, PathAndQuery, Uri};
 
 use super::Client;
 
@@ -28,8 +28,19 @@ pub fn to_server(parts: &mut request::Parts, client: &Client) {
     add_to_list(&mut parts.headers, header::VIA, &via);
     let protocol = HeaderValue::from_static(if client.is_tls { "https" } else { "http" });
     parts.headers.insert(FORWARDED_PROTO, protocol);
-    if let Some(host) = parts.headers.get(header::HOST).cloned() {
-        parts.headers.insert(FORWARDED_HOST, host);
+    match parts.headers.get(header::HOST).cloned() {
+        Some(host) => drop(parts.headers.insert(FORWARDED_HOST, host)),
+        None => add_host(&mut parts.headers, client),
+    }
+}
+
+/// HTTP/1.0 may leave Host out, HTTP/1.1 may not: then it is the address that the client connected to (RFC 9112 section
+/// 3.3), as configured. An empty Host would be allowed, and is refused by servers such as nginx.
+fn add_host(headers: &mut HeaderMap, client: &Client) {
+    headers.remove(FORWARDED_HOST);
+    let address = client.listener().and_then(|listener| listener.config.bind.first());
+    if let Some(Ok(host)) = address.map(|address| HeaderValue::try_from(address.to_string())) {
+        headers.insert(header::HOST, host);
     }
 }
 
@@ -46,8 +57,13 @@ fn to_origin_form(parts: &mut request::Parts) {
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         parts.headers.insert(header::HOST, host);
     }
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    if let Ok(uri) = Uri::try_from(path) {
+    let mut target = uri::Parts::default();
+    // `http://host?query` has no path of its own, and a target in origin-form must have one.
+    target.path_and_query = match parts.uri.query() {
+        Some(query) if parts.uri.path().is_empty() => PathAndQuery::try_from(format!("/?{query}")).ok(),
+        _ => parts.uri.path_and_query().cloned(),
+    };
+    if let Ok(uri) = Uri::from_parts(target) {
         parts.uri = uri;
     }
 }

@@ -47,6 +47,8 @@ pub struct Client {
     pub in_flight: Cell<u32>,
     /// Why the request stream was refused.
     pub refusal: Cell<Option<Refusal>>,
+    /// A response was given up in the middle.
+    pub broken_off: Cell<bool>,
     registration: Registration,
 }
 
@@ -73,6 +75,7 @@ impl Client {
             is_tls,
             in_flight: Cell::new(0),
             refusal: Cell::new(None),
+            broken_off: Cell::new(false),
             registration,
         })
     }
@@ -105,7 +108,8 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream) {
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(&client)));
     let service = service_fn(|request| answer(Rc::clone(&client), request));
     let mut builder = http1::Builder::new();
-    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX).pipeline_flush(true);
+    // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
+    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut told_to_end = false;
     // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.

@@ -1,0 +1,220 @@
+//! The program under test.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::PATIENCE;
+use crate::client::Client;
+use crate::server::{Port, Server};
+
+/// A directory of one program, removed at its end.
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Not below the target directory: the path of a control socket may not be long.
+        let path = std::env::temp_dir().join(format!("baton-http-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("the directory for temporary files is writable");
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running `baton run`, killed at its drop together with its worker.
+pub struct Baton {
+    child: Child,
+    port: Port,
+    log: Arc<Log>,
+    _directory: Directory,
+}
+
+/// What the program has logged so far.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    is_ended: AtomicBool,
+    changed: Condvar,
+}
+
+/// What a test changes of the usual configuration: one listener `http`, one pool `app` with the servers `app1`, `app2`
+/// and so on.
+pub struct Settings {
+    /// Threads of the worker. One by default: then servers take turns over all clients.
+    pub threads: usize,
+    /// Keys of the listener.
+    pub listener: String,
+    /// Keys of the pool.
+    pub pool: String,
+    /// Keys of the worker.
+    pub worker: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let [listener, pool, worker] = [(); 3].map(|()| String::new());
+        Self { threads: 1, listener, pool, worker }
+    }
+}
+
+impl Baton {
+    /// In front of these servers, with every setting at its default.
+    pub fn before(servers: &[&Server]) -> Self {
+        Self::with(servers, &Settings::default())
+    }
+
+    /// In front of these servers.
+    pub fn with(servers: &[&Server], settings: &Settings) -> Self {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address()).collect();
+        Self::before_addresses(&addresses, settings)
+    }
+
+    /// In front of whatever is at these addresses.
+    pub fn before_addresses(addresses: &[SocketAddr], settings: &Settings) -> Self {
+        let Settings { threads, listener, pool, worker } = settings;
+        let server = |(index, address)| format!("{{ name = \"app{}\", address = \"{address}\" }}", index + 1);
+        let servers: Vec<_> = addresses.iter().enumerate().map(server).collect();
+        let pool = format!("[[pool]]\nname = \"app\"\nservers = [{}]\n{pool}\n", servers.join(", "));
+        let listener = format!("pool = \"app\"\n{listener}");
+        Self::run(&listener, &format!("{pool}\n[worker]\nthreads = {threads}\n{worker}\n"))
+    }
+
+    /// With a listener of these keys and whatever else a configuration has.
+    pub fn run(listener: &str, blocks: &str) -> Self {
+        let directory = Directory::new();
+        let port = Port::reserve();
+        let bind = port.address();
+        let config = format!("[[listener]]\nname = \"http\"\nbind = [\"{bind}\"]\n{listener}\n{blocks}");
+        let file = directory.path("baton.toml");
+        fs::write(&file, config).expect("the directory is writable");
+        let child = start(&file, &directory.path("run"));
+        let mut baton = Self { child, port, log: Arc::default(), _directory: directory };
+        baton.log.follow(&mut baton.child);
+        baton.wait_for_log("baton is ready");
+        baton
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// The process id of the worker that was started last.
+    pub fn worker(&self) -> Pid {
+        let lines = self.log.lines();
+        let started = lines.iter().rev().find_map(|line| line.split_once("worker started pid="));
+        let pid = started.and_then(|(_, pid)| pid.trim().parse().ok()).and_then(Pid::from_raw);
+        pid.expect("the log names the worker")
+    }
+
+    /// Resident memory of the worker in bytes.
+    pub fn worker_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.worker().as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("the worker runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("the kernel says how much it uses") * 1024
+    }
+
+    pub fn terminate(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("it runs");
+    }
+
+    /// Kills the guard.
+    pub fn kill(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::KILL).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the program does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until so many lines of the log contain the text.
+    pub fn wait_for_logs(&self, count: usize, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.log.lines();
+        while lines.iter().filter(|line| line.contains(text)).count() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let may_come = !left.is_zero() && !self.log.is_ended.load(Ordering::SeqCst);
+            assert!(may_come, "{text:?} is not {count} times in the log: {lines:#?}");
+            lines = self.log.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    pub fn wait_for_log(&self, text: &str) {
+        self.wait_for_logs(1, text);
+    }
+}
+
+fn start(config: &Path, runtime_dir: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.arg("run").arg("--config").arg(config).arg("--runtime-dir").arg(runtime_dir);
+    command.args(["--node", "lb-test"]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().expect("the program was built for this test")
+}
+
+impl Drop for Baton {
+    fn drop(&mut self) {
+        // The worker ends with its guard.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the program's log:\n{}", self.log.lines().join("\n"));
+        }
+    }
+}
+
+impl Log {
+    fn follow(self: &Arc<Self>, child: &mut Child) {
+        let stderr = child.stderr.take().expect("it is piped");
+        let log = Arc::clone(self);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lines().push(line);
+                log.changed.notify_all();
+            }
+            let _lines = log.lines();
+            log.is_ended.store(true, Ordering::SeqCst);
+            log.changed.notify_all();
+        });
+    }
+
+    fn lines(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,33 @@
+//! The data plane from outside: the real program between raw sockets (and curl) and servers that record every byte.
+//!
+//! One test a behaviour, each with a program of its own on a port that the kernel chose. [`baton`] runs the program,
+//! [`server`] and [`client`] are its two sides, [`wire`] is how both of them read HTTP: literally, and without hyper.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may end the test"
+)]
+
+mod baton;
+mod client;
+mod curl;
+mod server;
+mod wire;
+
+mod balancing;
+mod bodies;
+mod connections;
+mod errors;
+mod fields;
+mod lifecycle;
+mod malformed;
+mod timeouts;
+mod tls;
+
+use std::time::Duration;
+
+/// How long anything may take before a test fails: far beyond what it takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
