@@ -92,10 +92,14 @@ impl Keepalived {
         match loss {
             Loss::Stopped => self.process.signal(Signal::TERM)?,
             Loss::Killed => {
-                // Its VRRP process first: alone, the parent would start it again.
+                // A child that sees its parent end resigns, and a parent that sees its child end starts another.
+                self.process.signal(Signal::STOP)?;
                 let children = self.process.children();
-                self.process.signal(Signal::KILL)?;
                 children.iter().try_for_each(|child| child.signal(Signal::KILL))?;
+                self.process.signal(Signal::KILL)?;
+                self.process.wait(PATIENCE)?;
+                children.iter().for_each(|child| child.reap(PATIENCE));
+                return Ok(());
             }
         }
         self.process.wait(PATIENCE)?;
