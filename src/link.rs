@@ -45,8 +45,6 @@ pub struct Bootstrap {
     pub pair_key: Option<Vec<u8>>,
     /// Certificate chains and keys in PEM, for each listener in order. A secret.
     pub certificates: Vec<Vec<CertificatePem>>,
-    /// The value of the header that marks the guard's own probes. A secret, new for each worker.
-    pub probe_token: String,
 }
 
 /// A certificate chain and its key.

@@ -389,8 +389,6 @@ impl Bootstrapping {
     fn bootstrap(&self) -> io::Result<Bootstrap> {
         let key_file = self.config.pair.key_file.as_deref();
         let pair_key = key_file.map(PairKey::load).transpose().map_err(io::Error::other)?;
-        let mut token = [0_u8; 16];
-        aws_lc_rs::rand::fill(&mut token).map_err(|_| io::Error::other("the system gives no random numbers"))?;
         let threads = self.config.worker.threads;
         let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
         Ok(Bootstrap {
@@ -403,7 +401,6 @@ impl Bootstrapping {
             user: self.config.worker.user.clone(),
             pair_key: pair_key.map(|key| key.as_bytes().to_vec()),
             certificates: listeners::certificates(&self.config)?,
-            probe_token: token.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
 }

@@ -49,7 +49,7 @@ pub enum Event {
 
 /// How workers are started and watched.
 pub struct Supervisor {
-    /// What each worker gets; the probe token is made anew each time.
+    /// What each worker gets, read anew each time.
     pub bootstrap: Box<dyn Fn() -> io::Result<Bootstrap>>,
     /// The listening sockets, in the order of [`Bootstrap`].
     pub sockets: Vec<std::net::TcpListener>,

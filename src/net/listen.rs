@@ -26,7 +26,8 @@ fn one_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv4() {
         socket.set_freebind_v4(true)?;
     } else {
-        socket.set_only_v6(true)?;
+        // `[::]` means every address, of both families, as the configuration says.
+        socket.set_only_v6(false)?;
         socket.set_freebind_v6(true)?;
     }
     // Inherited by accepted connections, which saves a system call on each of them.
@@ -45,6 +46,13 @@ mod tests {
         let first = tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         let address = first[0].local_addr().unwrap();
         assert_eq!(tcp(address, 3).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn the_ipv6_wildcard_takes_ipv4_connections_too() {
+        let sockets = tcp("[::]:0".parse().unwrap(), 1).unwrap();
+        let port = sockets[0].local_addr().unwrap().port();
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
 
     #[test]

@@ -17,8 +17,6 @@ pub struct Site {
     pub pools: Vec<Pool>,
     /// Listeners, in the order of the configuration.
     pub listeners: Vec<Listener>,
-    /// Marks the guard's probes of a listener.
-    pub probe_token: HeaderValue,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
 }
@@ -99,17 +97,11 @@ impl Server {
 
 impl Site {
     /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
-    pub fn new(
-        config: &Config,
-        node: String,
-        cookie_key: &[u8],
-        tls: Vec<Option<TlsAcceptor>>,
-        probe: HeaderValue,
-    ) -> Self {
+    pub fn new(config: &Config, node: String, cookie_key: &[u8], tls: Vec<Option<TlsAcceptor>>) -> Self {
         let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls);
         let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
-        Self { pools, listeners, probe_token: probe, node }
+        Self { pools, listeners, node }
     }
 
     /// The pool of an index, which the configuration made valid.

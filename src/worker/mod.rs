@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
-use http::HeaderValue;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -234,8 +233,7 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
     if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
         warn!("sticky cookies are not keyed: set pair.key_file, so that nobody can work out a server's cookie");
     }
-    let token = HeaderValue::try_from(&bootstrap.probe_token)?;
-    Ok(Site::new(config, bootstrap.node.clone(), cookie_key, acceptors, token))
+    Ok(Site::new(config, bootstrap.node.clone(), cookie_key, acceptors))
 }
 
 /// Gives each thread its socket of each address. They come in the order of [`link::Bootstrap`].

@@ -130,9 +130,6 @@ async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Respon
     if client_io::is_refusal(&client.thread.refusal_target, &request) {
         return Ok(respond::refused(&client, client.refusal.get()));
     }
-    if respond::is_probe(client.site(), &request) {
-        return Ok(respond::alive());
-    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
         return Ok(respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None));

@@ -1,17 +1,13 @@
-//! Responses of our own: errors, refusals, and the answer to the guard's probe.
+//! Responses of our own: errors and refusals.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::{Client, Refusal};
-use crate::proxy::state::Site;
 
 /// Says which proxy answered, and who was at fault (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-
-/// Marks a probe of the guard; its value is the probe token.
-pub const PROBE: HeaderName = HeaderName::from_static("baton-probe");
 
 /// Who failed, in the words of RFC 9209 section 2.3.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,20 +42,6 @@ pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBo
     };
     let fault = Fault { error: "http_request_error", server: None };
     let mut response = own(client, status, &message, Some(fault));
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-/// Whether this is the guard asking if the listener answers.
-pub fn is_probe<B>(site: &Site, request: &Request<B>) -> bool {
-    // The path first: hardly any request has this one, and a look-up in the headers would be paid by all.
-    request.uri().path() == "*" && request.headers().get(PROBE) == Some(&site.probe_token)
-}
-
-/// The answer to it.
-pub fn alive() -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
