@@ -89,7 +89,16 @@ impl RequestBody {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) | Poll::Pending => None,
         };
+        client.is_uploading.set(true);
         Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Self::Client { client, .. } = self {
+            client.is_uploading.set(false);
+        }
     }
 }
 
@@ -255,7 +264,9 @@ impl Drop for ServerBody {
     fn drop(&mut self) {
         // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
         let is_complete = self.is_complete || self.incoming.is_end_stream();
-        if is_complete && let Some(upstream) = self.upstream.take() {
+        // A server that answers early leaves the connection in the middle of a request, with the client inside it.
+        let is_free = is_complete && !self.client.is_uploading.get();
+        if is_free && let Some(upstream) = self.upstream.take() {
             self.client.thread.give_back(self.place, upstream);
         }
     }
