@@ -6,16 +6,23 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::{Request, Response};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::http::body::RequestBody;
+use super::timers::{Deadlines, Party};
 
 /// The largest head that a server may send, and our buffer for it.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -24,6 +31,7 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
     connection: Connection<TokioIo<TcpStream>, RequestBody>,
+    bell: Bell,
     /// Has carried a request before: the server may be about to close it.
     pub reused: bool,
 }
@@ -47,39 +55,137 @@ impl Upstream {
         let handshake =
             http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-        Ok(Box::new(Self { sender, connection, reused: false }))
+        Ok(Box::new(Self { sender, connection, bell: Bell::new(), reused: false }))
     }
 
-    /// Sends a request and waits for the head of its response. Drives the connection meanwhile.
+    /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
+    /// server's deadline, set here to `timeout`, has passed. Dropped before its end, the connection is of no more use.
     ///
     /// # Errors
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
-    pub async fn exchange(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, ExchangeError> {
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        deadlines: &Deadlines,
+        timeout: Duration,
+    ) -> Option<Result<Response<Incoming>, ExchangeError>> {
+        deadlines.set(Party::Server, timeout);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let connection = &mut self.connection;
-        std::future::poll_fn(|context| {
+        let (connection, bell) = (&mut self.connection, &self.bell);
+        let answer = std::future::poll_fn(|context| {
             // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.
-            let closed = Pin::new(&mut *connection).poll(context).is_ready();
-            let answer = response.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-            if closed && answer.is_pending() {
-                // Its error went into `response`; what is left to do is to let it out.
-                context.waker().wake_by_ref();
+            let closed = bell.poll(context, |context| Pin::new(&mut *connection).poll(context)).is_ready();
+            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if deadlines.is_late(Party::Server) => Poll::Ready(None),
+                Poll::Pending => {
+                    if closed {
+                        // Its error is in `response` by the next turn.
+                        context.waker().wake_by_ref();
+                    }
+                    Poll::Pending
+                }
             }
-            answer
         })
-        .await
-        .map_err(|mut error| ExchangeError { unsent: error.take_message(), error: error.into_error() })
+        .await;
+        deadlines.clear(Party::Server);
+        let into_error = |mut error: TrySendError<Request<RequestBody>>| ExchangeError {
+            unsent: error.take_message(),
+            error: error.into_error(),
+        };
+        answer.map(|answer| answer.map_err(into_error))
     }
 
-    /// Moves bytes between the socket and a body being read or written. `Ready` when the connection has ended.
-    pub fn poll_drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.connection).poll(context).map(|_| ())
+    /// What comes next of a body that this connection reads: what is there already, else what it can bring now.
+    pub fn poll_body(
+        &mut self,
+        context: &mut Context<'_>,
+        incoming: &mut Incoming,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let quiet = &mut Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(frame) = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet)) {
+                return Poll::Ready(frame);
+            }
+            let ended = self.bell.poll(context, |context| Pin::new(&mut self.connection).poll(context)).is_ready();
+            let frame = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet));
+            // After its end a connection leaves an end or an error behind, never a wait.
+            if frame.is_ready() || ended || !self.bell.take_rung() {
+                return frame;
+            }
+        }
     }
 
     /// Whether the connection is open and waits for a request.
     fn is_idle(&mut self) -> bool {
-        let closed = self.poll_drive(&mut Context::from_waker(Waker::noop())).is_ready();
+        let closed = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop())).is_ready();
         !closed && self.sender.is_ready()
+    }
+}
+
+/// The waker of a connection. A connection and the bodies on it wake each other through it; as one task drives them
+/// all, and looks at each of them anyway, it is muted while that task does. Otherwise every request would have its task
+/// run once more for nothing.
+struct Bell {
+    waker: Waker,
+    state: Arc<BellState>,
+}
+
+#[derive(Default)]
+struct BellState {
+    is_muted: AtomicBool,
+    has_rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for BellState {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.is_muted.load(Ordering::Relaxed) {
+            self.has_rung.store(true, Ordering::Relaxed);
+        } else {
+            self.task.wake();
+        }
+    }
+}
+
+impl Bell {
+    fn new() -> Self {
+        let state = Arc::new(BellState::default());
+        Self { waker: Waker::from(Arc::clone(&state)), state }
+    }
+
+    /// Runs something that may wake the task which is running it.
+    fn muted<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.state.is_muted.store(true, Ordering::Relaxed);
+        let result = run();
+        self.state.is_muted.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Polls the connection, which from then on wakes the task of `context`.
+    fn poll<T>(&self, context: &Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.state.task.register(context.waker());
+        self.state.has_rung.store(false, Ordering::Relaxed);
+        let polled = self.muted(|| poll(&mut Context::from_waker(&self.waker)));
+        if self.take_rung() && polled.is_pending() {
+            // It asked for another turn itself.
+            context.waker().wake_by_ref();
+        }
+        polled
+    }
+
+    /// Whether it would have rung since it was last asked.
+    fn take_rung(&self) -> bool {
+        self.state.has_rung.swap(false, Ordering::Relaxed)
+    }
+
+    /// Wakes nobody any more.
+    fn disconnect(&self) {
+        drop(self.state.task.take());
     }
 }
 
@@ -96,14 +202,9 @@ impl IdleConnections {
         Self { stack: RefCell::new(Vec::new()), count_max, timeout }
     }
 
-    /// The most recently used connection that is still open.
+    /// The most recently used connection. The server may have closed it: then the request comes back unsent.
     pub fn take(&self) -> Option<Box<Upstream>> {
-        loop {
-            let (mut upstream, _) = self.stack.borrow_mut().pop()?;
-            if upstream.is_idle() {
-                return Some(upstream);
-            }
-        }
+        self.stack.borrow_mut().pop().map(|(upstream, _)| upstream)
     }
 
     /// Keeps a connection whose response has been read to its end; closes it when there are enough.
@@ -112,6 +213,7 @@ impl IdleConnections {
             return;
         }
         upstream.reused = true;
+        upstream.bell.disconnect();
         self.stack.borrow_mut().push((upstream, now));
     }
 

@@ -158,7 +158,7 @@ enum Source {
 /// A body that is read from a server.
 struct ServerBody {
     incoming: Incoming,
-    /// `None` once it is given back or has ended.
+    /// `None` once it is given back or given up.
     upstream: Option<Box<Upstream>>,
     /// The last frame has been read.
     is_complete: bool,
@@ -226,7 +226,11 @@ impl ServerBody {
             self.client.broken_off.set(true);
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
-        match self.poll_incoming(context) {
+        let polled = match &mut self.upstream {
+            Some(upstream) => upstream.poll_body(context, &mut self.incoming),
+            None => Pin::new(&mut self.incoming).poll_frame(context),
+        };
+        match polled {
             Poll::Ready(frame) => {
                 deadlines.clear(Party::Server);
                 self.is_complete = frame.is_none();
@@ -240,23 +244,6 @@ impl ServerBody {
                 Poll::Pending
             }
         }
-    }
-
-    /// What has arrived, else whatever the connection can bring now.
-    fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut incoming = Pin::new(&mut self.incoming);
-        // The connection is driven right here, so it is polled by this task in any case and need not be woken by it.
-        let quiet = &mut Context::from_waker(Waker::noop());
-        if let Poll::Ready(frame) = incoming.as_mut().poll_frame(quiet) {
-            return Poll::Ready(frame);
-        }
-        if let Some(upstream) = &mut self.upstream
-            && upstream.poll_drive(context).is_ready()
-        {
-            // The connection has ended; what it leaves behind in `incoming` is an end or an error, never a wait.
-            self.upstream = None;
-        }
-        incoming.poll_frame(quiet)
     }
 }
 

@@ -15,15 +15,17 @@ use crate::proxy::thread::Place;
 use crate::proxy::upstream::{ExchangeError, Upstream};
 use crate::session::cookie_value;
 
-/// Servers and connections tried for one request, so that one request cannot walk through a thousand dead servers.
-const ATTEMPTS_MAX: usize = 5;
+/// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
+const FAILED_MAX: usize = 5;
 
 /// A request being forwarded.
 struct Errand<'a> {
     client: &'a Rc<Client>,
     index: PoolIndex,
     pool: &'a Pool,
-    /// The server that the client's cookie named, while it has not been tried.
+    /// `None` while it is on its way.
+    request: Option<Request<RequestBody>>,
+    /// The server to try next: the one that the client's cookie named, or the same one over another connection.
     wanted: Option<usize>,
     /// Servers that failed this request.
     failed: Vec<usize>,
@@ -34,8 +36,8 @@ struct Errand<'a> {
 /// What came of one attempt.
 enum Attempt {
     Answered(Box<Upstream>, Response<Incoming>),
-    /// Not executed by any server, so another may be tried.
-    Again(Box<Request<RequestBody>>),
+    /// Not executed by any server, so it may be tried again.
+    Again,
     /// It may have been executed, or there is nothing left to send.
     GivenUp,
 }
@@ -52,19 +54,20 @@ pub async fn forward(
     };
     let cookie_server = pool.sticky.as_ref().and_then(|sticky| server_of_cookie(sticky, &request));
     let wanted = cookie_server.filter(|&server| is_up(pool, server));
-    let mut request = match prepare(client, pool, request) {
-        Ok(request) => request,
+    let request = match prepare(client, pool, request) {
+        Ok(request) => Some(request),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
-    let mut errand = Errand { client, index, pool, wanted, failed: Vec::new(), fault: None };
-    for _ in 0..ATTEMPTS_MAX {
+    let mut errand = Errand { client, index, pool, request, wanted, failed: Vec::new(), fault: None };
+    // Each turn uses up an idle connection or a server, so this ends.
+    while errand.failed.len() < FAILED_MAX {
         let Some(server) = errand.pick() else { break };
-        match errand.attempt(server, request).await {
+        match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
                 let is_new = cookie_server != Some(server);
                 return errand.finish(server, is_new, upstream, response, in_flight);
             }
-            Attempt::Again(same) => request = *same,
+            Attempt::Again => {}
             Attempt::GivenUp => break,
         }
     }
@@ -86,14 +89,15 @@ impl Errand<'_> {
         wanted.or_else(|| self.client.thread.pick(self.index, |server| !self.failed.contains(&server)))
     }
 
-    async fn attempt(&mut self, server: usize, request: Request<RequestBody>) -> Attempt {
+    async fn attempt(&mut self, server: usize) -> Attempt {
         let place = Place { pool: self.index, server };
-        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again(Box::new(request)) };
+        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again };
+        let Some(request) = self.request.take() else { return Attempt::GivenUp };
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.reused;
         self.count(server);
         let deadlines = self.client.deadlines();
-        match deadlines.within(self.pool.config.response_timeout, upstream.exchange(request)).await {
+        match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
             Some(Ok(response)) => Attempt::Answered(upstream, response),
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
@@ -139,19 +143,18 @@ impl Errand<'_> {
         }
         let is_garbage = error.error.is_parse();
         let kind = if is_garbage { "http_protocol_error" } else { "connection_terminated" };
-        match error.unsent.or(copy.filter(|_| !is_garbage)) {
-            Some(request) => {
-                // A connection that had been idle may just have been closed: that says nothing about the server.
-                if !was_reused {
-                    self.failed(server, StatusCode::BAD_GATEWAY, kind);
-                }
-                Attempt::Again(Box::new(request))
-            }
-            None => {
-                self.failed(server, StatusCode::BAD_GATEWAY, kind);
-                Attempt::GivenUp
-            }
+        self.request = error.unsent.or(copy.filter(|_| !is_garbage));
+        if self.request.is_none() {
+            self.failed(server, StatusCode::BAD_GATEWAY, kind);
+            return Attempt::GivenUp;
         }
+        if was_reused {
+            // A connection that had been idle may just have been closed: that says nothing about the server.
+            self.wanted = Some(server);
+        } else {
+            self.failed(server, StatusCode::BAD_GATEWAY, kind);
+        }
+        Attempt::Again
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {

@@ -20,9 +20,12 @@ const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
 pub fn to_server(parts: &mut request::Parts, client: &Client) {
     let via = if parts.version == http::Version::HTTP_10 { VIA_HTTP_10 } else { VIA };
     to_origin_form(parts);
-    remove_hop_by_hop(&mut parts.headers);
-    // We answer an expectation ourselves by reading the body; the server is not asked twice.
-    parts.headers.remove(header::EXPECT);
+    let found = Found::among(&parts.headers);
+    remove_hop_by_hop(&mut parts.headers, &found);
+    if found.expect {
+        // We answer an expectation ourselves by reading the body; the server is not asked twice.
+        parts.headers.remove(header::EXPECT);
+    }
     parts.version = http::Version::HTTP_11;
     add_to_list(&mut parts.headers, FORWARDED_FOR, &client.address);
     add_to_list(&mut parts.headers, header::VIA, &via);
@@ -46,9 +49,39 @@ fn add_host(headers: &mut HeaderMap, client: &Client) {
 
 /// Makes a server's response one for a client.
 pub fn to_client(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
-    headers.remove(header::TRANSFER_ENCODING);
+    let found = Found::among(headers);
+    remove_hop_by_hop(headers, &found);
+    if found.transfer_encoding {
+        // hyper frames what goes to the client by the body itself.
+        headers.remove(header::TRANSFER_ENCODING);
+    }
     add_to_list(headers, header::VIA, &VIA);
+}
+
+/// Which fields that need something done are there. Most heads have none, and one pass over the names costs less than
+/// looking for each of them.
+#[derive(Default)]
+struct Found {
+    connection: bool,
+    hop_by_hop: bool,
+    expect: bool,
+    transfer_encoding: bool,
+}
+
+impl Found {
+    fn among(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => found.connection = true,
+                "keep-alive" | "proxy-connection" | "te" | "upgrade" => found.hop_by_hop = true,
+                "expect" => found.expect = true,
+                "transfer-encoding" => found.transfer_encoding = true,
+                _ => {}
+            }
+        }
+        found
+    }
 }
 
 /// `http://host/path` becomes `/path` with Host set from it (RFC 9112 section 3.2.2).
@@ -70,16 +103,21 @@ fn to_origin_form(parts: &mut request::Parts) {
 
 /// Removes Connection, what it names, and the fields that are hop-by-hop without being named (RFC 9110 section 7.6.1).
 /// Transfer-Encoding stays: hyper frames by it, and on the way to a server it can only be `chunked`.
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(entry) = headers.entry(header::CONNECTION) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, found: &Found) {
+    if found.connection
+        && let Entry::Occupied(entry) = headers.entry(header::CONNECTION)
+    {
         let (_, values) = entry.remove_entry_mult();
-        let values: Vec<HeaderValue> = values.collect();
-        for name in values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
+        // Nearly always there is one, which names no field.
+        let naming: Vec<HeaderValue> = values.filter(|value| value != "keep-alive" && value != "close").collect();
+        for name in naming.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')) {
             remove_named(headers, name.trim());
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::UPGRADE] {
-        headers.remove(name);
+    if found.hop_by_hop {
+        for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::UPGRADE] {
+            headers.remove(name);
+        }
     }
 }
 
@@ -126,7 +164,8 @@ mod tests {
             ("x-secret", "1"),
             ("x-kept", "2"),
         ]);
-        remove_hop_by_hop(&mut headers);
+        let found = Found::among(&headers);
+        remove_hop_by_hop(&mut headers, &found);
         assert_eq!(headers, map(&[("x-kept", "2")]));
     }
 
@@ -135,7 +174,8 @@ mod tests {
         let kept = [("host", "a"), ("content-length", "3"), ("transfer-encoding", "chunked")];
         let mut headers = map(&kept);
         headers.insert("connection", HeaderValue::from_static("Host, content-length, transfer-encoding"));
-        remove_hop_by_hop(&mut headers);
+        let found = Found::among(&headers);
+        remove_hop_by_hop(&mut headers, &found);
         assert_eq!(headers, map(&kept));
     }
 
