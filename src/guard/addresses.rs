@@ -1,19 +1,28 @@
 //! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{error, info, warn};
 
-use crate::config::Vip;
-use crate::net::arp::{Announcer, announcement};
+use crate::config::{Transport, Vip};
+use crate::net::arp::{Announcer, announcement, question};
+use crate::net::clock::Clock;
 use crate::net::netlink::{Interface, Netlink};
 
 /// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
 /// when it was lost, the last for hosts and switches that were just then restarting.
 const ANNOUNCEMENTS_MS: [u64; 6] = [0, 50, 200, 700, 2_000, 5_000];
+
+/// How often this node makes itself known, an advert interval apart: all of it before its first claim.
+const INTRODUCTIONS: u32 = 3;
+
+/// Time after which addresses that somebody else took off are put back, at the latest.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// From the heartbeat.
 #[derive(Debug)]
@@ -30,11 +39,25 @@ pub enum Order {
         /// Gets true once no address of the VIP is left on the interface.
         done: oneshot::Sender<bool>,
     },
+    /// Make this node known to the peer, because it begins to listen for its adverts.
+    Introduce {
+        /// Its place among the VIPs.
+        vip: usize,
+    },
     /// Announce it again.
     Announce {
         /// Its place among the VIPs.
         vip: usize,
     },
+}
+
+/// The two ends of unicast adverts.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// This node's heartbeat address.
+    pub local: Ipv4Addr,
+    /// The peer's.
+    pub peer: Ipv4Addr,
 }
 
 /// The VIP could not be put on its interface.
@@ -49,9 +72,13 @@ pub struct AcquireFailed {
 /// Owns the VIPs' addresses.
 pub struct Addresses {
     vips: Vec<Vip>,
+    /// `None` for a node without a peer.
+    ends: Option<Ends>,
     netlink: Netlink,
     announcer: Announcer,
     announcing: Vec<Option<JoinHandle<()>>>,
+    /// Whether each VIP was taken and not released since.
+    held: Vec<bool>,
     failures: mpsc::Sender<AcquireFailed>,
 }
 
@@ -60,49 +87,122 @@ impl Addresses {
     ///
     /// # Errors
     /// What socket(2) says.
-    pub fn open(vips: Vec<Vip>, netlink: Netlink, failures: mpsc::Sender<AcquireFailed>) -> io::Result<Self> {
+    pub fn open(
+        vips: Vec<Vip>,
+        ends: Option<Ends>,
+        netlink: Netlink,
+        failures: mpsc::Sender<AcquireFailed>,
+    ) -> io::Result<Self> {
         let announcing = vips.iter().map(|_| None).collect();
-        Ok(Self { vips, netlink, announcer: Announcer::open()?, announcing, failures })
+        let held = vec![false; vips.len()];
+        Ok(Self { vips, ends, netlink, announcer: Announcer::open()?, announcing, held, failures })
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Acquire { vip } => self.acquire(vip).await,
-                Order::Release { vip, done } => {
-                    let released = self.release(vip).await;
-                    // The heartbeat may have gone on without us after its time-out.
-                    let _gone = done.send(released);
-                }
-                Order::Announce { vip } => self.announce(vip).await,
+        let mut reviews = interval_at(Instant::now() + REVIEW_INTERVAL, REVIEW_INTERVAL);
+        reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(order) => self.carry_out(order).await,
+                    None => return,
+                },
+                _ = reviews.tick() => self.review().await,
             }
         }
     }
 
-    async fn acquire(&mut self, index: usize) {
-        let Some(vip) = self.vips.get(index) else { return };
-        if let Err(reason) = self.add_all(vip).await {
-            error!(vip = vip.name, reason, "the VIP could not be taken");
-            // The guard reads this queue as long as it lives.
-            drop(self.failures.send(AcquireFailed { vip: index, reason }).await);
-            return;
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Acquire { vip } => self.acquire(vip).await,
+            Order::Release { vip, done } => {
+                let released = self.release(vip).await;
+                // The heartbeat may have gone on without us after its time-out.
+                let _gone = done.send(released);
+            }
+            Order::Introduce { vip } => self.introduce(vip).await,
+            Order::Announce { vip } => self.announce(vip).await,
         }
-        self.announce(index).await;
     }
 
-    async fn add_all(&self, vip: &Vip) -> Result<(), String> {
+    /// Asks for the peer's hardware address by a broadcast, from which the peer learns ours.
+    ///
+    /// While we were away the peer's kernel asked for us once a second, and keeps its unicast adverts back until it is
+    /// answered. Heard a second late, a living peer would have been taken for a silent one.
+    async fn introduce(&self, index: usize) {
+        let Some(vip) = self.vips.get(index).filter(|vip| vip.transport == Transport::Unicast) else { return };
+        let (Some(ends), Ok(interface)) = (self.ends, self.netlink.interface(&vip.interface).await) else { return };
+        let Some(frame) = question(interface.hardware, ends.local, ends.peer) else { return };
+        self.send(&vip.name, &interface, std::slice::from_ref(&frame));
+        let Ok(announcer) = Announcer::open() else { return };
+        let pause = vip.advert_interval.get();
+        tokio::spawn(async move {
+            for _ in 1..INTRODUCTIONS {
+                sleep(pause).await;
+                // One that is lost is followed by another; the first was logged.
+                drop(announcer.send(interface.index, &frame));
+            }
+        });
+    }
+
+    async fn acquire(&mut self, index: usize) {
+        if let Some(held) = self.held.get_mut(index) {
+            *held = true;
+        }
+        if self.put(index).await.is_some() {
+            self.announce(index).await;
+        }
+    }
+
+    /// Puts back what somebody else took off. It happens between orders, so never after a release.
+    async fn review(&mut self) {
+        for index in 0..self.vips.len() {
+            if self.held.get(index) == Some(&true)
+                && let Some(added) = self.put(index).await
+                && added > 0
+            {
+                warn!(vip = self.name(index), addresses = added, "put back addresses that somebody else removed");
+                self.announce(index).await;
+            }
+        }
+    }
+
+    /// Puts a VIP on its interface, and says how many of its addresses were not there.
+    async fn put(&mut self, index: usize) -> Option<usize> {
+        let vip = self.vips.get(index)?;
+        match self.add_all(vip).await {
+            Ok(added) => Some(added),
+            Err(reason) => {
+                error!(vip = vip.name, reason, "the VIP could not be taken");
+                // The guard reads this queue as long as it lives.
+                drop(self.failures.send(AcquireFailed { vip: index, reason }).await);
+                None
+            }
+        }
+    }
+
+    fn name(&self, index: usize) -> &str {
+        self.vips.get(index).map_or("", |vip| vip.name.as_str())
+    }
+
+    async fn add_all(&self, vip: &Vip) -> Result<usize, String> {
         let failed = |what: &str, error: &io::Error| format!("failed to add {what} to {}: {error}", vip.interface);
         let interface = self.netlink.interface(&vip.interface).await;
         let interface = interface.map_err(|error| failed(&vip.name, &error))?;
+        let mut count = 0;
         for address in &vip.addresses {
             let added = self.netlink.add_address(interface.index, *address).await;
-            added.map_err(|error| failed(&address.to_string(), &error))?;
+            count += usize::from(added.map_err(|error| failed(&address.to_string(), &error))?);
         }
-        Ok(())
+        Ok(count)
     }
 
     async fn release(&mut self, index: usize) -> bool {
+        if let Some(held) = self.held.get_mut(index) {
+            *held = false;
+        }
         if let Some(task) = self.announcing.get_mut(index).and_then(Option::take) {
             task.abort();
         }
@@ -124,10 +224,11 @@ impl Addresses {
         // The first ones now, before anything else gets a turn.
         self.send(&vip.name, &interface, &frames);
         let Ok(announcer) = Announcer::open() else { return };
+        let (clock, advert_interval) = (Clock::start(), vip.advert_interval.get());
+        let started = clock.now();
         let repeat = async move {
-            for pair in ANNOUNCEMENTS_MS.windows(2) {
-                let [before, at] = *pair else { return };
-                tokio::time::sleep(Duration::from_millis(at - before)).await;
+            for at_ms in ANNOUNCEMENTS_MS.into_iter().skip(1) {
+                sleep_without_stall(clock, started + Duration::from_millis(at_ms), advert_interval).await;
                 for frame in &frames {
                     // One that is lost is followed by another; the first was logged.
                     drop(announcer.send(interface.index, frame));
@@ -147,6 +248,23 @@ impl Addresses {
                 warn!(vip, interface = interface.name, %error, "an announcement could not be sent");
             }
         }
+    }
+}
+
+/// Sleeps until `until`, and longer when the process was stalled meanwhile: what it believes is old then, and the
+/// heartbeat, which woke at the same moment, gets an advert interval to release the VIP and so end this task.
+async fn sleep_without_stall(clock: Clock, until: std::time::Instant, advert_interval: Duration) {
+    let mut is_late = false;
+    loop {
+        let before = clock.now();
+        let left = until.saturating_duration_since(before);
+        if left.is_zero() && !is_late {
+            return;
+        }
+        // In steps no longer than an interval: a stall within a long sleep would not show at its end.
+        let step = if is_late { advert_interval } else { left.min(advert_interval) };
+        sleep(step).await;
+        is_late = clock.now().saturating_duration_since(before) >= step + advert_interval;
     }
 }
 

@@ -337,8 +337,12 @@ impl Router {
                 }
                 Action::DiscardQueued => {
                     self.socket.discard_queued(&mut self.buffer);
+                    self.order(Order::Introduce { vip: self.vip });
                 }
                 Action::RoleChanged { from, to, reason } => {
+                    if (from, to) == (State::Init, State::Backup) {
+                        self.order(Order::Introduce { vip: self.vip });
+                    }
                     self.tell(Event::Changed { vip: self.vip, from, to, reason });
                 }
             }

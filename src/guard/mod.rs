@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use self::addresses::Addresses;
+use self::addresses::{Addresses, Ends};
 use self::control::{Answer, Question, Reply, Request};
 use self::heartbeat::{Command, VipCounters};
 use self::state::{Node, Vip, WorkerState};
@@ -148,7 +148,8 @@ impl Guard {
         let mut pulse = Arc::default();
         if !config.vips.is_empty() {
             let (states, setups) = routers(&config, &local, &netlink).await?;
-            let opened = Addresses::open(config.vips.clone(), netlink.clone(), failure_sender);
+            let ends = ends(&config, &local)?;
+            let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
             let beat = heartbeat::start(setups, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
@@ -345,6 +346,17 @@ async fn routers(
         vips.push(Vip::new(priority, counters, command_sender));
     }
     Ok((vips, setups))
+}
+
+fn own_node<'config>(config: &'config Config, local: &LocalNode) -> anyhow::Result<&'config crate::config::Node> {
+    local.index.and_then(|index| config.nodes.get(index)).context("a vip needs a [[node]] for this machine")
+}
+
+/// Where adverts run between; `None` without a peer.
+fn ends(config: &Config, local: &LocalNode) -> anyhow::Result<Option<Ends>> {
+    let own = own_node(config, local)?;
+    let Some(peer) = config.nodes.iter().find(|node| node.name != own.name) else { return Ok(None) };
+    Ok(Some(Ends { local: ipv4(own.address)?, peer: ipv4(peer.address)? }))
 }
 
 /// Priority and preemption. Whoever holds a VIP keeps it, unless `prefer` names a node: then that one is above all and

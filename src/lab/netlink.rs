@@ -12,6 +12,11 @@ use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 use super::LabError;
 use crate::units::Ipv4Network;
 
+/// The number that the kernel gives the interface of each machine, after `lo` and the cable's far end. It takes links
+/// whose two ends have the same number for no cables and brings them up to a second later, so no port may have it:
+/// the bridge does.
+const INDEX_OF_CABLE_ENDS: u32 = 3;
+
 /// Whether a link carries traffic, as the administrator set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admin {
@@ -22,7 +27,8 @@ pub(super) enum Admin {
 /// A switch without spanning tree, so that a port forwards from the moment it is up.
 pub(super) fn create_bridge(name: &str) -> Result<(), LabError> {
     with_netlink(&format!("make the bridge {name}"), async |netlink| {
-        let bridge = LinkBridge::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0).up().build();
+        let bridge = LinkBridge::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0);
+        let bridge = bridge.index(INDEX_OF_CABLE_ENDS).up().build();
         netlink.link().add(bridge).execute().await
     })
 }

@@ -153,7 +153,7 @@ impl ProcessHandle {
     }
 
     /// Waits for its end and takes its exit status, if it has been left to us by then.
-    pub(super) fn reap(&self, within: Duration) {
+    pub fn reap(&self, within: Duration) {
         let _ = wait_for("the end of a process", within, || (!self.is_running()).then_some(()));
         let _ = waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }

@@ -1,4 +1,5 @@
 //! Gratuitous ARP: tells every host and switch on a link which machine holds an address now (RFC 5227 section 3).
+//! And the ordinary question for a neighbour.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,6 +16,16 @@ const FRAME_LEN_BYTES: usize = 42;
 /// The frame that announces `address` at `hardware`: a broadcast ARP request whose sender and target are both the
 /// address, as RFC 9568 section 6.4.2 asks for and as every other VRRP implementation sends it.
 pub fn announcement(hardware: MacAddr, address: Ipv4Addr) -> Option<Vec<u8>> {
+    request(hardware, address, (MacAddr::broadcast(), address))
+}
+
+/// The frame that asks everybody on the link for the hardware address of `peer`, and so tells `peer` ours: whoever is
+/// asked notes who asks (RFC 826, "Packet Reception").
+pub fn question(hardware: MacAddr, address: Ipv4Addr, peer: Ipv4Addr) -> Option<Vec<u8>> {
+    request(hardware, address, (MacAddr::zero(), peer))
+}
+
+fn request(hardware: MacAddr, address: Ipv4Addr, target: (MacAddr, Ipv4Addr)) -> Option<Vec<u8>> {
     let mut payload = [0_u8; FRAME_LEN_BYTES - MutableEthernetPacket::minimum_packet_size()];
     let mut arp = MutableArpPacket::new(&mut payload)?;
     arp.set_hardware_type(ArpHardwareTypes::Ethernet);
@@ -24,8 +35,8 @@ pub fn announcement(hardware: MacAddr, address: Ipv4Addr) -> Option<Vec<u8>> {
     arp.set_operation(ArpOperations::Request);
     arp.set_sender_hw_addr(hardware);
     arp.set_sender_proto_addr(address);
-    arp.set_target_hw_addr(MacAddr::broadcast());
-    arp.set_target_proto_addr(address);
+    arp.set_target_hw_addr(target.0);
+    arp.set_target_proto_addr(target.1);
     let mut frame = vec![0_u8; FRAME_LEN_BYTES];
     let mut ethernet = MutableEthernetPacket::new(&mut frame)?;
     ethernet.set_destination(MacAddr::broadcast());
@@ -88,5 +99,17 @@ mod tests {
         ];
         let built = announcement(MacAddr::new(2, 0, 0, 0x88, 0, 0x0b), Ipv4Addr::new(10, 88, 0, 100));
         assert_eq!(built, Some(captured.to_vec()));
+    }
+
+    #[test]
+    fn question_has_the_fields_of_rfc_826_in_their_places() {
+        // 10.77.0.12 at 02:00:00:88:00:0b looks for 10.77.0.11.
+        let expected = [
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0x00, 0x00, 0x88, 0x00, 0x0b, 0x08, 0x06, 0x00, 0x01, 0x08, 0x00,
+            0x06, 0x04, 0x00, 0x01, 0x02, 0x00, 0x00, 0x88, 0x00, 0x0b, 0x0a, 0x4d, 0x00, 0x0c, 0x00, 0x00, 0x00, 0x00,
+            0x00, 0x00, 0x0a, 0x4d, 0x00, 0x0b,
+        ];
+        let (asking, peer) = (Ipv4Addr::new(10, 77, 0, 12), Ipv4Addr::new(10, 77, 0, 11));
+        assert_eq!(question(MacAddr::new(2, 0, 0, 0x88, 0, 0x0b), asking, peer), Some(expected.to_vec()));
     }
 }

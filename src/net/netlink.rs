@@ -22,7 +22,7 @@ pub struct Interface {
     pub index: u32,
     /// Its hardware address; zeros where it has none.
     pub hardware: MacAddr,
-    /// Administratively up, and a carrier on it.
+    /// Administratively up, with a carrier, and in use by the kernel.
     pub has_carrier: bool,
 }
 
@@ -119,7 +119,8 @@ fn interface_of(link: &LinkMessage) -> Interface {
             _ => {}
         }
     }
-    let has_carrier = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+    // Running comes up to a second after the carrier, and until then the kernel drops what the link should send.
+    let has_carrier = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running);
     Interface { name, index: link.header.index, hardware, has_carrier }
 }
 

@@ -41,7 +41,7 @@ pub struct ExchangeError {
     /// What hyper says.
     pub error: hyper::Error,
     /// The request, when no byte of it was sent.
-    pub unsent: Option<Request<RequestBody>>,
+    pub unsent: Option<Box<Request<RequestBody>>>,
 }
 
 impl Upstream {
@@ -90,7 +90,7 @@ impl Upstream {
         .await;
         deadlines.clear(Party::Server);
         let into_error = |mut error: TrySendError<Request<RequestBody>>| ExchangeError {
-            unsent: error.take_message(),
+            unsent: error.take_message().map(Box::new),
             error: error.into_error(),
         };
         answer.map(|answer| answer.map_err(into_error))

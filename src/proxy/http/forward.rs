@@ -143,7 +143,7 @@ impl Errand<'_> {
         }
         let is_garbage = error.error.is_parse();
         let kind = if is_garbage { "http_protocol_error" } else { "connection_terminated" };
-        self.request = error.unsent.or(copy.filter(|_| !is_garbage));
+        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !is_garbage));
         if self.request.is_none() {
             self.failed(server, StatusCode::BAD_GATEWAY, kind);
             return Attempt::GivenUp;

@@ -1,0 +1,56 @@
+//! A real pair in network namespaces: what the nodes do to each other, to the wire and to their clients.
+//!
+//! Each test has a network of its own with two nodes, three servers and a client, built by `baton::lab` without root.
+//! They run one after the other, since each takes both cores of a small machine. Where namespaces are forbidden all of
+//! it fails and says which setting forbids them.
+//!
+//! `BATON_BIN=PATH` tests another program than the one cargo built, for example a release build for the figures.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
+#![allow(clippy::print_stdout)] // figures are for people
+
+mod scene;
+mod wire;
+
+mod adverts;
+mod failures;
+mod figures;
+mod formation;
+mod interoperability;
+mod preference;
+mod privileges;
+mod service_manager;
+mod split;
+
+use std::process::ExitCode;
+
+use baton::lab::namespace;
+use libtest_mimic::{Arguments, Conclusion};
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if !arguments.list {
+        // First of all: a process can enter namespaces only before it has threads.
+        if let Err(forbidden) = namespace::enter() {
+            eprintln!("the tests of the pair cannot run: {forbidden}");
+            return ExitCode::FAILURE;
+        }
+    }
+    // The kernel ends every child with the thread that started it, and one thread is all there is.
+    arguments.test_threads = Some(1);
+    let trials = [
+        formation::trials(),
+        failures::trials(),
+        preference::trials(),
+        adverts::trials(),
+        split::trials(),
+        interoperability::trials(),
+        figures::trials(),
+        privileges::trials(),
+        service_manager::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
+    let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
+    figures::print_table();
+    conclusion.exit_code()
+}
