@@ -44,6 +44,10 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
         self.0.deadlines().clear(Party::Server);
+        // From now on it is the client's turn, and nothing may run that would notice.
+        if let Some(listener) = self.0.listener() {
+            self.0.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+        }
     }
 }
 
