@@ -49,12 +49,13 @@ async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: 
             Ok(said) => format!("{said} in {} ms", started.elapsed().as_millis()),
             Err(reason) => reason.clone(),
         };
+        // First the verdict, then the log: who reads that a server is down may rely on it.
+        server.judge(judgement.is_up(), said.clone());
         match changed {
             Some(true) => info!(pool = pool.config.name, server = config.name, check = said, "server is up"),
             Some(false) => warn!(pool = pool.config.name, server = config.name, check = said, "server is down"),
             None => {}
         }
-        server.judge(judgement.is_up(), said);
     }
 }
 

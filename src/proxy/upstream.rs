@@ -30,7 +30,8 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A connection to a server, alone with its one request at a time.
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
+    /// `None` once it has ended.
+    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
     bell: Bell,
     /// Has carried a request before: the server may be about to close it.
     pub reused: bool,
@@ -55,7 +56,7 @@ impl Upstream {
         let handshake =
             http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-        Ok(Box::new(Self { sender, connection, bell: Bell::new(), reused: false }))
+        Ok(Box::new(Self { sender, connection: Some(connection), bell: Bell::new(), reused: false }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
@@ -74,17 +75,12 @@ impl Upstream {
         let (connection, bell) = (&mut self.connection, &self.bell);
         let answer = std::future::poll_fn(|context| {
             // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.
-            let closed = bell.poll(context, |context| Pin::new(&mut *connection).poll(context)).is_ready();
+            // When it ends, the request or an error is in `response` at once.
+            let _ended = bell.poll(context, |context| drive(connection, context));
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 Poll::Pending if deadlines.is_late(Party::Server) => Poll::Ready(None),
-                Poll::Pending => {
-                    if closed {
-                        // Its error is in `response` by the next turn.
-                        context.waker().wake_by_ref();
-                    }
-                    Poll::Pending
-                }
+                Poll::Pending => Poll::Pending,
             }
         })
         .await;
@@ -107,7 +103,7 @@ impl Upstream {
             if let Poll::Ready(frame) = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet)) {
                 return Poll::Ready(frame);
             }
-            let ended = self.bell.poll(context, |context| Pin::new(&mut self.connection).poll(context)).is_ready();
+            let ended = self.bell.poll(context, |context| drive(&mut self.connection, context)).is_ready();
             let frame = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet));
             // After its end a connection leaves an end or an error behind, never a wait.
             if frame.is_ready() || ended || !self.bell.take_rung() {
@@ -118,9 +114,20 @@ impl Upstream {
 
     /// Whether the connection is open and waits for a request.
     fn is_idle(&mut self) -> bool {
-        let closed = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let closed = drive(&mut self.connection, &mut Context::from_waker(Waker::noop())).is_ready();
         !closed && self.sender.is_ready()
     }
+}
+
+/// Moves bytes between a connection's socket, its request and its response. `Ready` once it has ended; it is dropped
+/// then, as only that gives a request back that came too late for it.
+fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, RequestBody>>, context: &mut Context<'_>) -> Poll<()> {
+    let Some(open) = connection else { return Poll::Ready(()) };
+    let polled = Pin::new(open).poll(context).map(|_| ());
+    if polled.is_ready() {
+        *connection = None;
+    }
+    polled
 }
 
 /// The waker of a connection. A connection and the bodies on it wake each other through it; as one task drives them

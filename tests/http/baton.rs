@@ -109,6 +109,7 @@ impl Baton {
         let mut baton = Self { child, port, log: Arc::default(), _directory: directory };
         baton.log.follow(&mut baton.child);
         baton.wait_for_log("baton is ready");
+        baton.wait_for_log("worker serves");
         baton
     }
 

@@ -44,6 +44,10 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
         self.0.deadlines().clear(Party::Server);
+        // From now on it is the client's turn, and nothing may run that would notice.
+        if let Some(listener) = self.0.listener() {
+            self.0.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+        }
     }
 }
 
@@ -89,7 +93,16 @@ impl RequestBody {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) | Poll::Pending => None,
         };
+        client.is_uploading.set(true);
         Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Self::Client { client, .. } = self {
+            client.is_uploading.set(false);
+        }
     }
 }
 
@@ -242,7 +255,9 @@ impl Drop for ServerBody {
     fn drop(&mut self) {
         // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
         let is_complete = self.is_complete || self.incoming.is_end_stream();
-        if is_complete && let Some(upstream) = self.upstream.take() {
+        // A server that answers early leaves the connection in the middle of a request, with the client inside it.
+        let is_free = is_complete && !self.client.is_uploading.get();
+        if is_free && let Some(upstream) = self.upstream.take() {
             self.client.thread.give_back(self.place, upstream);
         }
     }

@@ -49,6 +49,8 @@ pub struct Client {
     pub refusal: Cell<Option<Refusal>>,
     /// A response was given up in the middle.
     pub broken_off: Cell<bool>,
+    /// A request's body is on its way to a server.
+    pub is_uploading: Cell<bool>,
     registration: Registration,
 }
 
@@ -76,6 +78,7 @@ impl Client {
             in_flight: Cell::new(0),
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
+            is_uploading: Cell::new(false),
             registration,
         })
     }
