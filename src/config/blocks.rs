@@ -31,6 +31,8 @@ pub(super) struct Blocks {
     pub(super) routes: Vec<RouteBlock>,
     pub(super) pools: Vec<PoolBlock>,
     pub(super) worker: WorkerSettings,
+    /// `worker.user` with its place in the file.
+    pub(super) worker_user: Option<Located<String>>,
 }
 
 /// `[[node]]`
@@ -108,6 +110,7 @@ pub(super) struct PoolBlock {
 
 /// Reads the whole document. Relative paths in it are relative to `directory`.
 pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Blocks {
+    let (worker, worker_user) = worker(root.block("worker"), mistakes);
     let blocks = Blocks {
         nodes: root.blocks("node", NODES_READ_MAX).into_iter().map(node).collect(),
         pair: root.block("pair").map(|table| pair(table, directory)).unwrap_or_default(),
@@ -119,7 +122,8 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
-        worker: worker(root.block("worker"), mistakes),
+        worker,
+        worker_user,
     };
     root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
     root.not_in_release("sessions", "remove [sessions]; sticky cookies need no session table");
@@ -214,7 +218,7 @@ const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const DRAIN_MAX: Duration = Duration::from_secs(3600);
 const THREADS_MAX: u32 = 256;
 
-fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> WorkerSettings {
+fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings, Option<Located<String>>) {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut settings = WorkerSettings {
         threads: cores.min(THREADS_MAX as usize),
@@ -223,11 +227,12 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> WorkerSettings {
         probe_timeout: Duration::from_millis(500),
         drain_timeout: Duration::from_secs(10),
     };
-    let Some(mut table) = table else { return settings };
+    let Some(mut table) = table else { return (settings, None) };
     if let Some(threads) = table.optional("threads").and_then(|value| value.integer(1..=THREADS_MAX)) {
         settings.threads = threads.value as usize;
     }
-    settings.user = table.optional("user").and_then(|value| value.parsed(values::user)).map(|found| found.value);
+    let user = table.optional("user").and_then(|value| value.parsed(values::user));
+    settings.user = user.as_ref().map(|found| found.value.clone());
     settings.probe_interval = table.duration("probe_interval", PROBE_MIN..=PROBE_INTERVAL_MAX, settings.probe_interval);
     let timeout = table.optional("probe_timeout");
     let place = timeout.as_ref().map_or_else(|| table.place().clone(), |value| value.place().clone());
@@ -247,5 +252,5 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> WorkerSettings {
     }
     settings.drain_timeout = table.duration("drain_timeout", Duration::ZERO..=DRAIN_MAX, settings.drain_timeout);
     table.finish();
-    settings
+    (settings, user)
 }

@@ -14,6 +14,7 @@ use super::choose::{NodeHints, choose_name};
 use super::key::PairKey;
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
+use crate::net::privileges;
 
 /// Checks the file's blocks against this machine.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
@@ -32,6 +33,15 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         && let Err(error) = PairKey::load(&key_file.value)
     {
         mistakes.value(&key_file.place, error.to_string(), error.remedy());
+    }
+    if let Some(user) = &blocks.worker_user
+        && let Ok(None) = privileges::user(&user.value)
+    {
+        mistakes.value(
+            &user.place,
+            "this machine has no such user",
+            "make it with `useradd --system`, or leave the key out: then it is baton, or nobody",
+        );
     }
     for certificate in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flatten() {
         check_certificate(certificate, mistakes);

@@ -13,7 +13,7 @@ const ADVERT_INTERVAL_DEFAULT: std::time::Duration = std::time::Duration::from_m
 
 /// `None` when a value is missing, which the readers and checks have then reported.
 pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
-    let Blocks { nodes, pair, vips, listeners, routes, pools, worker } = blocks;
+    let Blocks { nodes, pair, vips, listeners, routes, pools, worker, worker_user: _ } = blocks;
     let pools: Vec<_> = pools.into_iter().map(|block| block.pool).collect();
     let pool_names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let nodes: Vec<Node> = nodes

@@ -92,6 +92,17 @@ fn an_interface_that_is_missing_is_named_with_those_that_are_there() {
 }
 
 #[test]
+fn a_worker_user_that_is_missing_is_refused() {
+    let directory = Directory::new("user");
+    directory.write("pair.key", KEY, 0o600);
+    let with_user = |user: &str| format!("{VIP}\n[worker]\nuser = \"{user}\"\n");
+    let path = directory.write("baton.toml", with_user("no-such-user"), 0o644);
+    check_one(&path, "worker.user", "no such user");
+    directory.write("baton.toml", with_user("root"), 0o644);
+    assert_eq!(mistakes(&path), []);
+}
+
+#[test]
 fn a_pair_key_that_is_missing_is_made_with_keygen() {
     let directory = Directory::new("key-missing");
     let path = directory.write("baton.toml", VIP, 0o644);
