@@ -48,7 +48,7 @@ pub struct Bootstrap {
 }
 
 /// A certificate chain and its key.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct CertificatePem {
     /// The chain.
     pub chain: Vec<u8>,

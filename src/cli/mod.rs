@@ -68,11 +68,14 @@ pub fn main() -> ExitCode {
 /// Prints what was asked for.
 ///
 /// # Errors
-/// When nobody reads it any more, or the disk is full: `println!` would panic.
+/// When the disk is full, say: `println!` would panic.
 fn answer(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads, `head` for one, has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// Prints what is wrong. That nobody can read it is not reported to anybody, for there is nobody left to tell.

@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config_text = config::read(&arguments.config)?;
     let (config, local) =
         config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints())?;
-    telemetry::start();
+    let _logging = telemetry::start();
     let (config_path, runtime_dir) = (arguments.config.clone(), arguments.runtime_dir.clone());
     guard::run(Options { config, config_path, config_text, local, runtime_dir })
 }

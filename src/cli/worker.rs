@@ -12,6 +12,5 @@ pub struct Arguments {
 /// # Errors
 /// Why it could not start or had to end.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    crate::telemetry::start();
     crate::worker::run(arguments.descriptor)
 }

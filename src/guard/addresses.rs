@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use crate::config::{Transport, Vip};
 use crate::net::arp::{Announcer, announcement, question};
 use crate::net::clock::Clock;
-use crate::net::netlink::{Interface, Netlink};
+use crate::net::netlink::{Interface, Netlink, promote_secondaries};
 
 /// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
 /// when it was lost, the last for hosts and switches that were just then restarting.
@@ -23,6 +23,9 @@ const INTRODUCTIONS: u32 = 3;
 
 /// Time after which addresses that somebody else took off are put back, at the latest.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The loopback interface has this index in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
 
 /// From the heartbeat.
 #[derive(Debug)]
@@ -69,6 +72,17 @@ pub struct AcquireFailed {
     pub reason: String,
 }
 
+/// What is to be true of a VIP on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holding {
+    /// It is not here.
+    Free,
+    /// It is here, and put back when somebody takes it off.
+    Held,
+    /// It has to go and could not be taken off yet.
+    Leaving,
+}
+
 /// Owns the VIPs' addresses.
 pub struct Addresses {
     vips: Vec<Vip>,
@@ -77,8 +91,7 @@ pub struct Addresses {
     netlink: Netlink,
     announcer: Announcer,
     announcing: Vec<Option<JoinHandle<()>>>,
-    /// Whether each VIP was taken and not released since.
-    held: Vec<bool>,
+    holdings: Vec<Holding>,
     failures: mpsc::Sender<AcquireFailed>,
 }
 
@@ -94,8 +107,8 @@ impl Addresses {
         failures: mpsc::Sender<AcquireFailed>,
     ) -> io::Result<Self> {
         let announcing = vips.iter().map(|_| None).collect();
-        let held = vec![false; vips.len()];
-        Ok(Self { vips, ends, netlink, announcer: Announcer::open()?, announcing, held, failures })
+        let holdings = vec![Holding::Free; vips.len()];
+        Ok(Self { vips, ends, netlink, announcer: Announcer::open()?, announcing, holdings, failures })
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.
@@ -148,24 +161,45 @@ impl Addresses {
     }
 
     async fn acquire(&mut self, index: usize) {
-        if let Some(held) = self.held.get_mut(index) {
-            *held = true;
+        self.set(index, Holding::Held);
+        if let Some(vip) = self.vips.get(index)
+            && let Err(error) = promote_secondaries(&vip.interface)
+        {
+            warn!(
+                interface = vip.interface,
+                %error,
+                "set the sysctl promote_secondaries to 1, or this node may lose its own address with the VIP"
+            );
         }
         if self.put(index).await.is_some() {
             self.announce(index).await;
         }
     }
 
-    /// Puts back what somebody else took off. It happens between orders, so never after a release.
+    /// Puts back what somebody else took off, and takes off what could not be taken off before. It happens between
+    /// orders, so it cannot undo one.
     async fn review(&mut self) {
-        for index in 0..self.vips.len() {
-            if self.held.get(index) == Some(&true)
-                && let Some(added) = self.put(index).await
-                && added > 0
-            {
-                warn!(vip = self.name(index), addresses = added, "put back addresses that somebody else removed");
-                self.announce(index).await;
+        for (index, holding) in self.holdings.clone().into_iter().enumerate() {
+            match holding {
+                Holding::Free => {}
+                Holding::Held => self.put_back(index).await,
+                Holding::Leaving => drop(self.release(index).await),
             }
+        }
+    }
+
+    async fn put_back(&mut self, index: usize) {
+        if let Some(added) = self.put(index).await
+            && added > 0
+        {
+            warn!(vip = self.name(index), addresses = added, "put back addresses that somebody else removed");
+            self.announce(index).await;
+        }
+    }
+
+    fn set(&mut self, index: usize, holding: Holding) {
+        if let Some(place) = self.holdings.get_mut(index) {
+            *place = holding;
         }
     }
 
@@ -200,15 +234,16 @@ impl Addresses {
     }
 
     async fn release(&mut self, index: usize) -> bool {
-        if let Some(held) = self.held.get_mut(index) {
-            *held = false;
-        }
+        self.set(index, Holding::Leaving);
         if let Some(task) = self.announcing.get_mut(index).and_then(Option::take) {
             task.abort();
         }
         let Some(vip) = self.vips.get(index) else { return false };
         match remove_all(&self.netlink, vip).await {
-            Ok(_) => true,
+            Ok(_) => {
+                self.set(index, Holding::Free);
+                true
+            }
             Err(error) => {
                 error!(vip = vip.name, interface = vip.interface, %error, "the VIP could not be taken off");
                 false
@@ -268,22 +303,24 @@ async fn sleep_without_stall(clock: Clock, until: std::time::Instant, advert_int
     }
 }
 
-/// Takes every address of a VIP off its interface, and says which were there. An interface that is gone holds none.
+/// Takes every address of a VIP off this machine, and says which were there. It looks on all interfaces, since the one
+/// that got them may have been renamed; loopback is left alone, where others may have put them on purpose.
 ///
 /// # Errors
 /// What the kernel says; the other addresses were still tried.
 pub async fn remove_all(netlink: &Netlink, vip: &Vip) -> io::Result<Vec<String>> {
-    let interface = match netlink.interface(&vip.interface).await {
-        Ok(interface) => interface,
-        Err(error) if is_no_device(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
     let mut removed = Vec::new();
     let mut failure = None;
-    for address in &vip.addresses {
-        match netlink.remove_address(interface.index, *address).await {
-            Ok(true) => removed.push(address.to_string()),
+    for (interface_index, network) in netlink.all_addresses().await? {
+        let is_ours = vip.addresses.iter().any(|address| address.address() == network.address());
+        if !is_ours || interface_index == LOOPBACK_INDEX {
+            continue;
+        }
+        match netlink.remove_address(interface_index, network).await {
+            Ok(true) => removed.push(network.to_string()),
             Ok(false) => {}
+            // The interface went, and the address with it.
+            Err(error) if is_no_device(&error) => {}
             Err(error) => failure = Some(error),
         }
     }

@@ -25,6 +25,9 @@ const REALTIME_PRIORITY: i32 = 50;
 /// must not keep an advert from being sent.
 const BURST_MAX: u32 = 64;
 
+/// Adverts in a row that may fail. The peer, which hears none of them either, is about to claim the VIP.
+const SEND_FAILURES_MAX: u32 = 3;
+
 /// Time between two signs of life of the thread.
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -40,8 +43,8 @@ pub struct Setup {
     pub expected: Expected,
     /// Router ids of other VIPs, whose adverts are not for us and not worth counting.
     pub siblings: Vec<u8>,
-    /// Opens its socket; called on the heartbeat's own runtime.
-    pub open: Box<dyn FnOnce() -> std::io::Result<VrrpSocket> + Send>,
+    /// Opens its socket, at the start and when the interface was made anew; called on the heartbeat's own runtime.
+    pub open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
     /// Where adverts go, for the checksum.
     pub destination: Ipv4Addr,
     /// What it counts.
@@ -57,6 +60,8 @@ pub enum Command {
     Fit,
     /// It must not hold the VIP, and why.
     Unfit(String),
+    /// Open the socket anew, and tell how that went.
+    Reopen,
     /// Give the VIP up and say when that is done.
     Stop(oneshot::Sender<()>),
 }
@@ -80,12 +85,17 @@ pub enum Event {
         /// Which.
         vip: usize,
     },
-    /// An advert could not be sent.
-    SendFailed {
+    /// Adverts cannot be sent: several in a row failed, or the socket could not be opened anew.
+    Mute {
         /// Which.
         vip: usize,
         /// Why.
         error: std::io::Error,
+    },
+    /// The socket was opened anew.
+    Reopened {
+        /// Which.
+        vip: usize,
     },
     /// The peer lists other addresses for this VIP than our configuration does.
     AddressesDiffer {
@@ -178,10 +188,11 @@ pub fn start(
         runtime.block_on(async move {
             match open_all(setups, &orders, &events) {
                 Ok(routers) => {
-                    let tasks: Vec<_> =
-                        routers.into_iter().map(|router| tokio::task::spawn_local(router.run())).collect();
+                    for router in routers {
+                        tokio::task::spawn_local(router.run());
+                    }
                     drop(report.send(Ok(not_realtime)));
-                    beat(&thread_pulse, tasks).await;
+                    beat(&thread_pulse).await;
                 }
                 Err(error) => drop(report.send(Err(error))),
             }
@@ -192,10 +203,10 @@ pub fn start(
     Ok(Heartbeat { pulse, not_realtime })
 }
 
-/// Shows that the thread lives, until every router has stopped.
-async fn beat(pulse: &AtomicU64, tasks: Vec<tokio::task::JoinHandle<()>>) {
+/// Shows that the thread lives, for as long as the process does: also while the worker drains, with every router stopped.
+async fn beat(pulse: &AtomicU64) {
     let mut turns = tokio::time::interval(PULSE_INTERVAL);
-    while !tasks.is_empty() && !tasks.iter().all(tokio::task::JoinHandle::is_finished) {
+    loop {
         turns.tick().await;
         pulse.fetch_add(1, Ordering::Relaxed);
     }
@@ -218,7 +229,9 @@ fn open_all(
             siblings: setup.siblings,
             destination: setup.destination,
             release_timeout: dead_interval.max(Duration::from_secs(1)),
+            open: setup.open,
             socket,
+            send_failures: 0,
             clock,
             counters: setup.counters,
             commands: setup.commands,
@@ -241,7 +254,9 @@ struct Router {
     destination: Ipv4Addr,
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
+    open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
     socket: VrrpSocket,
+    send_failures: u32,
     clock: Clock,
     counters: Arc<VipCounters>,
     commands: mpsc::Receiver<Command>,
@@ -270,6 +285,7 @@ impl Router {
             match turn {
                 Turn::Command(Some(Command::Fit)) => self.handle(now, Input::Fit).await,
                 Turn::Command(Some(Command::Unfit(reason))) => self.handle(now, Input::Unfit(reason.into())).await,
+                Turn::Command(Some(Command::Reopen)) => self.reopen(),
                 Turn::Command(Some(Command::Stop(done))) => {
                     self.handle(now, Input::Stop).await;
                     // The guard may have lost patience; then there is nobody to tell.
@@ -323,16 +339,18 @@ impl Router {
                 self.tell(Event::AddressesDiffer { vip: self.vip });
             }
         }
+        let mut may_send = true;
         for action in self.machine.handle(now, input) {
             match action {
-                Action::SendAdvert { priority } => self.send(priority),
+                Action::SendAdvert { priority } if may_send => self.send(priority),
+                Action::SendAdvert { .. } => {}
                 Action::AcquireVip => self.order(Order::Acquire { vip: self.vip }),
                 Action::Announce => self.order(Order::Announce { vip: self.vip }),
                 Action::ReleaseVip => {
-                    if !self.release().await {
+                    may_send = self.release().await;
+                    if !may_send {
                         // The address may still be here: nobody may be told that it is free.
                         self.tell(Event::NotReleased { vip: self.vip });
-                        return;
                     }
                 }
                 Action::DiscardQueued => {
@@ -349,7 +367,17 @@ impl Router {
         }
     }
 
-    fn send(&self, priority: u8) {
+    fn reopen(&mut self) {
+        match (self.open)() {
+            Ok(socket) => {
+                (self.socket, self.send_failures) = (socket, 0);
+                self.tell(Event::Reopened { vip: self.vip });
+            }
+            Err(error) => self.tell(Event::Mute { vip: self.vip, error }),
+        }
+    }
+
+    fn send(&mut self, priority: u8) {
         let parameters = self.machine.parameters();
         let advert = Advert {
             virtual_router_id: parameters.virtual_router_id,
@@ -358,8 +386,16 @@ impl Router {
             addresses: self.addresses.clone(),
         };
         match self.socket.send(&advert.encode(parameters.local_address, self.destination)) {
-            Ok(()) => drop(self.counters.sent.fetch_add(1, Ordering::Relaxed)),
-            Err(error) => self.tell(Event::SendFailed { vip: self.vip, error }),
+            Ok(()) => {
+                self.counters.sent.fetch_add(1, Ordering::Relaxed);
+                self.send_failures = 0;
+            }
+            Err(error) => {
+                self.send_failures += 1;
+                if self.send_failures == SEND_FAILURES_MAX {
+                    self.tell(Event::Mute { vip: self.vip, error });
+                }
+            }
         }
     }
 

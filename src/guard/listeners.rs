@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use anyhow::Context;
+use anyhow::anyhow;
 
 use crate::config::{Config, Listener};
 use crate::link::CertificatePem;
@@ -16,10 +16,24 @@ pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>>
     for listener in &config.listeners {
         for &address in &listener.bind {
             let opened = crate::net::listen::tcp(address, threads);
-            sockets.extend(opened.with_context(|| format!("listener {} cannot bind {address}", listener.name))?);
+            sockets.extend(
+                opened
+                    .map_err(|error| anyhow!("listener {} cannot bind {address}: {}", listener.name, hint(&error)))?,
+            );
         }
     }
     Ok(sockets)
+}
+
+/// What the kernel says, and what to do about it.
+fn hint(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            format!("{error}: ports below 1024 need CAP_NET_BIND_SERVICE, which root has")
+        }
+        std::io::ErrorKind::AddrInUse => format!("{error}: another program listens there, `ss -ltnp` says which"),
+        _ => error.to_string(),
+    }
 }
 
 /// Reads the certificates and keys of every listener, as the worker may read no file.

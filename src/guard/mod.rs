@@ -34,7 +34,7 @@ use self::heartbeat::{Command, VipCounters};
 use self::state::{Node, Vip, WorkerState};
 use self::supervisor::Supervisor;
 use crate::config::{Config, LocalNode, PairKey};
-use crate::link::Bootstrap;
+use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 use crate::net::vrrp_socket::{Destination, VrrpSocket};
@@ -93,16 +93,18 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 /// Takes the VIPs off this machine: what a service manager runs after a guard that could not do it itself.
 ///
 /// # Errors
-/// Which VIP is still there, and why.
-pub fn release(config: &Config) -> anyhow::Result<()> {
+/// A guard that runs, or which VIP is still there, and why.
+pub fn release(config: &Config, runtime_dir: &Path) -> anyhow::Result<()> {
+    let _lock = lock(runtime_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { addresses::remove_stale(&Netlink::open()?, &config.vips).await })
 }
 
 /// Makes sure that no other guard runs on this directory. The lock lasts as long as the file is open.
 fn lock(runtime_dir: &Path) -> anyhow::Result<File> {
-    std::fs::create_dir_all(runtime_dir)
-        .with_context(|| format!("the runtime directory {} cannot be made", runtime_dir.display()))?;
+    std::fs::create_dir_all(runtime_dir).with_context(|| {
+        format!("the runtime directory {} cannot be made; --runtime-dir names another", runtime_dir.display())
+    })?;
     let path = runtime_dir.join("guard.lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -116,7 +118,7 @@ fn lock(runtime_dir: &Path) -> anyhow::Result<File> {
 struct Guard {
     node: Node,
     netlink: Netlink,
-    pulse: Arc<AtomicU64>,
+    pulse: Option<Arc<AtomicU64>>,
     heartbeat: mpsc::Receiver<heartbeat::Event>,
     failures: mpsc::Receiver<addresses::AcquireFailed>,
     questions: mpsc::Receiver<Question>,
@@ -130,6 +132,9 @@ struct Bootstrapping {
     path: PathBuf,
     text: String,
     node: String,
+    /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
+    pair_key: Option<PairKey>,
+    certificates: Vec<Vec<CertificatePem>>,
 }
 
 impl Guard {
@@ -145,7 +150,7 @@ impl Guard {
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (failure_sender, failures) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
-        let mut pulse = Arc::default();
+        let mut pulse = None;
         if !config.vips.is_empty() {
             let (states, setups) = routers(&config, &local, &netlink).await?;
             let ends = ends(&config, &local)?;
@@ -156,12 +161,18 @@ impl Guard {
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             warnings
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
-            (vips, pulse) = (states, beat.pulse);
+            (vips, pulse) = (states, Some(beat.pulse));
         }
         warnings.iter().for_each(|warning| warn!("{warning}"));
         let threads = config.worker.threads;
-        let bootstrapping =
-            Bootstrapping { config: config.clone(), path: config_path, text: config_text, node: local.name.clone() };
+        let bootstrapping = Bootstrapping {
+            pair_key: config.pair.key_file.as_deref().map(PairKey::load).transpose()?,
+            certificates: listeners::certificates(&config)?,
+            config: config.clone(),
+            path: config_path,
+            text: config_text,
+            node: local.name.clone(),
+        };
         let node = Node::new(config, local, vips, threads, warnings);
         let (is_ready, status_line) = (false, String::new());
         Ok((Self { node, netlink, pulse, heartbeat, failures, questions, is_ready, status_line }, bootstrapping))
@@ -182,7 +193,7 @@ impl Guard {
             stop,
         };
         tokio::task::spawn_local(supervisor.run());
-        tokio::task::spawn_local(notify::feed_watchdog(Arc::clone(&self.pulse)));
+        tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
         let mut interfaces = watch_interfaces().context("the kernel's link messages cannot be read")?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -230,8 +241,9 @@ impl Guard {
         let all = futures_util::future::join_all(stopped);
         if timeout(STOP_TIMEOUT, all).await.is_err() {
             error!("the heartbeat did not stop in time; taking the VIPs off without it");
-            addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
         }
+        // Whatever went wrong before: no node stops with an address that it does not serve.
+        addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
         // The queue holds one, and nobody else sends.
         let _already_told = stop_worker.try_send(());
         Ok(true)
@@ -239,7 +251,7 @@ impl Guard {
 
     /// Looks at links again, and lets VIPs try again that failed.
     async fn review(&mut self) {
-        self.node.retry_addresses();
+        self.node.retry();
         let names: std::collections::BTreeSet<_> =
             self.node.config.vips.iter().map(|vip| vip.interface.clone()).collect();
         for name in names {
@@ -338,12 +350,12 @@ async fn routers(
             },
             addresses,
             siblings: siblings(config, index),
-            open: Box::new(move || VrrpSocket::open(&name, interface.index, own_address, destination)),
+            open: Box::new(move || VrrpSocket::open(&name, own_address, destination)),
             destination: destination.address(),
             counters: Arc::clone(&counters),
             commands,
         });
-        vips.push(Vip::new(priority, counters, command_sender));
+        vips.push(Vip::new(priority, counters, command_sender, interface.index));
     }
     Ok((vips, setups))
 }
@@ -386,12 +398,10 @@ fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
 }
 
 impl Bootstrapping {
-    fn bootstrap(&self) -> io::Result<Bootstrap> {
-        let key_file = self.config.pair.key_file.as_deref();
-        let pair_key = key_file.map(PairKey::load).transpose().map_err(io::Error::other)?;
+    fn bootstrap(&self) -> Bootstrap {
         let threads = self.config.worker.threads;
         let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
-        Ok(Bootstrap {
+        Bootstrap {
             node: self.node.clone(),
             config_path: self.path.clone(),
             config_text: self.text.clone(),
@@ -399,8 +409,8 @@ impl Bootstrapping {
             threads,
             socket_count: address_count * threads,
             user: self.config.worker.user.clone(),
-            pair_key: pair_key.map(|key| key.as_bytes().to_vec()),
-            certificates: listeners::certificates(&self.config)?,
-        })
+            pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
+            certificates: self.certificates.clone(),
+        }
     }
 }

@@ -21,16 +21,16 @@ pub fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
-/// Feeds the watchdog for as long as the heartbeat's pulse rises; that this task runs shows that the guard's own
-/// runtime does.
-pub async fn feed_watchdog(pulse: Arc<AtomicU64>) {
+/// Feeds the watchdog for as long as the heartbeat's pulse rises, where there is a heartbeat; that this task runs shows
+/// that the guard's own runtime does.
+pub async fn feed_watchdog(pulse: Option<Arc<AtomicU64>>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let mut turns = tokio::time::interval((limit / 3).max(Duration::from_millis(250)));
-    let mut last = u64::MAX;
+    let mut last = None;
     loop {
         turns.tick().await;
-        let now = pulse.load(Ordering::Relaxed);
-        if now != std::mem::replace(&mut last, now) {
+        let now = pulse.as_ref().map(|pulse| pulse.load(Ordering::Relaxed));
+        if now.is_none() || now != std::mem::replace(&mut last, now) {
             send(&[NotifyState::Watchdog]);
         }
     }

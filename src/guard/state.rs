@@ -28,6 +28,8 @@ pub enum Fault {
     Link,
     /// The addresses could not be put on the interface.
     Addresses,
+    /// Adverts cannot be sent: the peer takes this node for dead, or is about to.
+    Adverts,
 }
 
 /// A VIP, as the guard sees it.
@@ -40,6 +42,8 @@ pub struct Vip {
     pub counters: Arc<VipCounters>,
     /// To its machine.
     pub commands: mpsc::Sender<Command>,
+    /// The interface that its socket was opened on; another index under the same name is another interface.
+    interface_index: u32,
     since: Instant,
     reason: String,
     transitions: u64,
@@ -49,10 +53,15 @@ pub struct Vip {
 
 impl Vip {
     /// A VIP that takes no part yet.
-    pub fn new(priority: Priority, counters: Arc<VipCounters>, commands: mpsc::Sender<Command>) -> Self {
+    pub fn new(
+        priority: Priority,
+        counters: Arc<VipCounters>,
+        commands: mpsc::Sender<Command>,
+        interface_index: u32,
+    ) -> Self {
         let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
-        Self { priority, state, counters, commands, since, reason, transitions: 0, faults }
+        Self { priority, state, counters, commands, interface_index, since, reason, transitions: 0, faults }
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -193,6 +202,11 @@ impl Node {
             if config.interface != interface.name {
                 continue;
             }
+            if interface.index != 0 && interface.index != vip.interface_index {
+                vip.interface_index = interface.index;
+                vip.add_fault(Fault::Adverts, format!("interface {} was made anew", interface.name));
+                vip.tell(Command::Reopen);
+            }
             if interface.has_carrier {
                 vip.clear_fault(Fault::Link);
             } else {
@@ -208,9 +222,14 @@ impl Node {
         }
     }
 
-    /// Lets a VIP try again whose addresses could not be put on its interface.
-    pub fn retry_addresses(&mut self) {
-        self.vips.iter_mut().for_each(|vip| vip.clear_fault(Fault::Addresses));
+    /// Lets VIPs try again whose addresses could not be put on their interface, or that could send no adverts.
+    pub fn retry(&mut self) {
+        for vip in &mut self.vips {
+            vip.clear_fault(Fault::Addresses);
+            if vip.faults.contains_key(&Fault::Adverts) {
+                vip.tell(Command::Reopen);
+            }
+        }
     }
 
     /// Takes what the heartbeat says.
@@ -228,8 +247,20 @@ impl Node {
             heartbeat::Event::NotReleased { vip } => {
                 error!(vip = name(vip), "the VIP could not be taken off in time; no resignation was sent");
             }
-            heartbeat::Event::SendFailed { vip, error } => {
-                warn!(vip = name(vip), %error, "an advert could not be sent")
+            heartbeat::Event::Mute { vip: index, error } => {
+                let reason = format!("adverts cannot be sent: {error}");
+                if self.vips.get(index).is_some_and(|vip| !vip.faults.contains_key(&Fault::Adverts)) {
+                    error!(vip = name(index), reason, "the VIP is given up");
+                }
+                if let Some(vip) = self.vips.get_mut(index) {
+                    vip.add_fault(Fault::Adverts, reason);
+                }
+            }
+            heartbeat::Event::Reopened { vip: index } => {
+                info!(vip = name(index), "adverts can be sent again");
+                if let Some(vip) = self.vips.get_mut(index) {
+                    vip.clear_fault(Fault::Adverts);
+                }
             }
             heartbeat::Event::AddressesDiffer { vip } => warn!(
                 vip = name(vip),

@@ -49,8 +49,8 @@ pub enum Event {
 
 /// How workers are started and watched.
 pub struct Supervisor {
-    /// What each worker gets, read anew each time.
-    pub bootstrap: Box<dyn Fn() -> io::Result<Bootstrap>>,
+    /// What each worker gets.
+    pub bootstrap: Box<dyn Fn() -> Bootstrap>,
     /// The listening sockets, in the order of [`Bootstrap`].
     pub sockets: Vec<std::net::TcpListener>,
     /// Time between two probes.
@@ -122,7 +122,7 @@ impl Supervisor {
         let child = command.spawn()?;
         drop(theirs);
         let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
-        link::send_bootstrap(&ours, &(self.bootstrap)()?, &sockets)?;
+        link::send_bootstrap(&ours, &(self.bootstrap)(), &sockets)?;
         ours.set_nonblocking(true)?;
         Ok((child, UnixStream::from_std(ours)?))
     }

@@ -55,14 +55,15 @@ impl Netlink {
         }
     }
 
-    /// The IPv4 addresses of an interface.
+    /// The IPv4 addresses of all interfaces, each with the index of its interface.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn addresses(&self, interface_index: u32) -> io::Result<Vec<Ipv4Network>> {
-        let dump = self.handle.address().get().set_link_index_filter(interface_index).execute();
+    pub async fn all_addresses(&self) -> io::Result<Vec<(u32, Ipv4Network)>> {
+        let dump = self.handle.address().get().execute();
         let messages: Vec<AddressMessage> = dump.try_collect().await.map_err(|error| kernel_error(&error))?;
-        Ok(messages.iter().filter_map(network_of).collect())
+        let with_index = |message| network_of(message).map(|network| (message.header.index, network));
+        Ok(messages.iter().filter_map(with_index).collect())
     }
 
     /// Adds an address. `Ok(false)` when the interface has it already.
@@ -85,6 +86,18 @@ impl Netlink {
             .build();
         changed(self.handle.address().del(message).execute().await, libc::EADDRNOTAVAIL)
     }
+}
+
+/// Keeps an interface's other addresses of the same network when its first one is removed
+/// (`net.ipv4.conf.IFACE.promote_secondaries`). Without it the kernel removes them too: a VIP that has become the first,
+/// because the node's own address was away for a moment, would take that along when it is released.
+///
+/// # Errors
+/// What open(2) or write(2) says, when it is off and cannot be set.
+pub fn promote_secondaries(interface: &str) -> io::Result<()> {
+    let of = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
+    let is_on = |name| std::fs::read_to_string(of(name)).is_ok_and(|value| value.trim() != "0");
+    if is_on("all") || is_on(interface) { Ok(()) } else { std::fs::write(of(interface), "1") }
 }
 
 /// Interfaces as they change, from now on, in the current network namespace. Spawns the task that serves it.

@@ -54,7 +54,7 @@ impl VrrpSocket {
     /// # Errors
     /// `PermissionDenied` without the capability, `NotFound` (ENODEV) when the interface is gone, `AddrNotAvailable`
     /// when `local` is not an address of this machine.
-    pub fn open(interface: &str, index: u32, local: Ipv4Addr, destination: Destination) -> io::Result<Self> {
+    pub fn open(interface: &str, local: Ipv4Addr, destination: Destination) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking(), Some(Protocol::from(PROTOCOL)))?;
         socket.bind_device(Some(interface.as_bytes()))?;
         socket.set_tos_v4(TOS)?;
@@ -64,6 +64,7 @@ impl VrrpSocket {
                 socket.set_multicast_ttl_v4(TTL)?;
                 socket.set_multicast_loop_v4(false)?;
                 socket.set_multicast_if_v4(&local)?;
+                let index = rustix::net::netdevice::name_to_index(&socket, interface)?;
                 socket.join_multicast_v4_n(&GROUP, &InterfaceIndexOrAddress::Index(index))?;
                 // Bound to the group it receives nothing else, and still sends from `local` (raw(7), IP_MULTICAST_IF).
                 socket.bind(&SocketAddrV4::new(GROUP, 0).into())?;

@@ -22,6 +22,7 @@ use crate::probe;
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
+use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
 const QUEUE_MAX: usize = 16;
@@ -34,6 +35,7 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let socket = guard_socket(descriptor)?;
     let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
+    let _logging = telemetry::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         socket.set_nonblocking(true)?;

@@ -21,6 +21,7 @@ mod preference;
 mod privileges;
 mod service_manager;
 mod split;
+mod surroundings;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         preference::trials(),
         adverts::trials(),
         split::trials(),
+        surroundings::trials(),
         interoperability::trials(),
         figures::trials(),
         privileges::trials(),
