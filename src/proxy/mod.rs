@@ -4,6 +4,7 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod http;
+mod server_io;
 pub mod state;
 pub mod thread;
 pub mod timers;

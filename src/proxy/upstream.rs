@@ -22,16 +22,29 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::http::body::RequestBody;
+use super::server_io::{ReadBudget, ServerIo};
 use super::timers::{Deadlines, Party};
 
 /// The largest head that a server may send, and our buffer for it.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// What a server may send from the start of a request to the end of the response's head. hyper skips interim (1xx)
+/// responses in a loop of its own and without limit: a server that sends nothing else would keep the thread busy.
+///
+/// The start of a body, read ahead with the head, counts too. However large the body, that is no danger to it: hyper's
+/// buffer is `RESPONSE_HEAD_BYTES_MAX`, and behind the head hyper reads one piece of the body into it at most before
+/// [`Upstream::exchange`] has the head and lifts the limit.
+const UNANSWERED_BYTES_MAX: usize = 256 * 1024;
+
+const _: () = assert!(UNANSWERED_BYTES_MAX > 2 * RESPONSE_HEAD_BYTES_MAX, "a head and one piece of a body fit");
+
 /// A connection to a server, alone with its one request at a time.
 pub struct Upstream {
     sender: SendRequest<RequestBody>,
     /// `None` once it has ended.
-    connection: Option<Connection<TokioIo<TcpStream>, RequestBody>>,
+    connection: Option<Connection<TokioIo<ServerIo>, RequestBody>>,
+    /// Limits what the server sends before it answers.
+    budget: ReadBudget,
     bell: Bell,
     /// Has carried a request before: the server may be about to close it.
     pub reused: bool,
@@ -39,8 +52,8 @@ pub struct Upstream {
 
 /// Why a request got no response.
 pub struct ExchangeError {
-    /// What hyper says.
-    pub error: hyper::Error,
+    /// What the server sent is not a response, or too much of it came before one.
+    pub is_garbage: bool,
     /// The request, when no byte of it was sent.
     pub unsent: Option<Box<Request<RequestBody>>>,
 }
@@ -53,10 +66,11 @@ impl Upstream {
     pub async fn connect(address: SocketAddr) -> std::io::Result<Box<Self>> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let handshake =
-            http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+        let budget = ReadBudget::default();
+        let io = TokioIo::new(ServerIo::new(stream, budget.clone()));
+        let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
         let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-        Ok(Box::new(Self { sender, connection: Some(connection), bell: Bell::new(), reused: false }))
+        Ok(Box::new(Self { sender, connection: Some(connection), budget, bell: Bell::new(), reused: false }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
@@ -71,6 +85,7 @@ impl Upstream {
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
+        self.budget.limit(UNANSWERED_BYTES_MAX);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let (connection, bell) = (&mut self.connection, &self.bell);
         let answer = std::future::poll_fn(|context| {
@@ -85,9 +100,11 @@ impl Upstream {
         })
         .await;
         deadlines.clear(Party::Server);
-        let into_error = |mut error: TrySendError<Request<RequestBody>>| ExchangeError {
-            unsent: error.take_message().map(Box::new),
-            error: error.into_error(),
+        let is_flooded = self.budget.is_used_up();
+        self.budget.lift();
+        let into_error = |mut error: TrySendError<Request<RequestBody>>| {
+            let unsent = error.take_message().map(Box::new);
+            ExchangeError { is_garbage: is_flooded || error.into_error().is_parse(), unsent }
         };
         answer.map(|answer| answer.map_err(into_error))
     }
@@ -121,7 +138,7 @@ impl Upstream {
 
 /// Moves bytes between a connection's socket, its request and its response. `Ready` once it has ended; it is dropped
 /// then, as only that gives a request back that came too late for it.
-fn drive(connection: &mut Option<Connection<TokioIo<TcpStream>, RequestBody>>, context: &mut Context<'_>) -> Poll<()> {
+fn drive(connection: &mut Option<Connection<TokioIo<ServerIo>, RequestBody>>, context: &mut Context<'_>) -> Poll<()> {
     let Some(open) = connection else { return Poll::Ready(()) };
     let polled = Pin::new(open).poll(context).map(|_| ());
     if polled.is_ready() {

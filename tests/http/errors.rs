@@ -1,5 +1,7 @@
 //! What a client gets when a server fails, and when a request may be sent a second time.
 
+use std::time::{Duration, Instant};
+
 use crate::baton::Baton;
 use crate::server::Server;
 use crate::wire::Message;
@@ -135,6 +137,40 @@ fn response_head_that_is_too_large_is_502() {
     let server = closing_after(format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 2\r\n\r\nok", "x".repeat(500_000)));
     let baton = Baton::before(&[&server]);
     assert_eq!(baton.client().ask(POST).status(), 502);
+}
+
+#[test]
+fn endless_interim_responses_are_502_and_hold_up_nobody_else() {
+    let server = Server::start(|exchange| {
+        while !exchange.request()?.start.contains("/flood") {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        }
+        let flood = "HTTP/1.1 103 E\r\n\r\n".repeat(4096);
+        loop {
+            exchange.send(&flood)?;
+        }
+    });
+    let baton = Baton::before(&[&server]);
+    let mut flooded = [(); 4].map(|()| baton.client());
+    let begin = Instant::now();
+    for client in &mut flooded {
+        client.send("GET /flood HTTP/1.1\r\nHost: a\r\n\r\n").expect("the connection is open");
+    }
+    let mut other = baton.client();
+    for _ in 0..20 {
+        assert_eq!(other.ask(POST).text(), "ok");
+    }
+    let fault = Some("\"lb-test\"; error=http_protocol_error; next-hop=\"app1\"");
+    for client in &mut flooded {
+        assert_own(&client.response(), 502, UNREACHABLE, fault);
+    }
+    let taken = begin.elapsed();
+    assert!(taken < Duration::from_secs(5), "{taken:?}");
+    // Each was asked for once, and its connection given up.
+    server.wait_until("the program has closed", |record| {
+        record.connections.iter().filter(|connection| connection.is_ended).count() == flooded.len()
+    });
+    assert_eq!(server.requests().len(), 20 + flooded.len());
 }
 
 #[test]

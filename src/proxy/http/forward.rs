@@ -141,9 +141,8 @@ impl Errand<'_> {
         if self.client.refusal.get().is_some() {
             return Attempt::GivenUp;
         }
-        let is_garbage = error.error.is_parse();
-        let kind = if is_garbage { "http_protocol_error" } else { "connection_terminated" };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !is_garbage));
+        let kind = if error.is_garbage { "http_protocol_error" } else { "connection_terminated" };
+        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !error.is_garbage));
         if self.request.is_none() {
             self.failed(server, StatusCode::BAD_GATEWAY, kind);
             return Attempt::GivenUp;
