@@ -1,7 +1,7 @@
 //! Values that are valid once they exist: each can only be built through a constructor that checks its range.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -75,21 +75,23 @@ impl AdvertInterval {
     }
 }
 
-/// An IPv4 address with the length of its network's prefix, 0 to 32, as `192.0.2.100/24`.
+/// An address with the length of its network's prefix, as `192.0.2.100/24` or `2001:db8::100/64`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ipv4Network {
-    address: Ipv4Addr,
+pub struct IpNetwork {
+    address: IpAddr,
     prefix_len: u8,
 }
 
-impl Ipv4Network {
-    /// `None` when `prefix_len` is over 32.
-    pub const fn new(address: Ipv4Addr, prefix_len: u8) -> Option<Self> {
-        if prefix_len > 32 { None } else { Some(Self { address, prefix_len }) }
+impl IpNetwork {
+    /// `None` when `prefix_len` is over 32 for IPv4, over 128 for IPv6.
+    pub fn new(address: impl Into<IpAddr>, prefix_len: u8) -> Option<Self> {
+        let address = address.into();
+        let prefix_len_max = if address.is_ipv4() { 32 } else { 128 };
+        (prefix_len <= prefix_len_max).then_some(Self { address, prefix_len })
     }
 
     /// The address itself, host bits included.
-    pub const fn address(self) -> Ipv4Addr {
+    pub const fn address(self) -> IpAddr {
         self.address
     }
 
@@ -99,7 +101,7 @@ impl Ipv4Network {
     }
 }
 
-impl fmt::Display for Ipv4Network {
+impl fmt::Display for IpNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix_len)
     }
@@ -107,6 +109,8 @@ impl fmt::Display for Ipv4Network {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     #[test]
@@ -137,10 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn prefix_length_ends_at_32() {
-        let address = Ipv4Addr::new(192, 0, 2, 100);
-        assert_eq!(Ipv4Network::new(address, 24).map(|n| n.to_string()), Some("192.0.2.100/24".to_owned()));
-        assert!(Ipv4Network::new(address, 32).is_some());
-        assert!(Ipv4Network::new(address, 33).is_none());
+    fn prefix_length_ends_at_32_and_128() {
+        let v4 = Ipv4Addr::new(192, 0, 2, 100);
+        assert_eq!(IpNetwork::new(v4, 24).map(|n| n.to_string()), Some("192.0.2.100/24".to_owned()));
+        assert!(IpNetwork::new(v4, 32).is_some());
+        assert!(IpNetwork::new(v4, 33).is_none());
+        let v6: Ipv6Addr = "2001:db8::100".parse().unwrap();
+        assert_eq!(IpNetwork::new(v6, 64).map(|n| n.to_string()), Some("2001:db8::100/64".to_owned()));
+        assert!(IpNetwork::new(v6, 128).is_some());
+        assert!(IpNetwork::new(v6, 129).is_none());
     }
 }

@@ -108,10 +108,11 @@ fn describe_nodes(text: &mut String, config: &Config, local: Option<&LocalNode>)
 }
 
 fn describe_vip(text: &mut String, config: &Config, vip: &Vip) {
-    let addresses: Vec<String> = vip.addresses.iter().map(ToString::to_string).collect();
+    let addresses: Vec<String> = vip.addresses.iter().map(|at| at.network.to_string()).collect();
     let transport = match vip.transport {
         Transport::Unicast => "unicast",
         Transport::Multicast => "multicast",
+        Transport::Udp => "udp",
     };
     let preference = match vip.prefer.and_then(|index| config.nodes.get(index)) {
         Some(node) => format!("{} takes it back when it can", node.name),

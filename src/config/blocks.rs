@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::units::{AdvertInterval, Ipv4Network, Priority, VirtualRouterId};
+use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{Pool, Protocol, Transport, WorkerSettings};
 use super::reader::{Table, Value};
@@ -54,7 +54,7 @@ pub(super) struct PairBlock {
 pub(super) struct VipBlock {
     pub(super) place: Place,
     pub(super) name: Option<Located<String>>,
-    pub(super) addresses: Vec<Located<Ipv4Network>>,
+    pub(super) addresses: Vec<Located<IpNetwork>>,
     pub(super) interface: Option<Located<String>>,
     pub(super) virtual_router_id: Option<Located<VirtualRouterId>>,
     /// `None` when it is not written.
@@ -223,8 +223,8 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings,
     let mut settings = WorkerSettings {
         threads: cores.min(THREADS_MAX as usize),
         user: None,
-        probe_interval: Duration::from_millis(100),
-        probe_timeout: Duration::from_millis(500),
+        probe_interval: Duration::from_millis(50),
+        probe_timeout: Duration::from_millis(200),
         drain_timeout: Duration::from_secs(10),
     };
     let Some(mut table) = table else { return (settings, None) };

@@ -186,7 +186,7 @@ fn check_vip_addresses(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         mistakes.value(again, format!("{} is the same address", first.key), "leave one of the two out");
     }
     for address in addresses {
-        let ip = IpAddr::V4(address.value.address());
+        let ip = address.value.address();
         let owner = blocks.nodes.iter().filter_map(|node| node.address.as_ref()).find(|node| node.value == ip);
         if let Some(owner) = owner {
             mistakes.value(

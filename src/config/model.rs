@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::units::{AdvertInterval, Ipv4Network, Priority, VirtualRouterId};
+use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The sets of servers, at most 1024; [`PoolIndex`] points into it.
     pub pools: Vec<Pool>,
+    /// What a node has to be to hold a VIP, besides what is always watched; at most 64.
+    pub fitness: Vec<FitnessCheck>,
+    /// Who is told of role changes.
+    pub events: Events,
     /// How the worker process runs and is watched.
     pub worker: WorkerSettings,
     /// SHA-256 of the file's bytes in hex; equal on both nodes when the files are.
@@ -32,6 +36,9 @@ pub struct Node {
     pub name: String,
     /// Heartbeat and sync run between the nodes' addresses.
     pub address: IpAddr,
+    /// Further addresses of the node, at most 4: the heartbeat also runs between the n-th ones of both nodes, and a VIP
+    /// changes hands only when every path is silent. Both nodes have as many.
+    pub further_addresses: Vec<IpAddr>,
     /// Higher wins when both claim a VIP. Default: 250 for the first node, 249 for the second.
     pub priority: Priority,
 }
@@ -41,8 +48,22 @@ pub struct Node {
 pub struct Pair {
     /// The file that holds the pair key, made by `baton keygen`; adverts are not authenticated without one.
     pub key_file: Option<PathBuf>,
-    /// Port of the sync link, 1 to 65535. Default 7947.
+    /// Port of the sync link (TCP) and of the heartbeat link (UDP), 1 to 65535. Default 7947.
     pub sync_port: u16,
+    /// Keys of the advert authentication, at most 8: the first one signs, all of them verify. Without any, key 1 is
+    /// derived from the pair key.
+    pub advert_keys: Vec<AdvertKey>,
+    /// The witness that decides who may take over when the nodes cannot hear each other.
+    pub witness: Option<SocketAddr>,
+}
+
+/// A key of the advert authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdvertKey {
+    /// Its number on the wire, 1 to 255.
+    pub id: u8,
+    /// A file with 32 to 512 bytes in hex, as the pair key's.
+    pub file: PathBuf,
 }
 
 /// Virtual addresses that move together.
@@ -50,18 +71,92 @@ pub struct Pair {
 pub struct Vip {
     /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// 1 to 16 addresses, none of which is a node's own.
-    pub addresses: Vec<Ipv4Network>,
-    /// The interface that carries the addresses and the adverts.
+    /// 1 to 16 addresses of both families, none of which is a node's own.
+    pub addresses: Vec<VipAddress>,
+    /// The interface that carries the addresses, unless one of them names another.
     pub interface: String,
+    /// The interface that carries the adverts. Default: `interface`.
+    pub advert_interface: String,
     /// Unique on one interface.
     pub virtual_router_id: VirtualRouterId,
     /// Time between adverts. Default 100 ms.
     pub advert_interval: AdvertInterval,
     /// How adverts travel. Default unicast.
     pub transport: Transport,
+    /// Versions of VRRP that are spoken. Default 3.
+    pub version: VrrpVersion,
+    /// What the checksum of a VRRPv3 advert over IPv4 covers. Default as RFC 9568 has it.
+    pub checksum: AdvertChecksum,
+    /// What is made of the authentication trailer. Default [`Authentication::Enforce`] with a pair key and two nodes,
+    /// otherwise [`Authentication::Off`].
+    pub authentication: Authentication,
+    /// A file with the simple password of VRRPv2 (RFC 2338 section 5.3.6, 1 to 8 bytes); only with version 2.
+    pub password_file: Option<PathBuf>,
+    /// Whether the addresses live on a macvlan with the virtual router's own hardware address
+    /// (RFC 9568 section 7.3). Default false.
+    pub virtual_mac: bool,
     /// The node that takes the VIP back whenever it can, as an index into [`Config::nodes`].
     pub prefer: Option<usize>,
+    /// Time that the preferred node has to be fit and synced before it takes the VIP back, 0 to 24 h. Default 30 s.
+    pub prefer_hold: Duration,
+    /// How the addresses are announced to neighbours.
+    pub announce: Announce,
+    /// Whether to ask the network for another holder before the first takeover (RFC 5227 section 2.1). Default true.
+    pub probe_first: bool,
+}
+
+/// One virtual address and the interface that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipAddress {
+    /// The address with its prefix length.
+    pub network: IpNetwork,
+    /// The interface; that of the vip unless the address names another.
+    pub interface: String,
+}
+
+/// Versions of VRRP that are spoken for a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VrrpVersion {
+    /// VRRPv2 (RFC 3768): IPv4 alone, whole seconds from 1 to 40.
+    V2,
+    /// VRRPv3 (RFC 9568).
+    V3,
+    /// Both are sent, and both are heard (RFC 5798 section 8.4).
+    Mixed,
+}
+
+/// What the checksum of a VRRPv3 advert over IPv4 covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdvertChecksum {
+    /// The pseudo-header and the packet (RFC 9568 section 5.2.8).
+    Rfc,
+    /// The packet alone, as keepalived does with `v3_checksum_as_v2`.
+    WithoutPseudoHeader,
+}
+
+/// What is made of the authentication trailer of adverts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Authentication {
+    /// None is sent; adverts that have one are refused.
+    Off,
+    /// None is sent; one that comes is verified; adverts without one are heard.
+    ReceiveOnly,
+    /// One is sent; one that comes is verified; adverts without one are heard.
+    Permissive,
+    /// One is sent, and adverts without a valid one are refused.
+    Enforce,
+}
+
+/// How addresses are announced to neighbours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announce {
+    /// Announcements of each address at a time, 1 to 10. Default 1.
+    pub burst: u32,
+    /// Times after a takeover at which the announcement is repeated, ascending, at most 16, each up to 5 min.
+    /// Default 50 ms, 200 ms, 700 ms, 2 s, 5 s.
+    pub repeat: Vec<Duration>,
+    /// Time between announcements for as long as the VIP is held, 1 s to 24 h; `None` for never. Default 60 s.
+    pub refresh: Option<Duration>,
 }
 
 /// How adverts travel.
@@ -69,8 +164,10 @@ pub struct Vip {
 pub enum Transport {
     /// Between the two node addresses; works in any network.
     Unicast,
-    /// To 224.0.0.18, as RFC 9568 has it.
+    /// To 224.0.0.18 and ff02::12, as RFC 9568 has it.
     Multicast,
+    /// Over the UDP link of the pair alone, for networks without IP protocol 112.
+    Udp,
 }
 
 /// An index into [`Config::pools`], valid by construction.
@@ -226,11 +323,75 @@ pub struct WorkerSettings {
     pub threads: usize,
     /// The user that the worker becomes when the guard is root. Default `baton`, or `nobody` where there is none.
     pub user: Option<String>,
-    /// Time between two probes of the worker, 10 ms to 10 s. Default 100 ms.
+    /// Time between two probes of the worker, 10 ms to 10 s. Default 50 ms.
     pub probe_interval: Duration,
-    /// Time without an answer after which the worker counts as hung, the probe interval to 60 s. Default 500 ms, or the
+    /// Time without an answer after which the worker counts as hung, the probe interval to 60 s. Default 200 ms, or the
     /// interval where that is longer.
     pub probe_timeout: Duration,
     /// Time that requests in flight get at a stop, 0 to 1 h. Default 10 s.
     pub drain_timeout: Duration,
+}
+
+/// One thing that a node has to have to hold a VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FitnessCheck {
+    /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
+    pub name: String,
+    /// What is looked at.
+    pub subject: FitnessSubject,
+    /// Time between two looks, 10 ms to 1 h. Default 1 s.
+    pub interval: Duration,
+    /// Time that a look may take, 10 ms to the interval. Default 500 ms, or the interval where that is shorter.
+    pub timeout: Duration,
+    /// Failures in a row that make the node unfit, 1 to 100. Default 3.
+    pub fall: u32,
+    /// Successes in a row that make it fit again, 1 to 100. Default 2.
+    pub rise: u32,
+    /// The VIPs that it counts for, as indexes into [`Config::vips`]. Default: all.
+    pub vips: Vec<usize>,
+}
+
+/// What a fitness check looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FitnessSubject {
+    /// A gateway that has to answer ARP or neighbour solicitations.
+    Gateway {
+        /// Its address, on the link of the interface.
+        address: IpAddr,
+        /// The interface. Default: that of the first of the check's VIPs.
+        interface: String,
+    },
+    /// A command that has to exit with status 0. Run without a shell; the path is absolute.
+    Command {
+        /// Program and arguments, 1 to 64.
+        command: Vec<String>,
+    },
+    /// A file that has to be there, or must not be there.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Whether it has to be there; `must = "exist"` or `"be_absent"`. Default exist.
+        must_exist: bool,
+    },
+    /// A process of this name (the kernel's `comm`, at most 15 bytes) has to run.
+    Process {
+        /// The name.
+        process: String,
+    },
+}
+
+/// Who is told of role changes. Nobody when both are `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Events {
+    /// Program and arguments, 1 to 64, run without a shell once for each event, which it gets as JSON on its standard
+    /// input. The path is absolute.
+    pub command: Option<Vec<String>>,
+    /// A URL, http or https, that each event is posted to as JSON.
+    pub webhook: Option<String>,
+    /// Time that one delivery may take, 100 ms to 10 min. Default 10 s.
+    pub timeout: Duration,
+    /// Events kept for delivery, 1 to 100000; the oldest go first. Default 1000.
+    pub kept_max: u32,
+    /// The user that delivers, when the guard is root. Default as the worker's.
+    pub user: Option<String>,
 }

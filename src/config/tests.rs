@@ -24,7 +24,7 @@ fn good(text: &str) -> Config {
 fn defaults_are_those_of_the_reference() {
     let config = good(MINIMAL);
     assert_eq!(config.nodes, []);
-    assert_eq!(config.pair, Pair { key_file: None, sync_port: 7947 });
+    assert_eq!(config.pair, Pair { key_file: None, sync_port: 7947, advert_keys: Vec::new(), witness: None });
     let listener = &config.listeners[0];
     assert_eq!(listener.protocol, Protocol::Http);
     assert_eq!(listener.pool, Some(PoolIndex(0)));
@@ -37,8 +37,8 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(pool.response_timeout, Duration::from_secs(30));
     assert_eq!(pool.idle_timeout, Duration::from_secs(30));
     assert_eq!(pool.idle_connections_max, 64);
-    assert_eq!(config.worker.probe_interval, Duration::from_millis(100));
-    assert_eq!(config.worker.probe_timeout, Duration::from_millis(500));
+    assert_eq!(config.worker.probe_interval, Duration::from_millis(50));
+    assert_eq!(config.worker.probe_timeout, Duration::from_millis(200));
     assert_eq!(config.worker.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.worker.user, None);
 }

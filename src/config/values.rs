@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::units::Ipv4Network;
+use crate::units::IpNetwork;
 
 use super::report::Wrong;
 
@@ -164,7 +164,7 @@ fn socket(text: &str) -> Result<SocketAddr, Wrong> {
 }
 
 /// A virtual address with the length of its network's prefix.
-pub(super) fn vip_address(text: &str) -> Result<Ipv4Network, Wrong> {
+pub(super) fn vip_address(text: &str) -> Result<IpNetwork, Wrong> {
     let example = "write an address with its prefix length, such as \"192.0.2.100/24\"";
     let (address, prefix) = text.split_once('/').ok_or_else(|| match text.parse::<Ipv4Addr>() {
         Ok(_) => Wrong::new(
@@ -184,7 +184,7 @@ pub(super) fn vip_address(text: &str) -> Result<Ipv4Network, Wrong> {
     let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
     let network = prefix.parse().ok().filter(|len| digits && (1..=32).contains(len));
     let network = network
-        .and_then(|prefix_len| Ipv4Network::new(address, prefix_len))
+        .and_then(|prefix_len| IpNetwork::new(address, prefix_len))
         .ok_or_else(|| Wrong::new("the prefix length must be 1 to 32", example))?;
     match kind_of(IpAddr::V4(address)) {
         Kind::Unicast => not_the_network_itself(network),
@@ -200,9 +200,10 @@ fn ipv6_vip() -> Wrong {
 }
 
 /// Refuses 192.0.2.0/24 and 192.0.2.255/24, which no client can connect to.
-fn not_the_network_itself(network: Ipv4Network) -> Result<Ipv4Network, Wrong> {
+fn not_the_network_itself(network: IpNetwork) -> Result<IpNetwork, Wrong> {
     let host_bits = u32::MAX.checked_shr(u32::from(network.prefix_len())).unwrap_or(0);
-    let host = network.address().to_bits() & host_bits;
+    let IpAddr::V4(address) = network.address() else { return Ok(network) };
+    let host = address.to_bits() & host_bits;
     // A /31 has two usable addresses (RFC 3021), a /32 one.
     if network.prefix_len() >= 31 || (host != 0 && host != host_bits) {
         return Ok(network);

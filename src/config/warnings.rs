@@ -47,7 +47,7 @@ impl Config {
             self.listeners.iter().flat_map(|listener| &listener.bind).map(|bind| bind.ip()).collect();
         let serves = |address: IpAddr| binds.iter().any(|bind| bind.is_unspecified() || *bind == address);
         for vip in &self.vips {
-            if !vip.addresses.iter().any(|network| serves(IpAddr::V4(network.address()))) {
+            if !vip.addresses.iter().any(|address| serves(address.network.address())) {
                 warnings.push(format!("no listener is bound to an address of vip {}", vip.name));
             }
         }

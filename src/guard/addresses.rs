@@ -1,7 +1,7 @@
 //! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -227,8 +227,8 @@ impl Addresses {
         let interface = interface.map_err(|error| failed(&vip.name, &error))?;
         let mut count = 0;
         for address in &vip.addresses {
-            let added = self.netlink.add_address(interface.index, *address).await;
-            count += usize::from(added.map_err(|error| failed(&address.to_string(), &error))?);
+            let added = self.netlink.add_address(interface.index, address.network).await;
+            count += usize::from(added.map_err(|error| failed(&address.network.to_string(), &error))?);
         }
         Ok(count)
     }
@@ -254,8 +254,11 @@ impl Addresses {
     async fn announce(&mut self, index: usize) {
         let Some(vip) = self.vips.get(index) else { return };
         let Ok(interface) = self.netlink.interface(&vip.interface).await else { return };
-        let frames: Vec<_> =
-            vip.addresses.iter().filter_map(|address| announcement(interface.hardware, address.address())).collect();
+        let frames: Vec<_> = vip
+            .addresses
+            .iter()
+            .filter_map(|at| announcement(interface.hardware, ipv4(at.network.address())?))
+            .collect();
         // The first ones now, before anything else gets a turn.
         self.send(&vip.name, &interface, &frames);
         let Ok(announcer) = Announcer::open() else { return };
@@ -312,7 +315,7 @@ pub async fn remove_all(netlink: &Netlink, vip: &Vip) -> io::Result<Vec<String>>
     let mut removed = Vec::new();
     let mut failure = None;
     for (interface_index, network) in netlink.all_addresses().await? {
-        let is_ours = vip.addresses.iter().any(|address| address.address() == network.address());
+        let is_ours = vip.addresses.iter().any(|address| address.network.address() == network.address());
         if !is_ours || interface_index == LOOPBACK_INDEX {
             continue;
         }
@@ -350,4 +353,11 @@ pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()>
 
 fn is_no_device(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
 }

@@ -323,10 +323,10 @@ async fn routers(
         let destination = match (vip.transport, peer_address) {
             (crate::config::Transport::Multicast, _) => Destination::Group,
             (crate::config::Transport::Unicast, Some(peer)) => Destination::Peer(peer),
-            (crate::config::Transport::Unicast, None) => Destination::Nowhere,
+            (crate::config::Transport::Unicast, None) | (crate::config::Transport::Udp, _) => Destination::Nowhere,
         };
         let (priority, preempt) = standing(vip.prefer, local.index, own.priority);
-        let addresses: Vec<Ipv4Addr> = vip.addresses.iter().map(|network| network.address()).collect();
+        let addresses: Vec<Ipv4Addr> = vip.addresses.iter().filter_map(|at| ipv4(at.network.address()).ok()).collect();
         let counters = Arc::new(VipCounters::new());
         let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
         let name = vip.interface.clone();

@@ -330,7 +330,7 @@ impl Node {
             since_ms: millis(vip.since.elapsed()),
             reason: vip.reason.clone(),
             faults: vip.faults.values().cloned().collect(),
-            addresses: config.addresses.iter().map(ToString::to_string).collect(),
+            addresses: config.addresses.iter().map(|at| at.network.to_string()).collect(),
             interface: config.interface.clone(),
             virtual_router_id: config.virtual_router_id.get(),
             priority: vip.priority.get(),

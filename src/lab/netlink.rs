@@ -10,7 +10,7 @@ use netlink_packet_route::link::{BridgeStpState, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
 use super::LabError;
-use crate::units::Ipv4Network;
+use crate::units::IpNetwork;
 
 /// The number that the kernel gives the interface of each machine, after `lo` and the cable's far end. It takes links
 /// whose two ends have the same number for no cables and brings them up to a second later, so no port may have it:
@@ -64,10 +64,10 @@ pub(super) fn set_link(name: &str, admin: Admin) -> Result<(), LabError> {
 }
 
 /// Gives a link an address.
-pub(super) fn add_address(link: &str, address: Ipv4Network) -> Result<(), LabError> {
+pub(super) fn add_address(link: &str, address: IpNetwork) -> Result<(), LabError> {
     with_netlink(&format!("add {address} to {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
-        netlink.address().add(index, IpAddr::V4(address.address()), address.prefix_len()).execute().await
+        netlink.address().add(index, address.address(), address.prefix_len()).execute().await
     })
 }
 

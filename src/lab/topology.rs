@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::namespace::Namespace;
 use super::netlink::{self, Admin};
 use super::{LabError, wait_for};
-use crate::units::Ipv4Network;
+use crate::units::IpNetwork;
 
 /// The interface of every machine.
 pub const INTERFACE: &str = "eth0";
@@ -21,7 +21,7 @@ const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopologySpec {
     /// Name and address of each machine. Names are interface names in the switch too: 1 to 15 bytes, and not `br0`.
-    pub hosts: Vec<(String, Ipv4Network)>,
+    pub hosts: Vec<(String, IpNetwork)>,
     /// When given, each namespace is shown as /run/netns/PREFIX followed by its name. A process that builds several
     /// topologies gives each a prefix of its own.
     pub netns_prefix: Option<String>,
@@ -31,7 +31,7 @@ impl TopologySpec {
     /// Two nodes, a client, three servers: 10.77.0.11, .12, .50 and .21 to .23, in a /24.
     pub fn pair() -> Self {
         let hosts = [("lb-a", 11), ("lb-b", 12), ("client", 50), ("web1", 21), ("web2", 22), ("web3", 23)];
-        let network = |last| Ipv4Network::new(Ipv4Addr::new(10, 77, 0, last), 24);
+        let network = |last| IpNetwork::new(Ipv4Addr::new(10, 77, 0, last), 24);
         let hosts = hosts.into_iter().filter_map(|(name, last)| Some((name.to_owned(), network(last)?))).collect();
         Self { hosts, netns_prefix: None }
     }
@@ -152,7 +152,7 @@ fn create_namespace(name: &str, prefix: Option<&str>) -> Result<Namespace, LabEr
 }
 
 /// Lays the cable from the machine's side, so that its interface is called the same in each machine from the start.
-fn plug_in(host: &Namespace, address: Ipv4Network, switch: &Namespace) -> Result<(), LabError> {
+fn plug_in(host: &Namespace, address: IpNetwork, switch: &Namespace) -> Result<(), LabError> {
     let port = host.name();
     host.run(|| {
         netlink::set_link("lo", Admin::Up)?;

@@ -1,7 +1,7 @@
 //! Interfaces and their addresses, over rtnetlink(7).
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -11,7 +11,7 @@ use pnet::util::MacAddr;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::{AddressMessageBuilder, Handle, MulticastGroup};
 
-use crate::units::Ipv4Network;
+use crate::units::IpNetwork;
 
 /// An interface, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn all_addresses(&self) -> io::Result<Vec<(u32, Ipv4Network)>> {
+    pub async fn all_addresses(&self) -> io::Result<Vec<(u32, IpNetwork)>> {
         let dump = self.handle.address().get().execute();
         let messages: Vec<AddressMessage> = dump.try_collect().await.map_err(|error| kernel_error(&error))?;
         let with_index = |message| network_of(message).map(|network| (message.header.index, network));
@@ -70,7 +70,7 @@ impl Netlink {
     ///
     /// # Errors
     /// `PermissionDenied` without `CAP_NET_ADMIN`; `NotFound` (ENODEV) when the interface is gone.
-    pub async fn add_address(&self, interface_index: u32, network: Ipv4Network) -> io::Result<bool> {
+    pub async fn add_address(&self, interface_index: u32, network: IpNetwork) -> io::Result<bool> {
         let request = self.handle.address().add(interface_index, network.address().into(), network.prefix_len());
         changed(request.execute().await, libc::EEXIST)
     }
@@ -79,11 +79,17 @@ impl Netlink {
     ///
     /// # Errors
     /// `PermissionDenied` without `CAP_NET_ADMIN`; `NotFound` (ENODEV) when the interface is gone.
-    pub async fn remove_address(&self, interface_index: u32, network: Ipv4Network) -> io::Result<bool> {
-        let message = AddressMessageBuilder::<std::net::Ipv4Addr>::new()
-            .index(interface_index)
-            .address(network.address(), network.prefix_len())
-            .build();
+    pub async fn remove_address(&self, interface_index: u32, network: IpNetwork) -> io::Result<bool> {
+        let message = match network.address() {
+            IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(interface_index)
+                .address(address, network.prefix_len())
+                .build(),
+            IpAddr::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new()
+                .index(interface_index)
+                .address(address, network.prefix_len())
+                .build(),
+        };
         changed(self.handle.address().del(message).execute().await, libc::EADDRNOTAVAIL)
     }
 }
@@ -137,10 +143,10 @@ fn interface_of(link: &LinkMessage) -> Interface {
     Interface { name, index: link.header.index, hardware, has_carrier }
 }
 
-fn network_of(message: &AddressMessage) -> Option<Ipv4Network> {
+fn network_of(message: &AddressMessage) -> Option<IpNetwork> {
     // IFA_LOCAL is the interface's own address; IFA_ADDRESS is the far end on a point-to-point link.
     message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Ipv4Network::new(*address, message.header.prefix_len),
+        AddressAttribute::Local(IpAddr::V4(address)) => IpNetwork::new(*address, message.header.prefix_len),
         _ => None,
     })
 }

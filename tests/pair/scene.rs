@@ -13,7 +13,7 @@ use baton::lab::process::{Process, log_tail};
 use baton::lab::topology::INTERFACE;
 use baton::net::netlink::Netlink;
 use baton::status::{NodeStatus, Role, VipStatus};
-use baton::units::{AdvertInterval, Ipv4Network};
+use baton::units::{AdvertInterval, IpNetwork};
 use libtest_mimic::Trial;
 
 use crate::wire::Capture;
@@ -207,7 +207,7 @@ impl Scene {
             runtime.block_on(async {
                 let netlink = Netlink::open()?;
                 let index = netlink.interface(INTERFACE).await?.index;
-                let vip = Ipv4Network::new(VIP, 24).context("a prefix length")?;
+                let vip = IpNetwork::new(VIP, 24).context("a prefix length")?;
                 anyhow::ensure!(netlink.remove_address(index, vip).await?, "the VIP was not there");
                 Ok(())
             })
