@@ -86,6 +86,73 @@ pub struct VipStatus {
     pub adverts_dropped: std::collections::BTreeMap<String, u64>,
     /// The peer as its adverts last told, `None` before the first one.
     pub peer: Option<HeardAdvert>,
+    /// The peer as it last said over a link of the pair, `None` without one.
+    pub peer_says: Option<PeerVipStatus>,
+    /// The paths of its adverts.
+    pub paths: Vec<PathStatus>,
+    /// Takeovers so far, by whichever node.
+    pub epoch: u32,
+    /// What it waits for before it does something, in words; `None` when it waits for nothing in particular.
+    pub waiting: Option<String>,
+    /// Time that every path has to be silent before a standby claims it, in milliseconds.
+    pub patience_ms: u64,
+    /// The node that takes it back, when there is one.
+    pub prefer: Option<String>,
+    /// Time that the preferred node has to be fit and synced before it does, in milliseconds.
+    pub prefer_hold_ms: u64,
+    /// `off`, `receive_only`, `permissive` or `enforce`.
+    pub authentication: String,
+    /// What the witness last said, in words; `None` without one.
+    pub witness: Option<String>,
+}
+
+/// A path of a VIP's adverts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a link of the pair, on which a standby speaks too.
+    pub is_link: bool,
+    /// Packets sent on it.
+    pub sent: u64,
+    /// Valid packets of the peer.
+    pub received: u64,
+    /// Packets that the kernel did not take.
+    pub send_failures: u64,
+    /// Time since the last valid packet of the peer, in milliseconds; `None` before the first.
+    pub last_heard_ms: Option<u64>,
+}
+
+/// What the peer says about a VIP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerVipStatus {
+    /// Its role.
+    pub role: Role,
+    /// Whether it may take part.
+    pub fit: bool,
+    /// Whether it has what this node has.
+    pub synced: bool,
+    /// Takeovers as it counts them.
+    pub epoch: u32,
+    /// Pools that have a server up, as it sees them.
+    pub pools_up: u16,
+    /// Servers that are up, as it sees them.
+    pub servers_up: u16,
+    /// Whether it runs another configuration than this node.
+    pub config_differs: bool,
+    /// Time since it said so, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// What a switchover came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverStatus {
+    /// The VIP.
+    pub vip: String,
+    /// This node's role for it afterwards.
+    pub role: Role,
+    /// Why it did not move; `None` when it did.
+    pub refused: Option<String>,
 }
 
 /// The last valid advert of the peer for a VIP.

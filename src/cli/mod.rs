@@ -5,10 +5,13 @@
 
 mod check;
 mod demo;
+mod explain;
+mod janitor;
 mod keygen;
 mod release;
 mod run;
 mod status;
+mod switchover;
 mod worker;
 
 use std::io::{self, Write};
@@ -32,6 +35,10 @@ enum Command {
     Run(run::Arguments),
     /// Show how this node is
     Status(status::Arguments),
+    /// Say why each virtual address is where it is
+    Explain(explain::Arguments),
+    /// Move virtual addresses to the other node, planned
+    Switchover(switchover::Arguments),
     /// Report every mistake of a configuration, or what it would run
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
@@ -40,6 +47,9 @@ enum Command {
     Keygen(keygen::Arguments),
     /// Take the virtual addresses off this machine, when no baton runs any more
     Release(release::Arguments),
+    /// What cleans up after a guard that was killed; started by `run`
+    #[command(hide = true)]
+    Janitor(janitor::Arguments),
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -50,7 +60,10 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Switchover(arguments) => switchover::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
+        Command::Janitor(arguments) => janitor::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{NodeStatus, PoolStatus, Role, VipStatus};
 
 /// Time that the guard gets for its answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(6);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -28,12 +28,14 @@ pub(super) struct Arguments {
 /// # Errors
 /// When no guard answers: whether none runs, or it is another user's, or it hangs.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Answer::Status(status) = ask(&arguments.runtime_dir, Request::Status)?;
+    let Answer::Status(status) = ask(&arguments.runtime_dir, &Request::Status)? else {
+        bail!("the guard answered something else than was asked");
+    };
     let text = if arguments.json { serde_json::to_string_pretty(&status)? + "\n" } else { describe(&status) };
     super::answer(&text).context("failed to print the status")
 }
 
-fn ask(runtime_dir: &Path, request: Request) -> anyhow::Result<Answer> {
+pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answer> {
     let path = control::socket_path(runtime_dir);
     control::request(runtime_dir, request, PATIENCE).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -140,7 +142,7 @@ fn short(checksum: &str) -> &str {
 }
 
 /// A time in its two largest units.
-fn time(ms: u64) -> String {
+pub(super) fn time(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
         1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),

@@ -99,6 +99,11 @@ impl PairKey {
         pairs.iter().map(byte).collect::<Option<Vec<u8>>>().map(Self)
     }
 
+    /// A key that was loaded by the process that handed it over.
+    pub fn from_bytes(secret: Vec<u8>) -> Self {
+        Self(secret)
+    }
+
     /// The secret itself, at least 32 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::link;
 use crate::status::NodeStatus;
+use crate::status::SwitchoverStatus;
 
 /// Where a node keeps its sockets and locks, unless told otherwise.
 pub const RUNTIME_DIR: &str = "/run/baton";
@@ -25,11 +26,18 @@ const CONVERSATIONS_MAX: usize = 16;
 const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
     /// How the node is.
     Status,
+    /// Move VIPs to the other node.
+    Switchover {
+        /// Which; all of them when `None`.
+        vip: Option<String>,
+        /// Also to a node that is not synced.
+        force: bool,
+    },
 }
 
 /// What is answered.
@@ -48,6 +56,8 @@ pub enum Reply {
 pub enum Answer {
     /// How the node is.
     Status(Box<NodeStatus>),
+    /// What came of each switchover.
+    Switchover(Vec<SwitchoverStatus>),
 }
 
 /// A question, and where its answer goes.
@@ -120,11 +130,11 @@ async fn ask(questions: &mpsc::Sender<Question>, request: Request) -> Reply {
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when no guard runs there, `PermissionDenied` for other users, `TimedOut`
 /// or `WouldBlock` when it does not answer, `Other` with the guard's own words when it refuses.
-pub fn request(runtime_dir: &Path, request: Request, patience: Duration) -> io::Result<Answer> {
+pub fn request(runtime_dir: &Path, request: &Request, patience: Duration) -> io::Result<Answer> {
     let mut stream = StdUnixStream::connect(socket_path(runtime_dir))?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    stream.write_all(&link::encode(&request)?)?;
+    stream.write_all(&link::encode(request)?)?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     let reply = serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

@@ -5,16 +5,26 @@
 //! [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
 
 mod addresses;
+mod child;
 pub mod control;
+mod counters;
 mod heartbeat;
+pub mod janitor;
+mod links;
 mod listeners;
 mod notify;
+mod paths;
+mod setup;
+mod speaker;
 mod state;
+pub mod store;
 mod supervisor;
+mod switchover;
+mod vitals;
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -29,18 +39,15 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::store::Memory;
 use self::control::{Answer, Question, Reply, Request};
-use self::heartbeat::{Command, VipCounters};
+use self::heartbeat::Command;
 use self::state::{Node, Vip, WorkerState};
 use self::supervisor::Supervisor;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
-use crate::net::vrrp_socket::{Destination, VrrpSocket};
-use crate::units::Priority;
-use crate::vrrp::machine::{Parameters, Preempt, Resignation, Startup};
-use crate::vrrp::packet::{Expected, MULTICAST_GROUP};
 
 /// Messages of each kind that may wait; each sender says what happens at the limit.
 const QUEUE_MAX: usize = 256;
@@ -54,9 +61,6 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Real-time priority of the guard's own loop, which moves the addresses: below the heartbeat's.
 const REALTIME_PRIORITY: i32 = 10;
 
-/// What a node that `prefer` names gets; the other one stays below it.
-const PREFERRED: u8 = 254;
-
 /// What `baton run` was told.
 pub struct Options {
     /// The checked configuration.
@@ -69,6 +73,8 @@ pub struct Options {
     pub local: LocalNode,
     /// Where sockets and locks are kept.
     pub runtime_dir: PathBuf,
+    /// Where is kept what outlives the guard.
+    pub state_dir: PathBuf,
 }
 
 /// Runs the node until it is told to stop.
@@ -122,6 +128,9 @@ struct Guard {
     heartbeat: mpsc::Receiver<heartbeat::Event>,
     failures: mpsc::Receiver<addresses::AcquireFailed>,
     questions: mpsc::Receiver<Question>,
+    memory: Memory,
+    state_dir: PathBuf,
+    has_warned_of_memory: bool,
     is_ready: bool,
     status_line: String,
 }
@@ -139,7 +148,9 @@ struct Bootstrapping {
 
 impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
-        let Options { config, config_path, config_text, local, runtime_dir } = options;
+        let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
+        let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
+        let memory = remember(&state_dir, &mut warnings);
         let netlink = Netlink::open().context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
         let control = control::listen(&runtime_dir)
@@ -152,21 +163,21 @@ impl Guard {
         let mut vips = Vec::new();
         let mut pulse = None;
         if !config.vips.is_empty() {
-            let (states, setups) = routers(&config, &local, &netlink).await?;
-            let ends = ends(&config, &local)?;
+            let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
+            let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
-            let beat = heartbeat::start(setups, order_sender, event_sender);
+            let beat = heartbeat::start(setups.routers, setups.links, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             warnings
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
-            (vips, pulse) = (states, Some(beat.pulse));
+            (vips, pulse) = (setups.vips, Some(beat.pulse));
         }
         warnings.iter().for_each(|warning| warn!("{warning}"));
         let threads = config.worker.threads;
         let bootstrapping = Bootstrapping {
-            pair_key: config.pair.key_file.as_deref().map(PairKey::load).transpose()?,
+            pair_key,
             certificates: listeners::certificates(&config)?,
             config: config.clone(),
             path: config_path,
@@ -174,8 +185,20 @@ impl Guard {
             node: local.name.clone(),
         };
         let node = Node::new(config, local, vips, threads, warnings);
-        let (is_ready, status_line) = (false, String::new());
-        Ok((Self { node, netlink, pulse, heartbeat, failures, questions, is_ready, status_line }, bootstrapping))
+        let guard = Self {
+            node,
+            netlink,
+            pulse,
+            heartbeat,
+            failures,
+            questions,
+            memory,
+            state_dir,
+            has_warned_of_memory: false,
+            is_ready: false,
+            status_line: String::new(),
+        };
+        Ok((guard, bootstrapping))
     }
 
     /// The guard's loop, until it is told to stop.
@@ -199,6 +222,7 @@ impl Guard {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
+        let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
         loop {
@@ -215,6 +239,7 @@ impl Guard {
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(failure) = self.failures.recv() => self.node.acquire_failed(failure.vip, failure.reason),
                 _ = reviews.tick() => self.review().await,
+                _ = memories.tick() => self.remember(),
                 Some(question) = self.questions.recv() => self.answer(question),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
@@ -244,6 +269,7 @@ impl Guard {
         }
         // Whatever went wrong before: no node stops with an address that it does not serve.
         addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
+        self.remember();
         // The queue holds one, and nobody else sends.
         let _already_told = stop_worker.try_send(());
         Ok(true)
@@ -253,7 +279,7 @@ impl Guard {
     async fn review(&mut self) {
         self.node.retry();
         let names: std::collections::BTreeSet<_> =
-            self.node.config.vips.iter().map(|vip| vip.interface.clone()).collect();
+            self.node.config.vips.iter().flat_map(state::interfaces).map(str::to_owned).collect();
         for name in names {
             let gone = |_| Interface {
                 name: name.clone(),
@@ -267,11 +293,31 @@ impl Guard {
     }
 
     fn answer(&self, (request, reply): Question) {
-        let answer = match request {
-            Request::Status => Answer::Status(Box::new(self.node.status())),
-        };
-        // Whoever asked may have gone away.
-        drop(reply.send(Reply::Ok(answer)));
+        match request {
+            // Whoever asked may have gone away.
+            Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
+            Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+        }
+    }
+
+    /// Writes down what the next guard has to know.
+    fn remember(&mut self) {
+        for (vip, config) in self.node.vips.iter().zip(&self.node.config.vips) {
+            self.memory.note(&config.name, vip.epoch, &vip.counters);
+        }
+        if self.node.vips.is_empty() {
+            return;
+        }
+        match self.memory.write(&self.state_dir) {
+            Ok(()) => self.has_warned_of_memory = false,
+            Err(error) if !std::mem::replace(&mut self.has_warned_of_memory, true) => warn!(
+                directory = %self.state_dir.display(),
+                %error,
+                "the sequence of signed adverts cannot be kept; a clock that is set back before the next start would \
+                 have the peer refuse them for that long"
+            ),
+            Err(_) => {}
+        }
     }
 
     fn tell_service_manager(&mut self) {
@@ -305,96 +351,21 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
     }
 }
 
-/// What each VIP's virtual router is started with, and the guard's side of it.
-async fn routers(
-    config: &Config,
-    local: &LocalNode,
-    netlink: &Netlink,
-) -> anyhow::Result<(Vec<Vip>, Vec<heartbeat::Setup>)> {
-    let own =
-        local.index.and_then(|index| config.nodes.get(index)).context("a vip needs a [[node]] for this machine")?;
-    let peer = config.nodes.iter().find(|node| node.name != own.name);
-    let (own_address, peer_address) = (ipv4(own.address)?, peer.map(|peer| ipv4(peer.address)).transpose()?);
-    let mut vips = Vec::new();
-    let mut setups = Vec::new();
-    for (index, vip) in config.vips.iter().enumerate() {
-        let interface = netlink.interface(&vip.interface).await;
-        let interface = interface.with_context(|| format!("vip {}: interface {}", vip.name, vip.interface))?;
-        let destination = match (vip.transport, peer_address) {
-            (crate::config::Transport::Multicast, _) => Destination::Group,
-            (crate::config::Transport::Unicast, Some(peer)) => Destination::Peer(peer),
-            (crate::config::Transport::Unicast, None) | (crate::config::Transport::Udp, _) => Destination::Nowhere,
-        };
-        let (priority, preempt) = standing(vip.prefer, local.index, own.priority);
-        let addresses: Vec<Ipv4Addr> = vip.addresses.iter().filter_map(|at| ipv4(at.network.address()).ok()).collect();
-        let counters = Arc::new(VipCounters::new());
-        let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
-        let name = vip.interface.clone();
-        setups.push(heartbeat::Setup {
-            vip: index,
-            parameters: Parameters {
-                virtual_router_id: vip.virtual_router_id,
-                priority,
-                advert_interval: vip.advert_interval,
-                preempt,
-                resignation: Resignation::AtOnce,
-                startup: if local.index == Some(vip.prefer.unwrap_or(0)) { Startup::Prompt } else { Startup::Held },
-                local_address: own_address,
-            },
-            expected: Expected {
-                virtual_router_id: vip.virtual_router_id,
-                local: own_address,
-                peer: peer_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-                destination: if destination == Destination::Group { MULTICAST_GROUP } else { own_address },
-                addresses: addresses.clone(),
-            },
-            addresses,
-            siblings: siblings(config, index),
-            open: Box::new(move || VrrpSocket::open(&name, own_address, destination)),
-            destination: destination.address(),
-            counters: Arc::clone(&counters),
-            commands,
-        });
-        vips.push(Vip::new(priority, counters, command_sender, interface.index));
+/// What an earlier guard left behind. Without it the node starts all the same.
+fn remember(state_dir: &Path, warnings: &mut Vec<String>) -> Memory {
+    if let Err(error) = std::fs::create_dir_all(state_dir) {
+        warnings.push(format!("the state directory {} cannot be made: {error}", state_dir.display()));
     }
-    Ok((vips, setups))
+    Memory::read(state_dir).unwrap_or_else(|error| {
+        warnings.push(format!("what was kept in {} cannot be read: {error}", state_dir.display()));
+        Memory::default()
+    })
 }
 
-fn own_node<'config>(config: &'config Config, local: &LocalNode) -> anyhow::Result<&'config crate::config::Node> {
-    local.index.and_then(|index| config.nodes.get(index)).context("a vip needs a [[node]] for this machine")
-}
-
-/// Where adverts run between; `None` without a peer.
-fn ends(config: &Config, local: &LocalNode) -> anyhow::Result<Option<Ends>> {
-    let own = own_node(config, local)?;
-    let Some(peer) = config.nodes.iter().find(|node| node.name != own.name) else { return Ok(None) };
-    Ok(Some(Ends { local: ipv4(own.address)?, peer: ipv4(peer.address)? }))
-}
-
-/// Priority and preemption. Whoever holds a VIP keeps it, unless `prefer` names a node: then that one is above all and
-/// takes it back, and the other stays below.
-fn standing(prefer: Option<usize>, local: Option<usize>, own: Priority) -> (Priority, Preempt) {
-    let limited = |priority: u8| Priority::new(priority).unwrap_or(own);
-    match prefer {
-        None => (own, Preempt::Never),
-        Some(_) if prefer == local => (limited(PREFERRED), Preempt::WhenHigher),
-        Some(_) => (limited(own.get().min(PREFERRED - 1)), Preempt::Never),
-    }
-}
-
-/// The router ids of the other VIPs on the same interface.
-fn siblings(config: &Config, index: usize) -> Vec<u8> {
-    let interface = config.vips.get(index).map(|vip| &vip.interface);
-    let others =
-        config.vips.iter().enumerate().filter(|(other, vip)| *other != index && Some(&vip.interface) == interface);
-    others.map(|(_, vip)| vip.virtual_router_id.get()).collect()
-}
-
-fn ipv4(address: IpAddr) -> anyhow::Result<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => Err(anyhow!("node address {address}: adverts over IPv6 are not in this release")),
-    }
+/// Where IPv4 adverts run between; `None` without a peer, or where none do.
+fn ends(config: &Config, local: &LocalNode) -> Option<Ends> {
+    let (local, peer) = paths::ipv4_ends(config, local)?;
+    Some(Ends { local, peer })
 }
 
 impl Bootstrapping {

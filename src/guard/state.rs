@@ -3,18 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::heartbeat::{self, Command, VipCounters, millis};
+use super::counters::{PathCounters, VipCounters, millis};
+use super::heartbeat::{self, Command};
+use super::setup;
 use super::supervisor;
-use crate::config::{Config, LocalNode};
+use crate::config::{Authentication, Config, LocalNode};
 use crate::link::Report;
 use crate::net::netlink::Interface;
-use crate::status::{HeardAdvert, ListenerStatus, NodeStatus, PeerStatus, Role, VipStatus, WorkerStatus};
+use crate::status::{
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, Role, VipStatus, WorkerStatus,
+};
 use crate::units::Priority;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::DropReason;
@@ -47,6 +51,12 @@ pub struct Vip {
     since: Instant,
     reason: String,
     transitions: u64,
+    /// Takeovers so far, by whichever node.
+    pub epoch: u32,
+    /// What its machine waits for, in words.
+    pub waiting: Option<String>,
+    /// What the witness last said, in words.
+    pub witness: Option<String>,
     /// What keeps it from taking part; the machine is told of every change between none and some.
     faults: BTreeMap<Fault, String>,
 }
@@ -61,7 +71,7 @@ impl Vip {
     ) -> Self {
         let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
-        Self { priority, state, counters, commands, interface_index, since, reason, transitions: 0, faults }
+        Self { priority, state, counters, commands, interface_index, since, reason, transitions: 0, epoch: 0, waiting: None, witness: None, faults }
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -236,12 +246,13 @@ impl Node {
     pub fn heartbeat_event(&mut self, event: heartbeat::Event) {
         let name = |vip: usize| self.config.vips.get(vip).map_or("", |vip| vip.name.as_str());
         match event {
-            heartbeat::Event::Changed { vip: index, from, to, reason } => {
+            heartbeat::Event::Changed { vip: index, from, to, reason, epoch } => {
                 let reason = reason.to_string();
                 info!(vip = name(index), %from, %to, reason, "role changed");
                 if let Some(vip) = self.vips.get_mut(index) {
                     (vip.state, vip.since, vip.reason) = (to, Instant::now(), reason);
                     vip.transitions += 1;
+                    vip.epoch = epoch;
                 }
             }
             heartbeat::Event::NotReleased { vip } => {
@@ -266,6 +277,17 @@ impl Node {
                 vip = name(vip),
                 "the peer's adverts list other addresses than this configuration: make the files on both nodes the same"
             ),
+            heartbeat::Event::ConfigDiffers { vip } => warn!(
+                vip = name(vip),
+                "the peer runs another configuration: make the files on both nodes the same"
+            ),
+            heartbeat::Event::Refused { vip, reason, source, count } => {
+                let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
+                warn!(vip = name(vip), %reason, source, count, "adverts were refused");
+            }
+            heartbeat::Event::HandOverFailed { vip, reason } => {
+                warn!(vip = name(vip), reason, "the VIP was not handed over");
+            }
         }
     }
 
@@ -309,8 +331,22 @@ impl Node {
 
     fn peer_status(&self) -> Option<PeerStatus> {
         let peer = self.peer()?;
-        let last_heard_ms = self.vips.iter().filter_map(|vip| heard(&vip.counters)).map(|(_, _, age_ms)| age_ms).min();
+        let last_heard_ms = self.vips.iter().filter_map(|vip| last_heard_ms(&vip.counters)).min();
         Some(PeerStatus { node: peer.name.clone(), address: peer.address.to_string(), last_heard_ms })
+    }
+
+    fn peer_says(&self, counters: &VipCounters) -> Option<PeerVipStatus> {
+        let (hello, age) = counters.last_hello()?;
+        Some(PeerVipStatus {
+            role: role(hello.state),
+            fit: hello.fit,
+            synced: hello.synced,
+            epoch: hello.epoch,
+            pools_up: hello.pools_up,
+            servers_up: hello.servers_up,
+            config_differs: hello.config_checksum != setup::short_checksum(&self.config.checksum),
+            age_ms: millis(age),
+        })
     }
 
     fn vip_status(&self, vip: &Vip, config: &crate::config::Vip) -> VipStatus {
@@ -318,7 +354,7 @@ impl Node {
         let dropped = DropReason::ALL.iter().zip(&counters.dropped);
         let dropped = dropped.map(|(reason, count)| (reason.as_str().to_owned(), count.load(Ordering::Relaxed)));
         let address = self.peer().map_or(String::new(), |peer| peer.address.to_string());
-        let heard = heard(counters).map(|(priority, advert_interval_ms, age_ms)| HeardAdvert {
+        let heard = counters.last_advert().map(|(priority, advert_interval_ms, age_ms)| HeardAdvert {
             address,
             priority,
             advert_interval_ms,
@@ -340,6 +376,15 @@ impl Node {
             adverts_received: counters.received.load(Ordering::Relaxed),
             adverts_dropped: dropped.filter(|(_, count)| *count > 0).collect(),
             peer: heard,
+            peer_says: self.peer_says(counters),
+            paths: counters.paths.iter().map(|path| path_status(counters, path)).collect(),
+            epoch: vip.epoch,
+            waiting: vip.waiting.clone(),
+            patience_ms: patience_ms(vip, config),
+            prefer: config.prefer.and_then(|node| self.config.nodes.get(node)).map(|node| node.name.clone()),
+            prefer_hold_ms: millis(config.prefer_hold),
+            authentication: authentication(config).to_owned(),
+            witness: vip.witness.clone(),
         }
     }
 }
@@ -353,10 +398,39 @@ pub fn role(state: State) -> Role {
     }
 }
 
-/// Priority, interval in milliseconds and age in milliseconds of the last valid advert.
-fn heard(counters: &VipCounters) -> Option<(u8, u64, u64)> {
-    let last = counters.last_heard.load(Ordering::Relaxed);
-    let at = Duration::from_millis(counters.last_heard_at_ms.load(Ordering::Relaxed));
-    let age_ms = millis(counters.epoch.elapsed().saturating_sub(at));
-    (last != 0).then_some((last.to_le_bytes()[0], last >> 8, age_ms))
+/// The interfaces of a VIP: of its addresses, and of its adverts.
+pub fn interfaces(vip: &crate::config::Vip) -> impl Iterator<Item = &str> {
+    vip.addresses.iter().map(|at| at.interface.as_str()).chain([vip.advert_interface.as_str()])
+}
+
+fn path_status(counters: &VipCounters, path: &PathCounters) -> PathStatus {
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    PathStatus {
+        name: path.name.clone(),
+        is_link: path.is_link,
+        sent: count(&path.sent),
+        received: count(&path.received),
+        send_failures: count(&path.send_failures),
+        last_heard_ms: (count(&path.last_heard_at_ms) != 0).then(|| counters.age_ms(&path.last_heard_at_ms)),
+    }
+}
+
+/// Time since anything valid of the peer came, on any path.
+fn last_heard_ms(counters: &VipCounters) -> Option<u64> {
+    counters.paths.iter().filter_map(|path| path_status(counters, path).last_heard_ms).min()
+}
+
+/// Three intervals of ours and the skew: how long a standby waits (RFC 9568 section 6.1).
+fn patience_ms(vip: &Vip, config: &crate::config::Vip) -> u64 {
+    let interval = config.advert_interval.get();
+    millis(interval * 3 + interval * (256 - u32::from(vip.priority.get())) / 256)
+}
+
+fn authentication(vip: &crate::config::Vip) -> &'static str {
+    match vip.authentication {
+        Authentication::Off => "off",
+        Authentication::ReceiveOnly => "receive_only",
+        Authentication::Permissive => "permissive",
+        Authentication::Enforce => "enforce",
+    }
 }

@@ -1,17 +1,18 @@
 //! Starts the worker, watches it, and starts it again.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::child;
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 
 /// Time for a new worker to say that it serves.
@@ -101,24 +102,7 @@ impl Supervisor {
     /// Starts a worker and hands it its bootstrap. Never waits for it.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = StdUnixStream::pair()?;
-        let descriptor = theirs.as_raw_fd();
-        // This very program, even when the file it came from has been replaced by an upgrade meanwhile.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("baton").arg("worker").arg(descriptor.to_string());
-        command.stdin(Stdio::null()).kill_on_drop(true).env_clear();
-        for kept in ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM"] {
-            if let Some(value) = std::env::var_os(kept) {
-                command.env(kept, value);
-            }
-        }
-        // SAFETY: between fork and exec only fcntl(2) is called, on a descriptor that is open in the child; it allocates
-        // nothing and takes no lock.
-        unsafe {
-            command.pre_exec(move || {
-                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), rustix::io::FdFlags::empty())
-                    .map_err(io::Error::from)
-            });
-        }
+        let mut command = child::command("worker", theirs.as_fd());
         let child = command.spawn()?;
         drop(theirs);
         let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();

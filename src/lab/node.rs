@@ -198,7 +198,7 @@ impl Node {
     /// [`LabError::Status`] when it does not answer within `within`, or not with a status.
     pub fn status(&self, within: Duration) -> Result<NodeStatus, LabError> {
         let refused = |reason: String| LabError::Status { node: self.spec.name.clone(), reason };
-        match control::request(&self.runtime_dir(), control::Request::Status, within) {
+        match control::request(&self.runtime_dir(), &control::Request::Status, within) {
             Ok(control::Answer::Status(status)) => Ok(*status),
             Err(error) => Err(refused(error.to_string())),
         }

@@ -26,7 +26,8 @@ impl Clock {
     }
 }
 
-fn since_boot() -> Duration {
+/// Time since the system started, suspends included.
+pub fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

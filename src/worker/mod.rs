@@ -5,8 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::net::descriptors;
 use crate::net::privileges;
 use crate::probe;
 use crate::proxy::state::{Counters, Site};
@@ -32,7 +32,8 @@ const QUEUE_MAX: usize = 16;
 /// # Errors
 /// When it cannot start; the guard is told so as well.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
-    let socket = guard_socket(descriptor)?;
+    let socket = descriptors::inherited_socket(descriptor)
+        .map_err(|_| anyhow!("this command is started by `baton run`, not by hand"))?;
     let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let _logging = telemetry::start();
@@ -48,21 +49,6 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
             }
         }
     })
-}
-
-/// Takes over the descriptor that the guard left open for us.
-fn guard_socket(descriptor: i32) -> anyhow::Result<StdUnixStream> {
-    let by_hand = || anyhow!("this command is started by `baton run`, not by hand");
-    // SAFETY: borrowed for this one question only; for a number that is not open the answer is an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor.max(3)) };
-    let domain = rustix::net::sockopt::socket_domain(borrowed).map_err(|_| by_hand())?;
-    if domain != rustix::net::AddressFamily::UNIX {
-        return Err(by_hand());
-    }
-    // SAFETY: it is open, it is a socket that we were started with, and nothing else in this process knows of it.
-    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(StdUnixStream::from(owned))
 }
 
 /// Gives up every privilege. What could not be done and is no reason to stop is returned in words.

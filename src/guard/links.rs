@@ -1,0 +1,81 @@
+//! The links of the pair: authenticated datagrams between the node addresses, over which both nodes say at every advert
+//! interval how they are. For every VIP they are a path of adverts like VRRP, and the only one that a standby speaks on.
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+
+use super::paths::LinkPath;
+use super::speaker::LinkEnd;
+use crate::net::link_socket::{DatagramBuffer, LinkSocket};
+use crate::vrrp::hello::{self, Channel, Hello};
+
+/// Datagrams that may wait for a VIP; more are dropped, and the next one says the same again.
+const MAILBOX_MAX: usize = 64;
+
+/// What all links are opened with.
+pub struct Setup {
+    /// None without a pair key or a peer.
+    pub paths: Vec<LinkPath>,
+    /// The pair key; empty where there are no links.
+    pub key: Vec<u8>,
+    /// This node's name.
+    pub own_node: String,
+    /// The peer's.
+    pub peer_node: String,
+    /// Random for each start of the guard: proves that what the peer says is not from an earlier life.
+    pub boot: u64,
+}
+
+/// An open link.
+pub struct Link {
+    socket: Rc<LinkSocket>,
+}
+
+/// To the VIPs, by the tag that their datagrams bear.
+pub type Mailboxes = HashMap<[u8; 8], mpsc::Sender<(usize, Vec<u8>)>>;
+
+/// Opens every link.
+///
+/// # Errors
+/// What bind(2) says: `AddrNotAvailable` when the node's address is on no interface of this machine.
+pub fn open(setup: &Setup) -> io::Result<Vec<Link>> {
+    let open = |path: &LinkPath| Ok(Link { socket: Rc::new(LinkSocket::open(path.local, path.peer)?) });
+    setup.paths.iter().map(open).collect()
+}
+
+/// A VIP's ends of all links, and its mailbox.
+pub fn join(
+    setup: &Setup,
+    links: &[Link],
+    vip: &str,
+    mailboxes: &mut Mailboxes,
+) -> (Vec<LinkEnd>, mpsc::Receiver<(usize, Vec<u8>)>) {
+    let (sender, mailbox) = mpsc::channel(MAILBOX_MAX);
+    mailboxes.insert(hello::tag(vip), sender);
+    let ends = setup.paths.iter().zip(links).enumerate().map(|(index, (path, link))| {
+        let index = u8::try_from(index).unwrap_or(u8::MAX);
+        let channel = Channel::new(&setup.key, vip, &setup.own_node, &setup.peer_node, index, setup.boot);
+        LinkEnd::new(Rc::clone(&link.socket), channel, path.local.ip(), path.peer.ip())
+    });
+    (ends.collect(), mailbox)
+}
+
+/// Reads a link and hands what comes to the VIPs, for as long as the thread lives.
+pub async fn read(index: usize, link: Link, mailboxes: Rc<Mailboxes>) {
+    let mut buffer = DatagramBuffer::new();
+    loop {
+        // An ICMP error says that the peer does not listen; it is silent then, which is all that counts.
+        let Ok(datagram) = link.socket.receive(&mut buffer).await else { continue };
+        if let Some(mailbox) = hello::tag_of(datagram).and_then(|tag| mailboxes.get(&tag)) {
+            drop(mailbox.try_send((index, datagram.to_vec())));
+        }
+    }
+}
+
+/// A hello of a node that has nothing to say yet.
+pub fn silent_hello(config_checksum: [u8; 8], template: Hello) -> Hello {
+    Hello { config_checksum, ..template }
+}

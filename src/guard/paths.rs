@@ -1,0 +1,144 @@
+//! The paths of a VIP: the ways over which its adverts are sent and heard. A VIP changes hands only when every one of
+//! them is silent.
+//!
+//! VRRP over IPv4 and over IPv6, one each at most, on the VIP's own interface; and, with a pair key, the links of the
+//! pair, one for each pair of node addresses, which all VIPs share. Worked out here from the configuration, opened by
+//! [`super::speaker`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::{Config, LocalNode, Node, Transport, Vip};
+use crate::net::vrrp_socket::{Destination, Spec};
+use crate::vrrp::packet::{Expected, ExpectedSource, MULTICAST_GROUP, MULTICAST_GROUP_V6, Versions};
+
+/// A way for VRRP adverts of one family.
+#[derive(Debug, Clone)]
+pub struct VrrpPath {
+    /// What its socket is opened with.
+    pub spec: Spec,
+    /// The peer's address; `None` for any link-local one, as over IPv6 multicast.
+    pub peer: Option<IpAddr>,
+    /// The virtual addresses of the family, which its adverts list.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A link between two addresses of the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkPath {
+    /// Ours.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+}
+
+impl VrrpPath {
+    /// Its name in status and logs: `vrrp ipv4 on eth0`.
+    pub fn name(&self) -> String {
+        format!("vrrp {} on {}", if self.is_ipv4() { "ipv4" } else { "ipv6" }, self.spec.interface)
+    }
+
+    /// Whether it carries the IPv4 addresses.
+    pub fn is_ipv4(&self) -> bool {
+        self.addresses.first().is_some_and(IpAddr::is_ipv4)
+    }
+
+    /// What an advert on it has to be, given the address that its socket sends from.
+    pub fn expected(&self, vip: &Vip, local: IpAddr) -> Expected {
+        let group = if self.is_ipv4() { IpAddr::V4(MULTICAST_GROUP) } else { IpAddr::V6(MULTICAST_GROUP_V6) };
+        Expected {
+            virtual_router_id: vip.virtual_router_id,
+            local,
+            peer: self.peer.map_or(ExpectedSource::AnyLinkLocal, ExpectedSource::Exactly),
+            destination: if self.spec.destination == Destination::Group { group } else { local },
+            addresses: self.addresses.clone(),
+            versions: versions(vip, self.is_ipv4()),
+            interval: vip.advert_interval,
+        }
+    }
+
+    /// Where its adverts go, for the checksum; `None` when they go nowhere.
+    pub fn destination(&self) -> Option<IpAddr> {
+        match self.spec.destination {
+            Destination::Peer(address) => Some(address),
+            Destination::Group if self.is_ipv4() => Some(IpAddr::V4(MULTICAST_GROUP)),
+            Destination::Group => Some(IpAddr::V6(MULTICAST_GROUP_V6)),
+            Destination::Nowhere => None,
+        }
+    }
+}
+
+impl LinkPath {
+    /// Its name in status and logs: `link 192.0.2.11 - 192.0.2.12`.
+    pub fn name(&self) -> String {
+        format!("link {} - {}", self.local.ip(), self.peer.ip())
+    }
+}
+
+/// The versions that are spoken over a family: VRRPv2 knows IPv4 alone (RFC 3768 section 1.2).
+pub fn versions(vip: &Vip, is_ipv4: bool) -> Versions {
+    match vip.version {
+        crate::config::VrrpVersion::V2 if is_ipv4 => Versions::V2,
+        crate::config::VrrpVersion::Mixed if is_ipv4 => Versions::Mixed,
+        _ => Versions::V3,
+    }
+}
+
+/// This machine's node and the other one.
+pub fn nodes<'config>(config: &'config Config, local: &LocalNode) -> Option<(&'config Node, Option<&'config Node>)> {
+    let own = config.nodes.get(local.index?)?;
+    Some((own, config.nodes.iter().find(|node| node.name != own.name)))
+}
+
+/// The links of the pair: none without a pair key or a peer.
+pub fn links(config: &Config, local: &LocalNode) -> Vec<LinkPath> {
+    let Some((own, Some(peer))) = nodes(config, local) else { return Vec::new() };
+    if config.pair.key_file.is_none() {
+        return Vec::new();
+    }
+    let end = |address| SocketAddr::new(address, config.pair.sync_port);
+    let ends = addresses(own).zip(addresses(peer));
+    ends.map(|(own, peer)| LinkPath { local: end(own), peer: end(peer) }).collect()
+}
+
+/// The VRRP paths of a VIP, IPv4 first.
+pub fn vrrp(config: &Config, local: &LocalNode, vip: &Vip) -> Vec<VrrpPath> {
+    let Some((own, peer)) = nodes(config, local) else { return Vec::new() };
+    [true, false].into_iter().filter_map(|is_ipv4| vrrp_of_family(vip, own, peer, is_ipv4)).collect()
+}
+
+/// The IPv4 addresses that adverts run between, ours first.
+pub fn ipv4_ends(config: &Config, local: &LocalNode) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let (own, peer) = nodes(config, local)?;
+    let ends = addresses(own).zip(addresses(peer?));
+    ends.filter_map(|ends| match ends {
+        (IpAddr::V4(own), IpAddr::V4(peer)) => Some((own, peer)),
+        _ => None,
+    })
+    .next()
+}
+
+fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> Option<VrrpPath> {
+    let virtual_addresses: Vec<IpAddr> =
+        vip.addresses.iter().map(|at| at.network.address()).filter(|address| address.is_ipv4() == is_ipv4).collect();
+    if virtual_addresses.is_empty() {
+        return None;
+    }
+    let ends = peer.and_then(|peer| addresses(own).zip(addresses(peer)).find(|(own, _)| own.is_ipv4() == is_ipv4));
+    let own_address = ends.map(|(own, _)| own).or_else(|| addresses(own).find(|own| own.is_ipv4() == is_ipv4));
+    let (local, peer, destination) = match (vip.transport, ends) {
+        (Transport::Udp, _) => return None,
+        // Sent from the interface's link-local address (RFC 9568 section 5.1.2.1), which the socket finds.
+        (Transport::Multicast, _) if !is_ipv4 => (IpAddr::V6(Ipv6Addr::UNSPECIFIED), None, Destination::Group),
+        (Transport::Multicast, Some((own, peer))) => (own, Some(peer), Destination::Group),
+        (Transport::Multicast, None) => (own_address?, own_address, Destination::Group),
+        (Transport::Unicast, Some((own, peer))) => (own, Some(peer), Destination::Peer(peer)),
+        (Transport::Unicast, None) => (own_address?, own_address, Destination::Nowhere),
+    };
+    let spec = Spec { interface: vip.advert_interface.clone(), local, destination };
+    Some(VrrpPath { spec, peer, addresses: virtual_addresses })
+}
+
+/// All addresses of a node, the first one first.
+fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> + '_ {
+    std::iter::once(node.address).chain(node.further_addresses.iter().copied())
+}
