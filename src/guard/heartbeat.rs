@@ -2,9 +2,10 @@
 //!
 //! It is scheduled before every ordinary process, opens no file, writes no log and makes no netlink call. What has to
 //! be done about a decision it tells others over bounded queues: [`super::addresses`] moves the VIP, [`super`] logs.
+//! Each VIP has a task here, a [`Router`]: its machine decides, its [`Speaker`] talks.
 
-use std::cell::Cell;
-use std::net::Ipv4Addr;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +14,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::Order;
+use super::counters::VipCounters;
+use super::links::{self, Link};
+use super::speaker::{Ear, Incoming, Speaker, Voice};
 use crate::net::clock::Clock;
-use crate::net::vrrp_socket::{PacketBuffer, VrrpSocket};
-use crate::vrrp::machine::{Action, Input, Machine, Parameters, Reason, State};
-use crate::vrrp::packet::{Advert, DropReason, Expected, Heard, decode, judge};
+use crate::vrrp::hello::{Hello, Opened};
+use crate::vrrp::machine::{Action, Input, Machine, Parameters, PeerSeen, Reason, State};
+use crate::vrrp::packet::{DropReason, Heard, PRIORITY_RESIGNED};
 
 /// Real-time priority of the thread: above the usual 1 to 49 of ordinary real-time work, below kernel threads at 99.
 const REALTIME_PRIORITY: i32 = 50;
@@ -25,43 +29,56 @@ const REALTIME_PRIORITY: i32 = 50;
 /// must not keep an advert from being sent.
 const BURST_MAX: u32 = 64;
 
-/// Adverts in a row that may fail. The peer, which hears none of them either, is about to claim the VIP.
-const SEND_FAILURES_MAX: u32 = 3;
-
 /// Time between two signs of life of the thread.
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What one virtual router is started with.
+/// Time between two log lines about packets of one VIP that were refused for one reason.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time that a peer gets to hand a VIP over when it is asked to.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What one VIP is started with.
 pub struct Setup {
     /// Its place among the VIPs.
     pub vip: usize,
     /// For its machine.
     pub parameters: Parameters,
-    /// Our adverts' address list.
-    pub addresses: Vec<Ipv4Addr>,
-    /// What an advert of the peer has to be.
-    pub expected: Expected,
-    /// Router ids of other VIPs, whose adverts are not for us and not worth counting.
-    pub siblings: Vec<u8>,
-    /// Opens its socket, at the start and when the interface was made anew; called on the heartbeat's own runtime.
-    pub open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
-    /// Where adverts go, for the checksum.
-    pub destination: Ipv4Addr,
+    /// For its speaker.
+    pub voice: Voice,
+    /// The first bytes of the configuration's checksum.
+    pub config_checksum: [u8; 8],
     /// What it counts.
     pub counters: Arc<VipCounters>,
     /// From the guard.
     pub commands: mpsc::Receiver<Command>,
 }
 
-/// From the guard to one virtual router.
+/// What a switchover came to: why it was refused, in words.
+pub type SwitchoverReply = oneshot::Sender<Result<(), String>>;
+
+/// From the guard to one VIP.
 #[derive(Debug)]
 pub enum Command {
     /// It may take part.
     Fit,
     /// It must not hold the VIP, and why.
     Unfit(String),
-    /// Open the socket anew, and tell how that went.
+    /// Whether this node has what the peer has, so that nothing is lost when it takes over.
+    Synced(bool),
+    /// What this node sees of the servers behind the VIP: pools with a server that is up, and servers that are up.
+    Servers(u16, u16),
+    /// Somebody answers for an address of the VIP, and who.
+    InUse(String),
+    /// Open the sockets anew, and tell how that went.
     Reopen,
+    /// Move the VIP: to the peer when we hold it, to us when the peer does.
+    HandOver {
+        /// Also while this node or the peer is not synced.
+        force: bool,
+        /// Told in the end.
+        reply: SwitchoverReply,
+    },
     /// Give the VIP up and say when that is done.
     Stop(oneshot::Sender<()>),
 }
@@ -69,7 +86,7 @@ pub enum Command {
 /// From the heartbeat to the guard.
 #[derive(Debug)]
 pub enum Event {
-    /// A virtual router changed its state.
+    /// The role for a VIP changed.
     Changed {
         /// Which.
         vip: usize,
@@ -79,20 +96,22 @@ pub enum Event {
         to: State,
         /// Why.
         reason: Reason,
+        /// Takeovers of this VIP so far, by whichever node.
+        epoch: u32,
     },
     /// The VIP could not be taken off the interface in time, so no resignation was sent.
     NotReleased {
         /// Which.
         vip: usize,
     },
-    /// Adverts cannot be sent: several in a row failed, or the socket could not be opened anew.
+    /// Adverts cannot be sent: several in a row failed on every path, or the sockets could not be opened anew.
     Mute {
         /// Which.
         vip: usize,
         /// Why.
         error: std::io::Error,
     },
-    /// The socket was opened anew.
+    /// The sockets were opened anew.
     Reopened {
         /// Which.
         vip: usize,
@@ -102,61 +121,29 @@ pub enum Event {
         /// Which.
         vip: usize,
     },
-}
-
-/// What one virtual router counts. The heartbeat writes, the guard reads.
-#[derive(Debug)]
-pub struct VipCounters {
-    /// Adverts sent.
-    pub sent: AtomicU64,
-    /// Valid adverts of the peer.
-    pub received: AtomicU64,
-    /// Adverts dropped, by [`DropReason::index`].
-    pub dropped: [AtomicU64; DropReason::ALL.len()],
-    /// The last valid advert: priority in the lowest byte, interval in milliseconds above it; 0 before the first.
-    pub last_heard: AtomicU64,
-    /// When it came, in milliseconds after `epoch`.
-    pub last_heard_at_ms: AtomicU64,
-    /// The origin of the times here.
-    pub epoch: Instant,
-}
-
-impl VipCounters {
-    /// All zero.
-    pub fn new() -> Self {
-        Self {
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            dropped: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
-            last_heard: AtomicU64::new(0),
-            last_heard_at_ms: AtomicU64::new(0),
-            epoch: Instant::now(),
-        }
-    }
-
-    fn heard(&self, heard: &Heard) {
-        let interval_ms = u64::try_from(heard.interval.get().as_millis()).unwrap_or(0);
-        self.received.fetch_add(1, Ordering::Relaxed);
-        self.last_heard_at_ms.store(millis(self.epoch.elapsed()), Ordering::Relaxed);
-        self.last_heard.store((interval_ms << 8) | u64::from(heard.priority), Ordering::Relaxed);
-    }
-
-    fn dropped(&self, reason: DropReason) {
-        if let Some(count) = self.dropped.get(reason.index()) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Default for VipCounters {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// A duration in whole milliseconds.
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    /// The peer runs another configuration.
+    ConfigDiffers {
+        /// The VIP it was noticed for.
+        vip: usize,
+    },
+    /// Packets were refused. At most one event in ten seconds for each VIP and reason.
+    Refused {
+        /// Which.
+        vip: usize,
+        /// Why.
+        reason: DropReason,
+        /// Where the last one came from, where that could be read.
+        source: Option<IpAddr>,
+        /// How many since the last event.
+        count: u64,
+    },
+    /// A switchover did not come about, and why.
+    HandOverFailed {
+        /// Which.
+        vip: usize,
+        /// In words.
+        reason: String,
+    },
 }
 
 /// The running thread.
@@ -173,6 +160,7 @@ pub struct Heartbeat {
 /// When the thread cannot be started or a socket cannot be opened: which VIP, and what the kernel says.
 pub fn start(
     setups: Vec<Setup>,
+    links: links::Setup,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
 ) -> Result<Heartbeat, (Option<usize>, std::io::Error)> {
@@ -186,7 +174,7 @@ pub fn start(
             Err(error) => return drop(report.send(Err((None, error)))),
         };
         runtime.block_on(async move {
-            match open_all(setups, &orders, &events) {
+            match open_all(setups, links, &orders, &events) {
                 Ok(routers) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
@@ -214,63 +202,95 @@ async fn beat(pulse: &AtomicU64) {
 
 fn open_all(
     setups: Vec<Setup>,
+    links: links::Setup,
     orders: &mpsc::Sender<Order>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
     let clock = Clock::start();
-    let open = |setup: Setup| {
-        let socket = (setup.open)().map_err(|error| (Some(setup.vip), error))?;
-        let dead_interval = setup.parameters.advert_interval.get() * 4;
+    let opened = links::open(&links).map_err(|error| (None, error))?;
+    let mut mailboxes = HashMap::new();
+    let mut open = |setup: Setup| {
+        let name = setup.voice.vip.name.clone();
+        let (ends, mailbox) = links::join(&links, &opened, &name, &mut mailboxes);
+        let speaker = Speaker::open(setup.voice, ends, mailbox, Arc::clone(&setup.counters));
+        let advert_interval = setup.parameters.advert_interval.get();
+        let now = clock.now();
         Ok(Router {
             vip: setup.vip,
-            machine: Machine::new(setup.parameters, clock.now()),
-            addresses: setup.addresses,
-            expected: setup.expected,
-            siblings: setup.siblings,
-            destination: setup.destination,
-            release_timeout: dead_interval.max(Duration::from_secs(1)),
-            open: setup.open,
-            socket,
-            send_failures: 0,
+            machine: Machine::new(setup.parameters, now),
+            speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
+            hello: links::silent_hello(setup.config_checksum),
+            hello_at: now,
+            advert_interval,
+            release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
             clock,
             counters: setup.counters,
             commands: setup.commands,
             orders: orders.clone(),
             events: events.clone(),
-            buffer: PacketBuffer::new(),
-            has_warned_of_addresses: Rc::new(Cell::new(false)),
+            peer: Peer::default(),
+            switchover: None,
+            refusals: HashMap::new(),
+            is_mute: false,
         })
     };
-    setups.into_iter().map(open).collect()
+    let routers = setups.into_iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
+    let mailboxes = Rc::new(mailboxes);
+    for (index, link) in opened.into_iter().enumerate() {
+        tokio::task::spawn_local(links::read(index, link, Rc::clone(&mailboxes)));
+    }
+    Ok(routers)
 }
 
-/// One virtual router: its machine, its socket, and where its decisions go.
+/// What is remembered of the peer between two of its hellos.
+#[derive(Debug, Default)]
+struct Peer {
+    state: Option<State>,
+    claim_request: Option<u32>,
+    handover_request: Option<u32>,
+    has_told_of_addresses: bool,
+    has_told_of_config: bool,
+}
+
+/// A switchover that somebody waits for.
+struct Switchover {
+    reply: SwitchoverReply,
+    until: Instant,
+}
+
+/// Refusals for one reason.
+struct Refusals {
+    told_at: Option<Instant>,
+    untold: u64,
+}
+
+/// One VIP: its machine, its speaker, and where its decisions go.
 struct Router {
     vip: usize,
     machine: Machine,
-    addresses: Vec<Ipv4Addr>,
-    expected: Expected,
-    siblings: Vec<u8>,
-    destination: Ipv4Addr,
+    speaker: Speaker,
+    /// What the next hello says; state, priority and what is heard are filled in when it is said.
+    hello: Hello,
+    /// When the next hello is due.
+    hello_at: Instant,
+    advert_interval: Duration,
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
-    open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
-    socket: VrrpSocket,
-    send_failures: u32,
     clock: Clock,
     counters: Arc<VipCounters>,
     commands: mpsc::Receiver<Command>,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
-    buffer: PacketBuffer,
-    has_warned_of_addresses: Rc<Cell<bool>>,
+    peer: Peer,
+    switchover: Option<Switchover>,
+    refusals: HashMap<DropReason, Refusals>,
+    is_mute: bool,
 }
 
 /// What a turn of the loop brought.
 enum Turn {
     Command(Option<Command>),
-    Heard(Heard),
-    Ignored,
+    Incoming(Incoming),
     Deadline,
 }
 
@@ -280,12 +300,9 @@ impl Router {
         loop {
             let turn = self.next_turn().await;
             let now = self.clock.now();
-            let is_due = self.machine.deadline().is_some_and(|deadline| deadline <= now);
-            burst = if matches!(turn, Turn::Heard(_) | Turn::Ignored) { burst + 1 } else { 0 };
+            let is_due = self.next_deadline().is_some_and(|deadline| deadline <= now);
+            burst = if matches!(turn, Turn::Incoming(_)) { burst + 1 } else { 0 };
             match turn {
-                Turn::Command(Some(Command::Fit)) => self.handle(now, Input::Fit).await,
-                Turn::Command(Some(Command::Unfit(reason))) => self.handle(now, Input::Unfit(reason.into())).await,
-                Turn::Command(Some(Command::Reopen)) => self.reopen(),
                 Turn::Command(Some(Command::Stop(done))) => {
                     self.handle(now, Input::Stop).await;
                     // The guard may have lost patience; then there is nobody to tell.
@@ -293,20 +310,20 @@ impl Router {
                     return;
                 }
                 Turn::Command(None) => return self.handle(now, Input::Stop).await,
-                Turn::Heard(heard) => self.handle(now, Input::Heard(heard)).await,
-                Turn::Deadline => self.handle(now, Input::Timer).await,
-                Turn::Ignored => {}
+                Turn::Command(Some(command)) => self.obey(now, command).await,
+                Turn::Incoming(Incoming::Advert(ear)) => self.heed(now, ear).await,
+                Turn::Incoming(Incoming::Datagram(link, datagram)) => self.greet(now, link, &datagram).await,
+                Turn::Deadline => self.tick(now).await,
             }
             if is_due && burst >= BURST_MAX {
                 burst = 0;
-                self.handle(self.clock.now(), Input::Timer).await;
+                self.tick(self.clock.now()).await;
             }
         }
     }
 
     async fn next_turn(&mut self) -> Turn {
-        let until_deadline =
-            self.machine.deadline().map(|deadline| deadline.saturating_duration_since(self.clock.now()));
+        let until_deadline = self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.clock.now()));
         let deadline = async {
             match until_deadline {
                 Some(time) => tokio::time::sleep(time).await,
@@ -316,36 +333,146 @@ impl Router {
         tokio::select! {
             biased;
             command = self.commands.recv() => Turn::Command(command),
-            packet = self.socket.receive(&mut self.buffer) => match packet {
-                Ok(packet) => match examine(packet, &self.expected, &self.siblings) {
-                    Examined::Heard(heard) => Turn::Heard(heard),
-                    Examined::Dropped(reason) => {
-                        self.counters.dropped(reason);
-                        Turn::Ignored
-                    }
-                    Examined::Sibling => Turn::Ignored,
-                },
-                // The interface went down or something answered with an ICMP error; the link watch has its own view.
-                Err(_) => Turn::Ignored,
-            },
+            incoming = self.speaker.listen() => Turn::Incoming(incoming),
             () = deadline => Turn::Deadline,
         }
     }
 
-    async fn handle(&mut self, now: Instant, input: Input) {
-        if let Input::Heard(heard) = &input {
-            self.counters.heard(heard);
-            if heard.addresses_differ && !self.has_warned_of_addresses.replace(true) {
-                self.tell(Event::AddressesDiffer { vip: self.vip });
-            }
+    fn next_deadline(&self) -> Option<Instant> {
+        let hello_at = self.speaker.has_links().then_some(self.hello_at);
+        let patience = self.switchover.as_ref().map(|switchover| switchover.until);
+        [self.machine.deadline(), hello_at, patience].into_iter().flatten().min()
+    }
+
+    /// Something may be due. The machine looks first: what a node that woke from a stall believes is not to be said.
+    async fn tick(&mut self, now: Instant) {
+        self.handle(now, Input::Timer).await;
+        if now >= self.hello_at {
+            self.say_hello(now);
         }
+        if self.switchover.as_ref().is_some_and(|switchover| now >= switchover.until) {
+            self.hello.handover_request = None;
+            self.settle(Err("the active node did not hand it over in time; ask there with `baton switchover`".to_owned()));
+        }
+    }
+
+    async fn obey(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Fit => self.handle(now, Input::Fit).await,
+            Command::Unfit(reason) => self.handle(now, Input::Unfit(reason.into())).await,
+            Command::Synced(is_synced) => {
+                self.hello.synced = is_synced;
+                self.handle(now, Input::Synced(is_synced)).await;
+            }
+            Command::Servers(pools, servers) => (self.hello.pools_up, self.hello.servers_up) = (pools, servers),
+            Command::InUse(who) => self.handle(now, Input::InUse(who)).await,
+            Command::Reopen => self.reopen(),
+            Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// An advert, or what was taken for one.
+    async fn heed(&mut self, now: Instant, ear: Ear) {
+        match ear {
+            Ear::Heard(path, heard) => {
+                self.counters.heard(path, heard.priority, heard.interval.get());
+                if heard.addresses_differ && !std::mem::replace(&mut self.peer.has_told_of_addresses, true) {
+                    self.tell(Event::AddressesDiffer { vip: self.vip });
+                }
+                self.handle(now, Input::Heard(heard)).await;
+            }
+            Ear::Refused(reason, source) => self.refuse(now, reason, source),
+            Ear::Nothing => {}
+        }
+    }
+
+    /// A datagram of a link.
+    async fn greet(&mut self, now: Instant, link: usize, datagram: &[u8]) {
+        match self.speaker.open_hello(link, datagram) {
+            Ok(Opened::Fresh(hello)) => self.greeted(now, link, hello).await,
+            Ok(Opened::Unproven { answer_now }) => {
+                if answer_now {
+                    self.handle(now, Input::Timer).await;
+                    self.say_hello(now);
+                }
+            }
+            Err(reason) => self.refuse(now, reason, self.speaker.peer_of_link(link)),
+        }
+    }
+
+    async fn greeted(&mut self, now: Instant, link: usize, hello: Hello) {
+        if hello.config_checksum != self.hello.config_checksum
+            && !std::mem::replace(&mut self.peer.has_told_of_config, true)
+        {
+            self.tell(Event::ConfigDiffers { vip: self.vip });
+        }
+        self.peer.has_told_of_config &= hello.config_checksum != self.hello.config_checksum;
+        self.counters.keep(&hello);
+        let was_active = self.peer.state.replace(hello.state) == Some(State::Active);
+        let is_new = |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
+        let asks_us_to_claim = is_new(&mut self.peer.claim_request, hello.claim_request);
+        let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
+        let acknowledged = self.sent.acknowledged(link, hello.heard_counter);
+        let seen = PeerSeen {
+            state: hello.state,
+            fit: hello.fit,
+            synced: hello.synced,
+            epoch: hello.epoch,
+            acknowledged,
+        };
+        self.handle(now, Input::PeerSeen(seen)).await;
+        // That it is active no more says what a resignation says, which may have been lost.
+        let priority = if hello.state == State::Active { hello.priority } else { PRIORITY_RESIGNED };
+        if (hello.state == State::Active || hello.priority == PRIORITY_RESIGNED || was_active)
+            && let Some(heard) = self.speaker.heard_over_link(link, priority, hello.interval)
+        {
+            self.counters.heard(self.speaker.path_of_link(link), priority, hello.interval.get());
+            self.handle(now, Input::Heard(heard)).await;
+        }
+        if let Some(epoch) = hello.claim_request.filter(|_| asks_us_to_claim) {
+            self.handle(now, Input::ClaimRequested { epoch }).await;
+        }
+        if asks_for_vip {
+            self.handle(now, Input::HandOver { force: false }).await;
+        }
+    }
+
+    async fn hand_over(&mut self, now: Instant, force: bool, reply: SwitchoverReply) {
+        self.settle(Err("another switchover was asked for".to_owned()));
+        if self.machine.state() == State::Init {
+            // Nobody waits for what cannot be; the same for whoever went away.
+            let _gone = reply.send(Err("this node is unfit and takes no part; `baton explain` says why".to_owned()));
+            return;
+        }
+        self.switchover = Some(Switchover { reply, until: now + HAND_OVER_TIMEOUT.max(self.advert_interval * 4) });
+        if self.machine.state() == State::Active {
+            self.handle(now, Input::HandOver { force }).await;
+        } else if self.speaker.has_links() {
+            self.hello.handover_request = Some(fastrand::u32(1..));
+            self.say_hello(now);
+        } else {
+            self.settle(Err("without pair.key_file the nodes cannot ask each other: run it on the active node".to_owned()));
+        }
+    }
+
+    /// Tells whoever waits for a switchover what it came to.
+    fn settle(&mut self, result: Result<(), String>) {
+        if let Some(switchover) = self.switchover.take() {
+            // Whoever asked may have gone away.
+            let _gone = switchover.reply.send(result);
+        }
+    }
+
+    async fn handle(&mut self, now: Instant, input: Input) {
         let mut may_send = true;
         for action in self.machine.handle(now, input) {
             match action {
-                Action::SendAdvert { priority } if may_send => self.send(priority),
+                Action::SendAdvert { priority } if may_send => self.send(now, priority),
                 Action::SendAdvert { .. } => {}
                 Action::AcquireVip => self.order(Order::Acquire { vip: self.vip }),
                 Action::Announce => self.order(Order::Announce { vip: self.vip }),
+                Action::ProbeAddresses => self.order(Order::Probe { vip: self.vip }),
                 Action::ReleaseVip => {
                     may_send = self.release().await;
                     if !may_send {
@@ -354,48 +481,89 @@ impl Router {
                     }
                 }
                 Action::DiscardQueued => {
-                    self.socket.discard_queued(&mut self.buffer);
+                    self.speaker.discard_queued();
                     self.order(Order::Introduce { vip: self.vip });
                 }
-                Action::RoleChanged { from, to, reason } => {
-                    if (from, to) == (State::Init, State::Backup) {
-                        self.order(Order::Introduce { vip: self.vip });
-                    }
-                    self.tell(Event::Changed { vip: self.vip, from, to, reason });
+                Action::RequestClaim => self.say_hello(now),
+                Action::HandOverDone => self.settle(Ok(())),
+                Action::HandOverFailed { reason } => {
+                    self.tell(Event::HandOverFailed { vip: self.vip, reason: reason.to_string() });
+                    self.settle(Err(reason.to_string()));
                 }
+                Action::AskLease | Action::GiveLeaseBack => {}
+                Action::RoleChanged { from, to, reason } => self.role_changed(now, from, to, reason),
             }
         }
     }
 
+    fn role_changed(&mut self, now: Instant, from: State, to: State, reason: Reason) {
+        if (from, to) == (State::Init, State::Backup) {
+            self.order(Order::Introduce { vip: self.vip });
+        }
+        if to == State::Active && self.hello.handover_request.take().is_some() {
+            self.settle(Ok(()));
+        }
+        if to != State::Active {
+            // Adverts go out no more; whoever listens learns at once, and from now on by hellos alone.
+            self.say_hello(now);
+        }
+        self.tell(Event::Changed { vip: self.vip, from, to, reason, epoch: self.machine.epoch() });
+    }
+
+    fn refuse(&mut self, now: Instant, reason: DropReason, source: Option<IpAddr>) {
+        self.counters.dropped(reason);
+        let refusals = self.refusals.entry(reason).or_insert(Refusals { told_at: None, untold: 0 });
+        refusals.untold += 1;
+        if refusals.told_at.is_none_or(|at| now.saturating_duration_since(at) >= REFUSAL_LOG_INTERVAL) {
+            refusals.told_at = Some(now);
+            let count = std::mem::take(&mut refusals.untold);
+            self.tell(Event::Refused { vip: self.vip, reason, source, count });
+        }
+    }
+
     fn reopen(&mut self) {
-        match (self.open)() {
-            Ok(socket) => {
-                (self.socket, self.send_failures) = (socket, 0);
+        match self.speaker.open_vrrp() {
+            Ok(()) => {
+                self.is_mute = false;
                 self.tell(Event::Reopened { vip: self.vip });
             }
             Err(error) => self.tell(Event::Mute { vip: self.vip, error }),
         }
     }
 
-    fn send(&mut self, priority: u8) {
-        let parameters = self.machine.parameters();
-        let advert = Advert {
-            virtual_router_id: parameters.virtual_router_id,
-            priority,
-            interval: parameters.advert_interval,
-            addresses: self.addresses.clone(),
-        };
-        match self.socket.send(&advert.encode(parameters.local_address, self.destination)) {
-            Ok(()) => {
-                self.counters.sent.fetch_add(1, Ordering::Relaxed);
-                self.send_failures = 0;
-            }
+    fn send(&mut self, now: Instant, priority: u8) {
+        let hello = self.present_hello(priority);
+        self.hello_at = now + self.advert_interval * 3 / 2;
+        match self.speaker.advertise(priority, &hello) {
+            Ok(()) => self.is_mute = false,
             Err(error) => {
-                self.send_failures += 1;
-                if self.send_failures == SEND_FAILURES_MAX {
+                if !std::mem::replace(&mut self.is_mute, true) {
                     self.tell(Event::Mute { vip: self.vip, error });
                 }
             }
+        }
+    }
+
+    /// Says hello between adverts, and where there are none.
+    fn say_hello(&mut self, now: Instant) {
+        self.hello_at = now + self.advert_interval;
+        if self.speaker.has_links() {
+            let hello = self.present_hello(self.machine.parameters().priority.get());
+            // One that is lost is followed by another; the counters of the path say that it was.
+            drop(self.speaker.hello(&hello));
+        }
+    }
+
+    fn present_hello(&self, priority: u8) -> Hello {
+        Hello {
+            state: self.machine.state(),
+            priority,
+            interval: self.machine.parameters().advert_interval,
+            epoch: self.machine.epoch(),
+            fit: self.machine.state() != State::Init,
+            claim_request: self.machine.claim_request(),
+            heard_paths: self.counters.heard_paths(self.advert_interval * 4),
+            ..self.hello.clone()
         }
     }
 
@@ -418,25 +586,5 @@ impl Router {
     /// Logging may lag or lose a line; the heartbeat does not wait for it.
     fn tell(&self, event: Event) {
         drop(self.events.try_send(event));
-    }
-}
-
-enum Examined {
-    Heard(Heard),
-    Dropped(DropReason),
-    Sibling,
-}
-
-fn examine(packet: &[u8], expected: &Expected, siblings: &[u8]) -> Examined {
-    let received = match decode(packet) {
-        Ok(received) => received,
-        Err(reason) => return Examined::Dropped(reason),
-    };
-    if siblings.contains(&received.advert.virtual_router_id.get()) {
-        return Examined::Sibling;
-    }
-    match judge(&received, expected) {
-        Ok(heard) => Examined::Heard(heard),
-        Err(reason) => Examined::Dropped(reason),
     }
 }
