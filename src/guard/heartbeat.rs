@@ -363,6 +363,13 @@ impl Router {
                     }
                     self.tell(Event::Changed { vip: self.vip, from, to, reason });
                 }
+                // Nothing here asks for a switchover, a probe or a witness yet.
+                Action::RequestClaim
+                | Action::HandOverDone
+                | Action::HandOverFailed { .. }
+                | Action::ProbeAddresses
+                | Action::AskLease
+                | Action::GiveLeaseBack => {}
             }
         }
     }
@@ -385,7 +392,7 @@ impl Router {
             interval: parameters.advert_interval,
             addresses: self.addresses.clone(),
         };
-        match self.socket.send(&advert.encode(parameters.local_address, self.destination)) {
+        match self.socket.send(&advert.encode(self.expected.local, self.destination)) {
             Ok(()) => {
                 self.counters.sent.fetch_add(1, Ordering::Relaxed);
                 self.send_failures = 0;

@@ -339,7 +339,9 @@ async fn routers(
                 preempt,
                 resignation: Resignation::AtOnce,
                 startup: if local.index == Some(vip.prefer.unwrap_or(0)) { Startup::Prompt } else { Startup::Held },
-                local_address: own_address,
+                probe_first: false,
+                witness: false,
+                epoch: 0,
             },
             expected: Expected {
                 virtual_router_id: vip.virtual_router_id,
@@ -377,7 +379,7 @@ fn standing(prefer: Option<usize>, local: Option<usize>, own: Priority) -> (Prio
     let limited = |priority: u8| Priority::new(priority).unwrap_or(own);
     match prefer {
         None => (own, Preempt::Never),
-        Some(_) if prefer == local => (limited(PREFERRED), Preempt::WhenHigher),
+        Some(_) if prefer == local => (limited(PREFERRED), Preempt::WhenHigher { hold: Duration::ZERO }),
         Some(_) => (limited(own.get().min(PREFERRED - 1)), Preempt::Never),
     }
 }
