@@ -1,8 +1,11 @@
-//! The state machine of one virtual router, RFC 9568 section 6.4, for a pair of nodes.
+//! The state machine of one VIP, RFC 9568 section 6.4, for a pair of nodes.
 //!
 //! It decides when this node claims the VIP and when it gives it up. It is not the shell: it holds no socket, reads no
-//! clock and knows no address but the one that breaks a tie. `guard::heartbeat` drives it; `tests/simulation.rs` drives
+//! clock and knows no address but those that break a tie. `guard::heartbeat` drives it; `tests/simulation.rs` drives
 //! two of them against each other.
+//!
+//! One machine speaks for all addresses of a VIP. Adverts of the peer may come over several paths, each of them more
+//! than once; any of them counts, so the VIP changes hands only when every path is silent.
 //!
 //! # Contract with the shell
 //! [`Machine::handle`] is called with every input and, with [`Input::Timer`], as soon as [`Machine::deadline`] has
@@ -10,32 +13,85 @@
 //!
 //! | transition | actions |
 //! |---|---|
-//! | Init → Backup | RoleChanged |
-//! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged |
-//! | Active → Init | ReleaseVip, SendAdvert (0), RoleChanged |
-//! | Active → Backup, a better node is active | ReleaseVip, SendAdvert (own priority), RoleChanged |
-//! | Active → Backup or Init, after a stall | ReleaseVip, DiscardQueued, RoleChanged |
+//! | Init → Backup | RoleChanged, ProbeAddresses ᵖ |
+//! | Backup, silence is over and there is a witness | AskLease, again each interval |
+//! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged, AskLease ʷ (unless it has just been granted) |
+//! | Active, an advert is due | SendAdvert (own priority), Announce (if owed), RequestClaim ʰ, AskLease ʷ |
+//! | Active → Init | ReleaseVip, SendAdvert (0), GiveLeaseBack ʷ, RoleChanged |
+//! | Active → Backup, a better node is active | ReleaseVip, SendAdvert (own priority), GiveLeaseBack ʷ, RoleChanged |
+//! | Active → Backup, handed over | ReleaseVip, SendAdvert (0), GiveLeaseBack ʷ, RoleChanged, HandOverDone |
+//! | Active → Backup, lost the witness | ReleaseVip, SendAdvert (0), GiveLeaseBack, RoleChanged |
+//! | Active → Backup or Init, after a stall | ReleaseVip, GiveLeaseBack ʷ, DiscardQueued, RoleChanged |
 //! | Backup → Init | RoleChanged |
+//!
+//! ᵖ with [`Parameters::probe_first`], ʷ with [`Parameters::witness`], ʰ while a switchover is under way. Whatever ends
+//! a switchover otherwise adds HandOverFailed after RoleChanged.
 //!
 //! The advert goes before the addresses, so that a peer about to claim as well hears of it first (RFC 9568 section
 //! 6.4.2 sends it before the gratuitous ARP too). The addresses go before the resignation, because the peer claims them
-//! the moment it hears it. The change of role comes last: what it reports has been done.
+//! the moment it hears it, and before the lease, because the witness may give it to the peer. The change of role comes
+//! when what it reports has been done; what follows it is what the new state begins with, and the operator's answer.
 //!
 //! One departure from RFC 9568: a node that gives way to a better one sends a last advert with its own priority, once
 //! its addresses are gone. Without it, the winner of a healed partition may never hear that there was another holder,
 //! and would have no reason to announce the addresses to neighbours that send to the loser. To the winner the advert is
 //! that of any lesser claimant, to which it asserts and announces.
+//!
+//! Another: a backup that will take the VIP back from a lesser node does not ignore that node's adverts, as RFC 9568
+//! section 6.4.2 has it. It waits for two things at once, for the peer to fall silent and for its own hold time.
+//!
+//! # Switchover: make before break
+//! The active node asks ([`Action::RequestClaim`]) and stays active. The standby claims at once, and for the
+//! active-down interval does not give way to the one that asked. That one takes the first advert it hears for the
+//! claim, and only then releases. Both hold the VIP in between, for two latencies and the time the addresses take; at
+//! no time does neither. It leaves with priority 0, so that whoever has lost the claim meanwhile claims again.
+//! A claim that comes after the time-out still counts, for the active-down interval.
+//! After that the preference for this node rests until it is active again: because the peer failed, resigned, became
+//! unfit (which makes it resign) or handed back.
+//!
+//! # With a witness: why two nodes never hold the VIP by themselves
+//! Three parties, and whoever holds the VIP needs a second one behind it. An active node has a right to the VIP until
+//! the latest of these:
+//! - the end of its lease, counted from the moment it *asked*. The witness counts from *receipt*, later, and gives the
+//!   lease to nobody else before;
+//! - [`Machine::shortest_patience_of_peer`] after it *sent* the newest advert that the peer acknowledged while not
+//!   active. The peer counts its silence from *receipt*, later, and claims by lease after that only;
+//! - the same time after its claim, where the peer itself let it claim: resigned, asked for it, or is to be preempted.
+//!   A peer that has resigned waits twice its active-down interval unless it hears us, in which case the last point
+//!   holds. So a resignation may be one active-down interval under way.
+//!
+//! It acts as if all of these ended a quarter of an interval earlier ([`RELEASE_MARGIN_DIVISOR`]), which is for taking
+//! the addresses off and for clocks that do not run equally fast. No two of these rights overlap by what the network
+//! does, only by intent: in a switchover and in a preemption until the other hears the claim, at most for that time.
+//! What is left is a process that is frozen past its right, whose addresses stay until it wakes.
+//! It needs authentic adverts, and the same advert interval on both nodes.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::packet::{Heard, PRIORITY_RESIGNED};
-use crate::units::{AdvertInterval, Priority, VirtualRouterId};
+
+mod active;
+mod backup;
+mod terms;
 
 #[cfg(test)]
 mod tests;
+
+pub use terms::Action;
+pub use terms::HandOverRefusal;
+pub use terms::Input;
+pub use terms::LeaseAnswer;
+pub use terms::Parameters;
+pub use terms::PeerSeen;
+pub use terms::Preempt;
+pub use terms::Reason;
+pub use terms::Resignation;
+pub use terms::Startup;
+pub use terms::State;
+pub use terms::Waiting;
+
+use active::Claim;
+use backup::Watch;
 
 /// A peer gives an active node up after this many intervals without an advert, and its skew
 /// (RFC 9568 section 6.1, `Active_Down_Interval`).
@@ -47,164 +103,8 @@ const SKEW_STEPS: u32 = 256;
 /// The highest priority that a node can have.
 const PRIORITY_MAX: u32 = 254;
 
-/// What a machine is built with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parameters {
-    /// The virtual router that it speaks for.
-    pub virtual_router_id: VirtualRouterId,
-    /// Our priority.
-    pub priority: Priority,
-    /// Time between our adverts when we are active.
-    pub advert_interval: AdvertInterval,
-    /// Whether to take the VIP from a living peer of lower priority.
-    pub preempt: Preempt,
-    /// How fast to follow a peer that resigned.
-    pub resignation: Resignation,
-    /// How long to listen before the first claim.
-    pub startup: Startup,
-    /// Our heartbeat address: between equal priorities the higher address wins.
-    pub local_address: Ipv4Addr,
-}
-
-/// Whether a node takes the VIP from a living peer of lower priority (RFC 9568 section 6.1, `Preempt_Mode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preempt {
-    /// Whoever holds the VIP keeps it.
-    Never,
-    /// The node of higher priority takes it.
-    WhenHigher,
-}
-
-/// When a backup claims after it heard the active node resign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resignation {
-    /// Right away. In a pair no third node could claim at the same time, so a skew would only be downtime.
-    AtOnce,
-    /// After the skew, as RFC 9568 section 6.4.2 has it, so that of several backups the best comes first.
-    AfterSkew,
-}
-
-/// How long a node that begins to take part listens beyond the usual time before its first claim, unless it hears an
-/// advert. The two nodes of a pair differ in it, so that of two that start together one claims and the other hears it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Startup {
-    /// No longer than usual: the first node of the pair.
-    Prompt,
-    /// One advert interval longer: the second node.
-    Held,
-}
-
-/// The states of RFC 9568 section 6.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Takes no part: starting, unfit or stopped.
-    Init,
-    /// Listens, ready to take the VIP.
-    Backup,
-    /// Holds the VIP and sends adverts.
-    Active,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Init => "init",
-            Self::Backup => "backup",
-            Self::Active => "active",
-        })
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// This node may take part.
-    Fit,
-    /// This node must not hold the VIP, and why, as a phrase for [`Reason::Unfit`]: `worker exited`.
-    Unfit(Cow<'static, str>),
-    /// This node is being stopped.
-    Stop,
-    /// An advert of the peer, valid and for our virtual router. Everything else stops at `packet::judge`.
-    Heard(Heard),
-    /// The deadline may have passed. Early or repeated, it does nothing.
-    Timer,
-}
-
-/// What the shell has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send an advert with this priority: our own, or 0 to resign.
-    SendAdvert {
-        /// 0 to 254.
-        priority: u8,
-    },
-    /// Add the virtual addresses and announce them by gratuitous ARP.
-    AcquireVip,
-    /// Remove the virtual addresses, and stop announcing them. Complete before the next action.
-    ReleaseVip,
-    /// Announce the virtual addresses by gratuitous ARP once more: somebody else claimed them too.
-    Announce,
-    /// Throw away every packet that waits in the socket: they are from before a stall and prove nothing.
-    DiscardQueued,
-    /// Record a change of state; it is done.
-    RoleChanged {
-        /// The state before.
-        from: State,
-        /// The state now.
-        to: State,
-        /// Why.
-        reason: Reason,
-    },
-}
-
-/// Why the state changed. Displays as a phrase for logs and `baton status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// The node became fit.
-    Ready,
-    /// The peer sent an advert of priority 0.
-    PeerResigned,
-    /// No advert that counts came for this long.
-    PeerSilent(Duration),
-    /// The peer is active with a lower priority than ours, this one, and we preempt.
-    PeerLower(u8),
-    /// The peer is active with a higher priority than ours, this one.
-    PeerHigher(u8),
-    /// The peer is active with our priority and a higher address than ours, this one.
-    PeerAddressHigher(Ipv4Addr),
-    /// The node became unfit, and why.
-    Unfit(Cow<'static, str>),
-    /// The process was frozen for about this long, long enough for the peer to have taken over.
-    Stalled(Duration),
-    /// The node is being stopped.
-    Stopping,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ready => f.write_str("ready"),
-            Self::PeerResigned => f.write_str("peer resigned"),
-            Self::PeerSilent(time) => write!(f, "no advert from the peer for {}", Readable(*time)),
-            Self::PeerLower(priority) => write!(f, "peer has lower priority {priority}"),
-            Self::PeerHigher(priority) => write!(f, "peer has higher priority {priority}"),
-            Self::PeerAddressHigher(address) => write!(f, "peer has the same priority and higher address {address}"),
-            Self::Unfit(why) => f.write_str(why),
-            Self::Stalled(time) => write!(f, "woke from a stall of {}", Readable(*time)),
-            Self::Stopping => f.write_str("stopping"),
-        }
-    }
-}
-
-/// A duration to read: `302 ms`, and from one second on `4.1 s`, cut and not rounded.
-struct Readable(Duration);
-
-impl fmt::Display for Readable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_millis();
-        if ms < 1000 { write!(f, "{ms} ms") } else { write!(f, "{}.{} s", ms / 1000, ms % 1000 / 100) }
-    }
-}
+/// A right to the VIP ends this part of our interval earlier for its holder than for everybody else.
+const RELEASE_MARGIN_DIVISOR: u32 = 4;
 
 /// One virtual router on one node.
 #[derive(Debug, Clone)]
@@ -212,58 +112,26 @@ pub struct Machine {
     parameters: Parameters,
     phase: Phase,
     since: Instant,
+    reason: Option<Reason>,
     /// The peer's interval as it last told, ours until then (RFC 9568 section 6.1, `Active_Adver_Interval`).
     /// Kept while we are active: after a stall it is the best guess at how often the peer speaks.
     peer_interval: Duration,
+    /// The last hello of a peer that was not active, and when it came.
+    peer: Option<(Instant, PeerSeen)>,
+    epoch: u32,
+    synced: bool,
+    /// Since when we are fit and synced, without having been frozen.
+    ready_since: Instant,
+    /// The VIP was handed over to the peer, so our preference rests.
+    handed_over: bool,
 }
 
-/// A state and the timers that only exist in it.
+/// A state and what only exists in it.
 #[derive(Debug, Clone)]
 enum Phase {
     Init,
-    Backup {
-        /// `Active_Down_Timer`: when to claim the VIP.
-        active_down_at: Instant,
-        /// What it will mean when that time comes.
-        expiry: Expiry,
-    },
+    Backup(Watch),
     Active(Claim),
-}
-
-/// What it means when a backup's wait is over.
-#[derive(Debug, Clone, Copy)]
-enum Expiry {
-    /// No advert came since then.
-    Silence(Instant),
-    /// The peer resigned and the skew is over.
-    Resignation,
-    /// The peer is active with this lower priority.
-    Preemption(u8),
-}
-
-/// The timers of an active node.
-#[derive(Debug, Clone)]
-struct Claim {
-    /// `Adver_Timer`: when the next advert is due.
-    advert_at: Instant,
-    /// When the last advert was sent: from here the peer counts.
-    advert_sent_at: Instant,
-    /// When the addresses were last announced.
-    announced_at: Instant,
-    /// The peer claimed the addresses and may have announced them after us, so one more announcement has to follow.
-    announce_owed: bool,
-}
-
-impl Claim {
-    /// Announces, unless the last announcement is less than `interval` ago; whether it did.
-    fn announce(&mut self, now: Instant, interval: Duration, actions: &mut Vec<Action>) -> bool {
-        let allowed = now.saturating_duration_since(self.announced_at) >= interval;
-        if allowed {
-            self.announced_at = now;
-            actions.push(Action::Announce);
-        }
-        allowed
-    }
 }
 
 /// The last advert of a node that stops being active.
@@ -280,14 +148,26 @@ impl Machine {
     /// A machine in [`State::Init`], which waits for [`Input::Fit`].
     pub fn new(parameters: Parameters, now: Instant) -> Self {
         let peer_interval = parameters.advert_interval.get();
-        Self { parameters, phase: Phase::Init, since: now, peer_interval }
+        let epoch = parameters.epoch;
+        Self {
+            parameters,
+            phase: Phase::Init,
+            since: now,
+            reason: None,
+            peer_interval,
+            peer: None,
+            epoch,
+            synced: true,
+            ready_since: now,
+            handed_over: false,
+        }
     }
 
     /// The state.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Init => State::Init,
-            Phase::Backup { .. } => State::Backup,
+            Phase::Backup(_) => State::Backup,
             Phase::Active(_) => State::Active,
         }
     }
@@ -297,36 +177,88 @@ impl Machine {
         self.since
     }
 
+    /// Why the state was entered; `None` before the first change.
+    pub fn reason(&self) -> Option<&Reason> {
+        self.reason.as_ref()
+    }
+
     /// What the machine was built with.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// When [`Input::Timer`] is due; `None` in Init, which waits for nothing.
-    pub fn deadline(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Init => None,
-            Phase::Backup { active_down_at, .. } => Some(active_down_at),
-            Phase::Active(Claim { advert_at, .. }) => Some(advert_at),
+    /// Counts takeovers of the VIP by either node: the highest number that this node knows of. It grows by one whenever
+    /// this node becomes active, before the actions of that are performed. Worth keeping over a restart.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// What to wait for next, and until when; `None` for an active node, unless a switchover is under way.
+    pub fn waiting_for(&self) -> Option<Waiting> {
+        match &self.phase {
+            Phase::Init => Some(Waiting::Fitness),
+            Phase::Backup(watch) => Some(self.waiting_of(watch)),
+            Phase::Active(claim) => claim.requested_until().map(|until| Waiting::Claim { until }),
         }
     }
 
-    /// Takes an input and returns what to do, in order: at most three actions, mostly none.
+    /// What every hello says in `claim_request`: our epoch, while a switchover to the peer is under way.
+    pub fn claim_request(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::Active(claim) => claim.requested_until().map(|_| self.epoch),
+            Phase::Init | Phase::Backup(_) => None,
+        }
+    }
+
+    /// With a witness and active: until when we may hold the VIP if nothing more comes from the witness and the peer.
+    pub fn right_until(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Active(claim) if self.parameters.witness => Some(claim.right_until),
+            Phase::Init | Phase::Backup(_) | Phase::Active(_) => None,
+        }
+    }
+
+    /// When [`Input::Timer`] is due; `None` in Init, which waits for nothing.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Init => None,
+            Phase::Backup(watch) => {
+                let take_back_at = self.take_back_at(watch);
+                Some(take_back_at.map_or(watch.active_down_at, |at| at.min(watch.active_down_at)))
+            }
+            Phase::Active(claim) => {
+                let due = [Some(claim.advert_at), claim.requested_until(), self.right_until()];
+                due.into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Takes an input and returns what to do, in order: mostly nothing, and never more than a few actions.
     ///
     /// When the call comes so late that the peer may have taken over, the process was frozen, and what it believes is
     /// old: the VIP is released before anything else, nothing is sent, and the input is ignored, except that
-    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init.
+    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init and [`Input::Synced`] is noted.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         if let Some(stall) = self.stall(now) {
             self.woke(now, stall, input, &mut actions);
             return actions;
         }
+        // These may bring the right that would otherwise be over. If they do not, the timer is next.
+        if !matches!(input, Input::Lease(_) | Input::PeerSeen(_)) {
+            self.release_without_right(now, &mut actions);
+        }
         match input {
             Input::Fit => self.became_fit(now, &mut actions),
             Input::Unfit(why) => self.withdraw(now, Reason::Unfit(why), &mut actions),
             Input::Stop => self.withdraw(now, Reason::Stopping, &mut actions),
             Input::Heard(heard) => self.heard(now, heard, &mut actions),
+            Input::PeerSeen(seen) => self.peer_seen(now, seen),
+            Input::HandOver { force } => self.hand_over(now, force, &mut actions),
+            Input::ClaimRequested { epoch } => self.claim_requested(now, epoch, &mut actions),
+            Input::InUse(who) => self.in_use(now, who),
+            Input::Lease(answer) => self.lease_answered(now, answer, &mut actions),
+            Input::Synced(synced) => self.synced(now, synced),
             Input::Timer => self.timer(now, &mut actions),
         }
         actions
@@ -336,20 +268,22 @@ impl Machine {
         match self.phase {
             Phase::Init => {
                 self.peer_interval = self.parameters.advert_interval.get();
+                self.ready_since = now;
                 let hold = match self.parameters.startup {
                     Startup::Prompt => Duration::ZERO,
                     Startup::Held => self.parameters.advert_interval.get(),
                 };
-                self.enter_backup(now, self.active_down_interval() + hold, Reason::Ready, actions);
+                self.enter_backup(now, self.patience_of_a_newcomer() + hold, Reason::Ready, actions);
+                self.begin_probing(actions);
             }
-            Phase::Backup { .. } | Phase::Active(_) => {}
+            Phase::Backup(_) | Phase::Active(_) => {}
         }
     }
 
     fn withdraw(&mut self, now: Instant, reason: Reason, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Init => return,
-            Phase::Backup { .. } => {}
+            Phase::Backup(_) => {}
             Phase::Active(_) => self.leave_active(Farewell::Resign, actions),
         }
         self.enter_init(now, reason, actions);
@@ -358,121 +292,76 @@ impl Machine {
     fn heard(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Init => {}
-            Phase::Backup { .. } => self.heard_as_backup(now, heard, actions),
+            Phase::Backup(_) => self.heard_as_backup(now, heard, actions),
             Phase::Active(_) => self.heard_as_active(now, heard, actions),
         }
     }
 
-    fn heard_as_backup(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
-        if heard.priority == PRIORITY_RESIGNED {
-            match self.parameters.resignation {
-                Resignation::AtOnce => self.enter_active(now, Reason::PeerResigned, actions),
-                Resignation::AfterSkew => self.wait(now + self.skew(), Expiry::Resignation),
-            }
-            return;
+    /// An active peer is no evidence of anything but its epoch: its adverts are.
+    fn peer_seen(&mut self, now: Instant, seen: PeerSeen) {
+        self.epoch = self.epoch.max(seen.epoch);
+        match seen.state {
+            State::Active => return,
+            State::Init | State::Backup => self.peer = Some((now, seen)),
         }
-        let counts = match self.parameters.preempt {
-            Preempt::Never => true,
-            Preempt::WhenHigher => heard.priority >= self.parameters.priority.get(),
-        };
-        if counts {
-            self.peer_interval = heard.interval.get();
-            self.wait(now + self.active_down_interval(), Expiry::Silence(now));
-        } else if let Phase::Backup { expiry, .. } = &mut self.phase {
-            // Discarded: the timer runs on, and at its end we preempt (RFC 9568 section 6.4.2).
-            *expiry = Expiry::Preemption(heard.priority);
+        if let Some(sent_at) = seen.acknowledged {
+            self.extend_right(sent_at.min(now) + self.shortest_patience_of_peer());
         }
     }
 
-    fn heard_as_active(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
-        let own = self.parameters.priority.get();
-        if heard.priority > own {
-            self.give_way(now, heard, Reason::PeerHigher(heard.priority), actions);
-        } else if heard.priority == own && heard.source > self.parameters.local_address {
-            self.give_way(now, heard, Reason::PeerAddressHigher(heard.source), actions);
-        } else {
-            self.assert_claim(now, heard, actions);
+    fn lease_answered(&mut self, now: Instant, answer: LeaseAnswer, actions: &mut Vec<Action>) {
+        match (&self.phase, answer) {
+            (Phase::Active(_), LeaseAnswer::Granted { until }) => self.extend_right(until),
+            (Phase::Backup(_), LeaseAnswer::Granted { until }) => self.granted_as_backup(now, until, actions),
+            // Asked for when we were something else: the peer may need it.
+            (Phase::Init, LeaseAnswer::Granted { .. }) => actions.push(Action::GiveLeaseBack),
+            (Phase::Backup(_), LeaseAnswer::Refused { holder }) => self.refused_as_backup(holder),
+            // The right of an active node ends by itself.
+            (Phase::Init | Phase::Active(_), LeaseAnswer::Refused { .. }) => {}
         }
     }
 
-    /// A better node is active too. No advert of priority 0: the peer needs no call.
-    fn give_way(&mut self, now: Instant, heard: Heard, reason: Reason, actions: &mut Vec<Action>) {
-        self.peer_interval = heard.interval.get();
-        self.leave_active(Farewell::Yield, actions);
-        self.enter_backup(now, self.active_down_interval(), reason, actions);
-    }
-
-    /// The peer was active too and is the lesser, or resigned just now. An advert at once makes it give way at once
-    /// (RFC 9568 section 6.4.3).
-    ///
-    /// Neighbours may have learned the peer's claim last. An announcement now shortens that; but the peer gives way
-    /// only when our advert arrives and may announce until then, so one more is owed at the next advert.
-    fn assert_claim(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
-        let interval = self.parameters.advert_interval.get();
-        let priority = self.parameters.priority.get();
-        let Phase::Active(claim) = &mut self.phase else { return };
-        actions.push(Action::SendAdvert { priority });
-        claim.advert_sent_at = now;
-        claim.announce_owed = true;
-        if heard.priority == PRIORITY_RESIGNED {
-            claim.advert_at = now + interval;
-        } else {
-            claim.announce(now, interval, actions);
+    fn synced(&mut self, now: Instant, synced: bool) {
+        if synced && !self.synced {
+            self.ready_since = now;
         }
+        self.synced = synced;
     }
 
     fn timer(&mut self, now: Instant, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Init => {}
-            Phase::Backup { active_down_at, expiry } => {
-                if now >= active_down_at {
-                    let reason = match expiry {
-                        Expiry::Silence(since) => Reason::PeerSilent(now.saturating_duration_since(since)),
-                        Expiry::Resignation => Reason::PeerResigned,
-                        Expiry::Preemption(priority) => Reason::PeerLower(priority),
-                    };
-                    self.enter_active(now, reason, actions);
-                }
-            }
-            Phase::Active(Claim { advert_at, .. }) => {
-                if now >= advert_at {
-                    self.advert_due(now, actions);
-                }
-            }
-        }
-    }
-
-    fn advert_due(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let interval = self.parameters.advert_interval.get();
-        let priority = self.parameters.priority.get();
-        let Phase::Active(claim) = &mut self.phase else { return };
-        actions.push(Action::SendAdvert { priority });
-        claim.advert_sent_at = now;
-        // From deadline to deadline, so that wake-ups that come late do not add up. A whole interval late, the
-        // adverts that were missed are not made up for.
-        let next = claim.advert_at + interval;
-        claim.advert_at = if next > now { next } else { now + interval };
-        if claim.announce_owed {
-            claim.announce_owed = !claim.announce(now, interval, actions);
+            Phase::Backup(_) => self.timer_of_backup(now, actions),
+            Phase::Active(_) => self.timer_of_active(now, actions),
         }
     }
 
     /// The process did not run for so long that nothing it believes holds.
     fn woke(&mut self, now: Instant, stall: Duration, input: Input, actions: &mut Vec<Action>) {
         let was_active = matches!(self.phase, Phase::Active(_));
+        let was_requested = self.claim_request().is_some();
         if was_active {
             self.leave_active(Farewell::None, actions);
         }
         actions.push(Action::DiscardQueued);
+        self.ready_since = now;
+        match &input {
+            Input::Unfit(why) => return self.enter_init(now, Reason::Unfit(why.clone()), actions),
+            Input::Stop => return self.enter_init(now, Reason::Stopping, actions),
+            Input::Synced(synced) => self.synced = *synced,
+            _ => {}
+        }
+        if was_active {
+            self.enter_backup(now, self.active_down_interval(), Reason::Stalled(stall), actions);
+        } else {
+            self.watch_anew(now, actions);
+        }
         match input {
-            Input::Unfit(why) => self.enter_init(now, Reason::Unfit(why), actions),
-            Input::Stop => self.enter_init(now, Reason::Stopping, actions),
-            Input::Fit | Input::Heard(_) | Input::Timer if was_active => {
-                self.enter_backup(now, self.active_down_interval(), Reason::Stalled(stall), actions);
+            Input::HandOver { .. } if !was_requested => {
+                actions.push(Action::HandOverFailed { reason: HandOverRefusal::NotActive });
             }
-            Input::Fit | Input::Heard(_) | Input::Timer => {
-                self.wait(now + self.active_down_interval(), Expiry::Silence(now));
-            }
+            Input::Lease(LeaseAnswer::Granted { .. }) if !was_active => actions.push(Action::GiveLeaseBack),
+            _ => {}
         }
     }
 
@@ -480,18 +369,18 @@ impl Machine {
     ///
     /// A backup that wakes late has queued adverts to read and should not claim on the strength of its own absence.
     fn stall(&self, now: Instant) -> Option<Duration> {
-        let (deadline, stalled) = match self.phase {
+        let (deadline, stalled) = match &self.phase {
             Phase::Init => return None,
-            Phase::Backup { active_down_at, .. } => {
-                let late = now.saturating_duration_since(active_down_at);
+            Phase::Backup(Watch { active_down_at, .. }) => {
+                let late = now.saturating_duration_since(*active_down_at);
                 (active_down_at, late >= self.active_down_interval())
             }
             Phase::Active(Claim { advert_at, advert_sent_at, .. }) => {
-                let unheard = now.saturating_duration_since(advert_sent_at);
+                let unheard = now.saturating_duration_since(*advert_sent_at);
                 (advert_at, unheard >= self.shortest_patience_of_peer())
             }
         };
-        stalled.then(|| now.saturating_duration_since(deadline))
+        stalled.then(|| now.saturating_duration_since(*deadline))
     }
 
     // Every change of state goes through these, and so has all its effects.
@@ -501,23 +390,14 @@ impl Machine {
     }
 
     fn enter_backup(&mut self, now: Instant, patience: Duration, reason: Reason, actions: &mut Vec<Action>) {
-        self.enter(
-            now,
-            Phase::Backup { active_down_at: now + patience, expiry: Expiry::Silence(now) },
-            reason,
-            actions,
-        );
+        self.enter(now, Phase::Backup(Watch::new(now, patience)), reason, actions);
     }
 
-    fn enter_active(&mut self, now: Instant, reason: Reason, actions: &mut Vec<Action>) {
+    fn enter_active(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
         actions.push(Action::SendAdvert { priority: self.parameters.priority.get() });
         actions.push(Action::AcquireVip);
-        let claim = Claim {
-            advert_at: now + self.parameters.advert_interval.get(),
-            advert_sent_at: now,
-            announced_at: now,
-            announce_owed: false,
-        };
+        self.epoch = self.epoch.saturating_add(1);
+        self.handed_over = false;
         self.enter(now, Phase::Active(claim), reason, actions);
     }
 
@@ -529,24 +409,27 @@ impl Machine {
             Farewell::Yield => actions.push(Action::SendAdvert { priority: self.parameters.priority.get() }),
             Farewell::None => {}
         }
+        if self.parameters.witness {
+            actions.push(Action::GiveLeaseBack);
+        }
     }
 
     fn enter(&mut self, now: Instant, phase: Phase, reason: Reason, actions: &mut Vec<Action>) {
         let from = self.state();
+        let was_requested = self.claim_request().is_some();
         self.phase = phase;
         self.since = now;
+        self.reason = Some(reason.clone());
+        let handed_over = reason == Reason::HandedOver;
         actions.push(Action::RoleChanged { from, to: self.state(), reason });
+        if was_requested && handed_over {
+            actions.push(Action::HandOverDone);
+        } else if was_requested {
+            actions.push(Action::HandOverFailed { reason: HandOverRefusal::Interrupted });
+        }
     }
 
     // Timers.
-
-    /// Restarts the wait of a backup.
-    fn wait(&mut self, until: Instant, meaning: Expiry) {
-        if let Phase::Backup { active_down_at, expiry } = &mut self.phase {
-            *active_down_at = until;
-            *expiry = meaning;
-        }
-    }
 
     /// How long a backup waits for an advert, by the interval at which the peer sends them
     /// (RFC 9568 section 6.1, `Active_Down_Interval`).
@@ -557,6 +440,13 @@ impl Machine {
     /// RFC 9568 section 6.1, `Skew_Time`: the higher the priority, the shorter.
     fn skew(&self) -> Duration {
         self.peer_interval * (SKEW_STEPS - u32::from(self.parameters.priority.get())) / SKEW_STEPS
+    }
+
+    /// How long a backup waits that has heard nothing yet. With a witness, the peer may be active by our own word, for
+    /// as long as that may take to reach it and then counts; see the module's page.
+    fn patience_of_a_newcomer(&self) -> Duration {
+        let patience = self.active_down_interval();
+        if self.parameters.witness { patience * 2 } else { patience }
     }
 
     /// The shortest time after our last advert at which any peer may have claimed the VIP: it counts our intervals,

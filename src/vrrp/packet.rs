@@ -6,6 +6,7 @@
 //! Centiseconds, the unit of the wire, do not leave this module.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -134,7 +135,9 @@ pub struct Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
     /// The peer's address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
+    /// Ours on the same path: between equal priorities the higher address wins.
+    pub local: IpAddr,
     /// 0 to 255.
     pub priority: u8,
     /// The peer's interval.
@@ -166,7 +169,8 @@ pub fn judge(received: &Received, expected: &Expected) -> Result<Heard, DropReas
     let theirs: BTreeSet<&Ipv4Addr> = advert.addresses.iter().collect();
     let ours: BTreeSet<&Ipv4Addr> = expected.addresses.iter().collect();
     Ok(Heard {
-        source: *source,
+        source: IpAddr::V4(*source),
+        local: IpAddr::V4(expected.local),
         priority: advert.priority,
         interval: advert.interval,
         addresses_differ: theirs != ours,

@@ -1,0 +1,261 @@
+//! The machine as the active node: how it claims, asserts its claim, hands it over and gives it up.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Farewell, HandOverRefusal, Machine, PeerSeen, Phase, Reason, State};
+use super::{MISSED_ADVERTS_MAX, RELEASE_MARGIN_DIVISOR};
+use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
+
+/// The shortest time that the peer gets to claim when it is asked to.
+const HAND_OVER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+
+/// A rival is answered with an advert of ours, unless one left within this part of our interval: the same advert comes
+/// once on every path.
+const ASSERTION_DIVISOR: u32 = 4;
+
+/// How long at most an advert that a resigned peer sent before may come after the resignation, on a slower path. A true
+/// claim of the peer within this time is heard an interval later.
+const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
+
+/// The timers of an active node.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    /// `Adver_Timer`: when the next advert is due.
+    pub(super) advert_at: Instant,
+    /// When the last advert was sent: from here the peer counts.
+    pub(super) advert_sent_at: Instant,
+    /// When the addresses were last announced.
+    announced_at: Instant,
+    /// The peer claimed the addresses and may have announced them after us, so one more announcement has to follow.
+    announce_owed: bool,
+    /// The peer let us claim: until then, its adverts are from before it knew that we did.
+    deaf_until: Instant,
+    /// A switchover to the peer.
+    switchover: Option<Switchover>,
+    /// With a witness: until when we may hold the VIP, as things stand.
+    pub(super) right_until: Instant,
+}
+
+/// A switchover to the peer.
+#[derive(Debug, Clone, Copy)]
+enum Switchover {
+    /// The peer was asked to claim, and has until then.
+    Requested(Instant),
+    /// It did not claim in time, but until then it may still be about to.
+    Late(Instant),
+}
+
+impl Claim {
+    /// Announces, unless the last announcement is less than `interval` ago; whether it did.
+    fn announce(&mut self, now: Instant, interval: Duration, actions: &mut Vec<Action>) -> bool {
+        let allowed = now.saturating_duration_since(self.announced_at) >= interval;
+        if allowed {
+            self.announced_at = now;
+            actions.push(Action::Announce);
+        }
+        allowed
+    }
+
+    /// While a switchover is under way: when we give it up.
+    pub(super) fn requested_until(&self) -> Option<Instant> {
+        match self.switchover {
+            Some(Switchover::Requested(until)) => Some(until),
+            Some(Switchover::Late(_)) | None => None,
+        }
+    }
+}
+
+impl Machine {
+    // How to become active.
+
+    /// Without a witness.
+    pub(super) fn claim_after_silence(&mut self, now: Instant, reason: Reason, actions: &mut Vec<Action>) {
+        self.enter_active(now, self.claim(now), reason, actions);
+    }
+
+    /// By the word of the witness, unless it came too late to be worth anything.
+    pub(super) fn claim_by_lease(&mut self, now: Instant, until: Instant, reason: Reason, actions: &mut Vec<Action>) {
+        let claim = Claim { right_until: self.less_margin(until), ..self.claim(now) };
+        if claim.right_until > now {
+            self.enter_active(now, claim, reason, actions);
+        }
+    }
+
+    pub(super) fn claim_after_resignation(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let deaf_until = now + self.peer_interval.min(OVERTAKEN_MAX);
+        self.claim_without_lease(now, Claim { deaf_until, ..self.claim(now) }, Reason::PeerResigned, actions);
+    }
+
+    /// The peer goes on as the active node until it hears us.
+    pub(super) fn claim_on_request(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let deaf_until = now + self.active_down_interval();
+        self.claim_without_lease(now, Claim { deaf_until, ..self.claim(now) }, Reason::PeerHandedOver, actions);
+    }
+
+    pub(super) fn claim_from_lesser(&mut self, now: Instant, priority: u8, actions: &mut Vec<Action>) {
+        self.claim_without_lease(now, self.claim(now), Reason::PeerLower(priority), actions);
+    }
+
+    /// By the word of the peer, which is as good as a lease at first.
+    fn claim_without_lease(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
+        self.enter_active(now, claim, reason, actions);
+        if self.parameters.witness {
+            actions.push(Action::AskLease);
+        }
+    }
+
+    fn claim(&self, now: Instant) -> Claim {
+        Claim {
+            advert_at: now + self.parameters.advert_interval.get(),
+            advert_sent_at: now,
+            announced_at: now,
+            announce_owed: false,
+            deaf_until: now,
+            switchover: None,
+            right_until: self.less_margin(now + self.shortest_patience_of_peer()),
+        }
+    }
+
+    // While active.
+
+    pub(super) fn heard_as_active(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        let Phase::Active(claim) = &self.phase else { return };
+        let own = self.parameters.priority.get();
+        let outranks = heard.priority > own || heard.priority == own && heard.source > heard.local;
+        if heard.priority == PRIORITY_RESIGNED {
+            return self.assert_claim(now, heard, actions);
+        }
+        match claim.switchover {
+            Some(Switchover::Requested(_)) => self.handed_over(now, heard, actions),
+            Some(Switchover::Late(until)) if !outranks && now < until => self.handed_over(now, heard, actions),
+            Some(Switchover::Late(_)) | None if now < claim.deaf_until => {}
+            Some(Switchover::Late(_)) | None if heard.priority > own => {
+                self.give_way(now, heard, Reason::PeerHigher(heard.priority), actions);
+            }
+            Some(Switchover::Late(_)) | None if outranks => {
+                self.give_way(now, heard, Reason::PeerAddressHigher(heard.source), actions);
+            }
+            Some(Switchover::Late(_)) | None => self.assert_claim(now, heard, actions),
+        }
+    }
+
+    /// A better node is active too. No advert of priority 0: the peer needs no call.
+    fn give_way(&mut self, now: Instant, heard: Heard, reason: Reason, actions: &mut Vec<Action>) {
+        self.peer_interval = heard.interval.get();
+        self.leave_active(Farewell::Yield, actions);
+        self.enter_backup(now, self.active_down_interval(), reason, actions);
+    }
+
+    /// The peer claimed, as we asked it to.
+    fn handed_over(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        self.peer_interval = heard.interval.get();
+        self.handed_over = true;
+        self.leave_active(Farewell::Resign, actions);
+        self.enter_backup(now, self.patience_of_a_newcomer(), Reason::HandedOver, actions);
+    }
+
+    /// The peer was active too and is the lesser, or resigned just now. An advert at once makes it give way at once
+    /// (RFC 9568 section 6.4.3).
+    ///
+    /// Neighbours may have learned the peer's claim last. An announcement now shortens that; but the peer gives way
+    /// only when our advert arrives and may announce until then, so one more is owed at the next advert.
+    fn assert_claim(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        let interval = self.parameters.advert_interval.get();
+        let priority = self.parameters.priority.get();
+        let Phase::Active(claim) = &mut self.phase else { return };
+        let is_repeated = now.saturating_duration_since(claim.advert_sent_at) < interval / ASSERTION_DIVISOR;
+        if !is_repeated {
+            actions.push(Action::SendAdvert { priority });
+            claim.advert_sent_at = now;
+        }
+        claim.announce_owed = true;
+        if heard.priority != PRIORITY_RESIGNED {
+            claim.announce(now, interval, actions);
+        } else if !is_repeated {
+            claim.advert_at = now + interval;
+        }
+    }
+
+    pub(super) fn timer_of_active(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let late_until = now + self.active_down_interval();
+        let Phase::Active(claim) = &mut self.phase else { return };
+        if claim.requested_until().is_some_and(|until| now >= until) {
+            claim.switchover = Some(Switchover::Late(late_until));
+            actions.push(Action::HandOverFailed { reason: HandOverRefusal::PeerDidNotClaim });
+        }
+        if now >= claim.advert_at {
+            self.advert_due(now, actions);
+        }
+    }
+
+    fn advert_due(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let interval = self.parameters.advert_interval.get();
+        let priority = self.parameters.priority.get();
+        let Phase::Active(claim) = &mut self.phase else { return };
+        actions.push(Action::SendAdvert { priority });
+        claim.advert_sent_at = now;
+        // From deadline to deadline, so that wake-ups that come late do not add up. A whole interval late, the
+        // adverts that were missed are not made up for.
+        let next = claim.advert_at + interval;
+        claim.advert_at = if next > now { next } else { now + interval };
+        if claim.announce_owed {
+            claim.announce_owed = !claim.announce(now, interval, actions);
+        }
+        if claim.requested_until().is_some() {
+            actions.push(Action::RequestClaim);
+        }
+        if self.parameters.witness {
+            actions.push(Action::AskLease);
+        }
+    }
+
+    // Switchover.
+
+    pub(super) fn hand_over(&mut self, now: Instant, force: bool, actions: &mut Vec<Action>) {
+        let timeout = (self.parameters.advert_interval.get() * MISSED_ADVERTS_MAX).max(HAND_OVER_TIMEOUT_MIN);
+        let refusal = self.hand_over_refusal(now, force);
+        match (&mut self.phase, refusal) {
+            (Phase::Init | Phase::Backup(_), _) => {
+                actions.push(Action::HandOverFailed { reason: HandOverRefusal::NotActive });
+            }
+            (Phase::Active(claim), _) if claim.requested_until().is_some() => {}
+            (Phase::Active(_), Some(reason)) => actions.push(Action::HandOverFailed { reason }),
+            (Phase::Active(claim), None) => {
+                claim.switchover = Some(Switchover::Requested(now + timeout));
+                actions.push(Action::RequestClaim);
+            }
+        }
+    }
+
+    /// What stands against handing over. A peer in Init could not claim, whatever the operator wants.
+    fn hand_over_refusal(&self, now: Instant, force: bool) -> Option<HandOverRefusal> {
+        let recent =
+            |(seen_at, _): &(Instant, PeerSeen)| now.saturating_duration_since(*seen_at) < self.active_down_interval();
+        let Some((_, peer)) = self.peer.filter(recent) else { return Some(HandOverRefusal::PeerNotSeen) };
+        if peer.state == State::Init || !(peer.fit || force) {
+            return Some(HandOverRefusal::PeerUnfit);
+        }
+        (!(peer.synced || force)).then_some(HandOverRefusal::PeerNotSynced)
+    }
+
+    // The right to be active, with a witness.
+
+    /// Something gave us the right until then.
+    pub(super) fn extend_right(&mut self, until: Instant) {
+        let until = self.less_margin(until);
+        if let Phase::Active(claim) = &mut self.phase {
+            claim.right_until = claim.right_until.max(until);
+        }
+    }
+
+    pub(super) fn release_without_right(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.right_until().is_some_and(|until| now >= until) {
+            self.leave_active(Farewell::Resign, actions);
+            self.enter_backup(now, self.patience_of_a_newcomer(), Reason::LostWitness, actions);
+        }
+    }
+
+    fn less_margin(&self, until: Instant) -> Instant {
+        until.checked_sub(self.parameters.advert_interval.get() / RELEASE_MARGIN_DIVISOR).unwrap_or(until)
+    }
+}

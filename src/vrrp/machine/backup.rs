@@ -1,0 +1,216 @@
+//! The machine as a backup: what it waits for, and when it claims.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Machine, Phase, Preempt, Reason, Resignation, Waiting};
+use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
+
+/// The shortest time to wait after somebody answered for the addresses.
+const IN_USE_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// The timers of a backup.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    /// `Active_Down_Timer`: when the wait is over.
+    pub(super) active_down_at: Instant,
+    /// What it will mean when that time comes.
+    expiry: Expiry,
+    /// The peer is active with this lower priority.
+    lesser_peer: Option<u8>,
+    /// The first wait, in which nobody may be using the addresses; over as soon as the peer is heard.
+    probing: Option<Probing>,
+}
+
+/// What it means when a backup's wait is over.
+#[derive(Debug, Clone)]
+enum Expiry {
+    /// No advert came since then.
+    Silence(Instant),
+    /// The peer resigned and the skew is over.
+    Resignation,
+    /// No advert came since then, and the witness has not given us the lease.
+    NoLease {
+        /// Since then.
+        since: Instant,
+        /// Who has it, if the witness said so.
+        holder: Option<String>,
+    },
+}
+
+/// What is known about the use of the addresses before the first claim.
+#[derive(Debug, Clone, Default)]
+struct Probing {
+    /// Who answered for them last.
+    user: Option<String>,
+    /// Whether anybody did since we last asked.
+    answered: bool,
+}
+
+impl Watch {
+    /// Waits from now on.
+    pub(super) fn new(now: Instant, patience: Duration) -> Self {
+        Self { active_down_at: now + patience, expiry: Expiry::Silence(now), lesser_peer: None, probing: None }
+    }
+
+    /// Restarts the wait.
+    fn wait(&mut self, until: Instant, meaning: Expiry) {
+        self.active_down_at = until;
+        self.expiry = meaning;
+    }
+}
+
+impl Machine {
+    pub(super) fn heard_as_backup(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        if heard.priority == PRIORITY_RESIGNED {
+            return self.peer_resigned(now, actions);
+        }
+        self.peer_interval = heard.interval.get();
+        let until = now + self.active_down_interval();
+        let is_lesser = heard.priority < self.parameters.priority.get();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        watch.probing = None;
+        watch.lesser_peer = is_lesser.then_some(heard.priority);
+        watch.wait(until, Expiry::Silence(now));
+    }
+
+    fn peer_resigned(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let skew = self.skew();
+        match self.parameters.resignation {
+            Resignation::AtOnce => self.claim_after_resignation(now, actions),
+            Resignation::AfterSkew => {
+                let Phase::Backup(watch) = &mut self.phase else { return };
+                watch.probing = None;
+                watch.lesser_peer = None;
+                watch.wait(now + skew, Expiry::Resignation);
+            }
+        }
+    }
+
+    /// The active peer wants us to claim. It has looked at how fit we are, or its operator forces it.
+    pub(super) fn claim_requested(&mut self, now: Instant, epoch: u32, actions: &mut Vec<Action>) {
+        let is_stale = epoch < self.epoch;
+        self.epoch = self.epoch.max(epoch);
+        if !is_stale && matches!(self.phase, Phase::Backup(_)) {
+            self.claim_on_request(now, actions);
+        }
+    }
+
+    pub(super) fn timer_of_backup(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Phase::Backup(watch) = &self.phase else { return };
+        if now >= watch.active_down_at {
+            return self.wait_is_over(now, actions);
+        }
+        if let (Some(priority), Some(at)) = (watch.lesser_peer, self.take_back_at(watch))
+            && now >= at
+        {
+            self.claim_from_lesser(now, priority, actions);
+        }
+    }
+
+    fn wait_is_over(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let in_use_until = now + self.in_use_wait();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        if let Some(probing) = &mut watch.probing
+            && probing.answered
+        {
+            probing.answered = false;
+            watch.active_down_at = in_use_until;
+            actions.push(Action::ProbeAddresses);
+            return;
+        }
+        match watch.expiry {
+            Expiry::Resignation => self.claim_after_resignation(now, actions),
+            Expiry::Silence(since) | Expiry::NoLease { since, .. } if self.parameters.witness => {
+                watch.lesser_peer = None;
+                watch.wait(now + self.parameters.advert_interval.get(), Expiry::NoLease { since, holder: None });
+                actions.push(Action::AskLease);
+            }
+            Expiry::Silence(since) | Expiry::NoLease { since, .. } => {
+                let reason = Reason::PeerSilent(now.saturating_duration_since(since));
+                self.claim_after_silence(now, reason, actions);
+            }
+        }
+    }
+
+    /// The lease, if we still want it.
+    pub(super) fn granted_as_backup(&mut self, now: Instant, until: Instant, actions: &mut Vec<Action>) {
+        let Phase::Backup(watch) = &self.phase else { return };
+        match watch.expiry {
+            Expiry::NoLease { since, .. } => {
+                let reason = Reason::PeerSilent(now.saturating_duration_since(since));
+                self.claim_by_lease(now, until, reason, actions);
+            }
+            // The peer spoke after we asked.
+            Expiry::Silence(_) | Expiry::Resignation => actions.push(Action::GiveLeaseBack),
+        }
+    }
+
+    pub(super) fn refused_as_backup(&mut self, by: String) {
+        if let Phase::Backup(Watch { expiry: Expiry::NoLease { holder, .. }, .. }) = &mut self.phase {
+            *holder = Some(by);
+        }
+    }
+
+    /// Only before anything was heard of the peer: a failover does not wait for strangers.
+    pub(super) fn in_use(&mut self, now: Instant, who: String) {
+        let until = now + self.in_use_wait();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        let Some(probing) = &mut watch.probing else { return };
+        probing.user = Some(who);
+        probing.answered = true;
+        let (Expiry::Silence(since) | Expiry::NoLease { since, .. }) = watch.expiry else { return };
+        let until = until.max(watch.active_down_at);
+        watch.wait(until, Expiry::Silence(since));
+    }
+
+    /// Asks whether somebody uses the addresses, at the start of the first wait.
+    pub(super) fn begin_probing(&mut self, actions: &mut Vec<Action>) {
+        if self.parameters.probe_first
+            && let Phase::Backup(watch) = &mut self.phase
+        {
+            watch.probing = Some(Probing::default());
+            actions.push(Action::ProbeAddresses);
+        }
+    }
+
+    /// Begins to wait as if nothing had been heard, after a stall.
+    pub(super) fn watch_anew(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let patience = self.active_down_interval();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        let was_probing = watch.probing.is_some();
+        *watch = Watch::new(now, patience);
+        if was_probing {
+            self.begin_probing(actions);
+        }
+    }
+
+    fn in_use_wait(&self) -> Duration {
+        self.active_down_interval().max(IN_USE_WAIT_MIN)
+    }
+
+    /// When a preferred node takes the VIP back from the lesser peer that is active; `None` while it does not.
+    pub(super) fn take_back_at(&self, watch: &Watch) -> Option<Instant> {
+        match self.parameters.preempt {
+            Preempt::WhenHigher { hold } if watch.lesser_peer.is_some() && self.synced && !self.handed_over => {
+                Some((self.ready_since + hold).max(self.since + self.active_down_interval()))
+            }
+            Preempt::WhenHigher { .. } | Preempt::Never => None,
+        }
+    }
+
+    pub(super) fn waiting_of(&self, watch: &Watch) -> Waiting {
+        let until = watch.active_down_at;
+        let prefers = watch.lesser_peer.is_some() && self.parameters.preempt != Preempt::Never;
+        match &watch.expiry {
+            Expiry::Resignation => Waiting::Skew { until },
+            Expiry::NoLease { since, holder } => Waiting::Lease { since: *since, holder: holder.clone(), until },
+            Expiry::Silence(since) => match (&watch.probing, self.take_back_at(watch)) {
+                (Some(Probing { user: Some(who), .. }), _) => Waiting::AddressInUse { who: who.clone(), until },
+                (_, Some(until)) => Waiting::Hold { until },
+                _ if prefers && self.handed_over => Waiting::HandedOver,
+                _ if prefers && !self.synced => Waiting::Sync,
+                _ => Waiting::Silence { since: *since, until },
+            },
+        }
+    }
+}
