@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::Order;
-use super::counters::VipCounters;
+use super::counters::{VipCounters, millis};
 use super::links::{self, Link};
 use super::speaker::{Ear, Incoming, Speaker, Voice};
-use crate::net::clock::Clock;
+use super::vitals::Vitals;
+use crate::net::clock::{Clock, since_boot};
 use crate::vrrp::hello::{Hello, Opened};
 use crate::vrrp::machine::{Action, Input, Machine, Parameters, PeerSeen, Reason, State};
 use crate::vrrp::packet::{DropReason, Heard, PRIORITY_RESIGNED};
@@ -161,6 +162,7 @@ pub struct Heartbeat {
 pub fn start(
     setups: Vec<Setup>,
     links: links::Setup,
+    vitals: Vitals,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
 ) -> Result<Heartbeat, (Option<usize>, std::io::Error)> {
@@ -174,7 +176,7 @@ pub fn start(
             Err(error) => return drop(report.send(Err((None, error)))),
         };
         runtime.block_on(async move {
-            match open_all(setups, links, &orders, &events) {
+            match open_all(setups, links, &vitals, &orders, &events) {
                 Ok(routers) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
@@ -203,6 +205,7 @@ async fn beat(pulse: &AtomicU64) {
 fn open_all(
     setups: Vec<Setup>,
     links: links::Setup,
+    vitals: &Vitals,
     orders: &mpsc::Sender<Order>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
@@ -224,6 +227,7 @@ fn open_all(
             advert_interval,
             release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
             clock,
+            vitals: vitals.clone(),
             counters: setup.counters,
             commands: setup.commands,
             orders: orders.clone(),
@@ -277,6 +281,7 @@ struct Router {
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
     clock: Clock,
+    vitals: Vitals,
     counters: Arc<VipCounters>,
     commands: mpsc::Receiver<Command>,
     orders: mpsc::Sender<Order>,
@@ -300,6 +305,7 @@ impl Router {
         loop {
             let turn = self.next_turn().await;
             let now = self.clock.now();
+            self.vitals.ran_at(self.vip, millis(since_boot()));
             let is_due = self.next_deadline().is_some_and(|deadline| deadline <= now);
             burst = if matches!(turn, Turn::Incoming(_)) { burst + 1 } else { 0 };
             match turn {
@@ -466,7 +472,12 @@ impl Router {
 
     async fn handle(&mut self, now: Instant, input: Input) {
         let mut may_send = true;
-        for action in self.machine.handle(now, input) {
+        let actions = self.machine.handle(now, input);
+        if self.machine.state() == State::Active {
+            // Before it is taken: if this process ends in between, the janitor looks for it.
+            self.vitals.set_held(self.vip, true);
+        }
+        for action in actions {
             match action {
                 Action::SendAdvert { priority } if may_send => self.send(now, priority),
                 Action::SendAdvert { .. } => {}
@@ -475,7 +486,9 @@ impl Router {
                 Action::ProbeAddresses => self.order(Order::Probe { vip: self.vip }),
                 Action::ReleaseVip => {
                     may_send = self.release().await;
-                    if !may_send {
+                    if may_send {
+                        self.vitals.set_held(self.vip, false);
+                    } else {
                         // The address may still be here: nobody may be told that it is free.
                         self.tell(Event::NotReleased { vip: self.vip });
                     }

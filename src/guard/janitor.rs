@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -77,15 +77,21 @@ impl Janitor {
     /// What the guard knows.
     pub fn new(
         node: &str,
-        config_path: PathBuf,
-        config_text: String,
+        config_path: &Path,
+        config_text: &str,
         pair_key: Option<&PairKey>,
         boot: u64,
-        vitals: Vitals,
+        vitals: &Vitals,
     ) -> Self {
-        let pair_key = pair_key.map(|key| key.as_bytes().to_vec());
-        let guard_pid = std::process::id();
-        Self { bootstrap: Bootstrap { node: node.to_owned(), config_path, config_text, guard_pid, boot, pair_key }, vitals }
+        let bootstrap = Bootstrap {
+            node: node.to_owned(),
+            config_path: config_path.to_owned(),
+            config_text: config_text.to_owned(),
+            guard_pid: std::process::id(),
+            boot,
+            pair_key: pair_key.map(|key| key.as_bytes().to_vec()),
+        };
+        Self { bootstrap, vitals: vitals.clone() }
     }
 
     /// Keeps a janitor running for as long as the guard does.

@@ -39,7 +39,9 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::janitor::Janitor;
 use self::store::Memory;
+use self::vitals::Vitals;
 use self::control::{Answer, Question, Reply, Request};
 use self::heartbeat::Command;
 use self::state::{Node, Vip, WorkerState};
@@ -164,10 +166,13 @@ impl Guard {
         let mut pulse = None;
         if !config.vips.is_empty() {
             let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
+            let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
+            let janitor = Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), setups.links.boot, &vitals);
+            tokio::task::spawn_local(janitor.keep());
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
-            let beat = heartbeat::start(setups.routers, setups.links, order_sender, event_sender);
+            let beat = heartbeat::start(setups.routers, setups.links, vitals, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             warnings

@@ -68,6 +68,11 @@ impl Node {
         self.spec.directory.join("run")
     }
 
+    /// Where it keeps what outlives a restart.
+    pub fn state_dir(&self) -> PathBuf {
+        self.spec.directory.join("state")
+    }
+
     /// Where its output goes, of all its starts.
     pub fn log(&self) -> PathBuf {
         self.spec.directory.join("log")
@@ -95,7 +100,7 @@ impl Node {
         }
         let mut command = self.namespace.command(&self.spec.program);
         command.arg("run").arg("--config").arg(&self.spec.config).args(["--node", &self.spec.name]);
-        command.arg("--runtime-dir").arg(self.runtime_dir());
+        command.arg("--runtime-dir").arg(self.runtime_dir()).arg("--state-dir").arg(self.state_dir());
         self.guard = Some(Process::spawn(&self.spec.name, command, &self.log())?);
         Ok(())
     }
@@ -135,10 +140,32 @@ impl Node {
         self.guard.as_mut().map_or(Ok(None), Process::exit_status)
     }
 
-    /// Kills the guard as `kill -9` does, and waits until its worker is gone too.
+    /// Kills every process of the node at once, as a power cut does: nobody is left to say a word.
     ///
     /// # Errors
-    /// When it does not run, or its worker outlives it by a second; the worker is killed then.
+    /// When it does not run.
+    pub fn kill_all(&mut self) -> Result<(), LabError> {
+        let guard = self.running_guard()?;
+        // Stopped first, so that it cannot start again what is killed before it.
+        guard.signal(Signal::STOP)?;
+        for child in guard.children() {
+            child.signal(Signal::KILL)?;
+        }
+        self.kill_guard()
+    }
+
+    /// Stops the guard in its tracks (SIGSTOP), and nothing else.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn hang_guard(&mut self) -> Result<(), LabError> {
+        self.running_guard()?.signal(Signal::STOP)
+    }
+
+    /// Kills the guard as `kill -9` does, and waits until all that it had started is gone too.
+    ///
+    /// # Errors
+    /// When it does not run, or its worker or janitor outlives it by a second; they are killed then.
     pub fn kill_guard(&mut self) -> Result<(), LabError> {
         let guard = self.running_guard()?;
         let workers = guard.children();
@@ -200,6 +227,7 @@ impl Node {
         let refused = |reason: String| LabError::Status { node: self.spec.name.clone(), reason };
         match control::request(&self.runtime_dir(), &control::Request::Status, within) {
             Ok(control::Answer::Status(status)) => Ok(*status),
+            Ok(control::Answer::Switchover(_)) => Err(refused("it answered something else".to_owned())),
             Err(error) => Err(refused(error.to_string())),
         }
     }

@@ -242,7 +242,7 @@ fn flood_delays_no_takeover(scene: &mut Scene) -> Outcome {
     let (active, standby) = scene.form()?;
     let stranger = scene.pair.topology().host(CLIENT)?.clone();
     let lies: Vec<Hostile> = lies_of_a_stranger(NODE_B).into_iter().chain(lies_of_the_peer((NODE_A, NODE_B))).collect();
-    scene.node_mut(active).kill_guard()?;
+    scene.node_mut(active).kill_all()?;
     let killed = Instant::now();
     let deadline = killed + Duration::from_secs(2);
     while !scene.holds(standby)? {

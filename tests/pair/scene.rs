@@ -58,7 +58,17 @@ impl Plan {
 
     /// The VIP goes back to `node` whenever it can.
     pub fn prefer(self, node: &str) -> Self {
-        self.edit("virtual_router_id = 51", format!("virtual_router_id = 51\nprefer = \"{node}\""))
+        self.edit("virtual_router_id = 51", format!("virtual_router_id = 51\nprefer = \"{node}\"\nprefer_hold = \"500ms\""))
+    }
+
+    /// Adverts without a signature, as keepalived sends them.
+    pub fn unauthenticated(self) -> Self {
+        self.edit("virtual_router_id = 51", "virtual_router_id = 51\nauthentication = \"off\"")
+    }
+
+    /// No pair key: neither signatures nor a link between the nodes.
+    pub fn keyless(self) -> Self {
+        self.edit("key_file = ", "# key_file = ")
     }
 
     /// Changes the generated configuration.

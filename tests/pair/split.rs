@@ -47,11 +47,11 @@ fn heals(scene: &mut Scene) -> Outcome {
     Ok(())
 }
 
-/// Drops protocol 112 at the nodes' ports of the switch, and nothing else.
+/// Drops protocol 112 and the datagrams of the pair's link at the nodes' ports of the switch, and nothing else.
 fn block_adverts(scene: &Scene) -> Outcome {
     let chain = |port: &str| {
         format!(
-            "chain from_{} {{ type filter hook ingress device \"{port}\" priority 0; ip protocol 112 drop; }}\n",
+            "chain from_{} {{ type filter hook ingress device \"{port}\" priority 0; ip protocol 112 drop; udp dport 7947 drop; }}\n",
             port.replace('-', "_")
         )
     };
