@@ -28,7 +28,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::packet::{Heard, PRIORITY_RESIGNED};
@@ -62,8 +62,6 @@ pub struct Parameters {
     pub resignation: Resignation,
     /// How long to listen before the first claim.
     pub startup: Startup,
-    /// Our heartbeat address: between equal priorities the higher address wins.
-    pub local_address: Ipv4Addr,
 }
 
 /// Whether a node takes the VIP from a living peer of lower priority (RFC 9568 section 6.1, `Preempt_Mode`).
@@ -171,7 +169,7 @@ pub enum Reason {
     /// The peer is active with a higher priority than ours, this one.
     PeerHigher(u8),
     /// The peer is active with our priority and a higher address than ours, this one.
-    PeerAddressHigher(Ipv4Addr),
+    PeerAddressHigher(IpAddr),
     /// The node became unfit, and why.
     Unfit(Cow<'static, str>),
     /// The process was frozen for about this long, long enough for the peer to have taken over.
@@ -388,7 +386,7 @@ impl Machine {
         let own = self.parameters.priority.get();
         if heard.priority > own {
             self.give_way(now, heard, Reason::PeerHigher(heard.priority), actions);
-        } else if heard.priority == own && heard.source > self.parameters.local_address {
+        } else if heard.priority == own && heard.source > heard.local {
             self.give_way(now, heard, Reason::PeerAddressHigher(heard.source), actions);
         } else {
             self.assert_claim(now, heard, actions);
