@@ -13,4 +13,6 @@
 
 pub mod packet;
 
+pub mod auth;
+
 pub mod machine;

@@ -3,11 +3,14 @@
 //! Everywhere: priority 100 and interval 100 ms, so a skew of 156/256 × 100 ms = 60.9375 ms, an active-down interval of
 //! 360.9375 ms, and 300.78125 ms until a peer of priority 254 may have taken over.
 
+use std::net::Ipv4Addr;
+
+use super::super::packet::Version;
 use super::*;
 
-const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-const LOWER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
-const HIGHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
+const LOWER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 4));
+const HIGHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 6));
 
 const SEND: Action = Action::SendAdvert { priority: 100 };
 const RESIGN: Action = Action::SendAdvert { priority: 0 };
@@ -69,7 +72,6 @@ fn parameters() -> Parameters {
         preempt: Preempt::Never,
         resignation: Resignation::AtOnce,
         startup: Startup::Prompt,
-        local_address: LOCAL,
     }
 }
 
@@ -81,8 +83,15 @@ fn heard(priority: u8) -> Input {
     heard_from(LOWER, priority, 100)
 }
 
-fn heard_from(source: Ipv4Addr, priority: u8, interval_ms: u64) -> Input {
-    Input::Heard(Heard { source, priority, interval: interval(interval_ms), addresses_differ: false })
+fn heard_from(source: IpAddr, priority: u8, interval_ms: u64) -> Input {
+    Input::Heard(Heard {
+        source,
+        local: LOCAL,
+        version: Version::V3,
+        priority,
+        interval: interval(interval_ms),
+        addresses_differ: false,
+    })
 }
 
 fn unfit() -> Input {
