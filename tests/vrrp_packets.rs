@@ -95,7 +95,8 @@ fn unicast_advert_of_the_peer_is_heard() {
     let frame = &vectors!("v3_ipv4_unicast")[0];
     let heard = packet::judge(&packet::decode(&frame[ETHERNET_LEN..]).unwrap(), &expected);
     let interval = AdvertInterval::new(Duration::from_secs(1)).unwrap();
-    assert_eq!(heard, Ok(Heard { source: NODE, priority: 101, interval, addresses_differ: false }));
+    let (source, local) = (NODE.into(), PEER.into());
+    assert_eq!(heard, Ok(Heard { source, local, priority: 101, interval, addresses_differ: false }));
 }
 
 #[test]

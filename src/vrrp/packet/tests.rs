@@ -221,7 +221,8 @@ fn advert_of_the_peer_is_heard() {
     assert_eq!(
         heard,
         Heard {
-            source: Ipv4Addr::new(10, 88, 0, 11),
+            source: Ipv4Addr::new(10, 88, 0, 11).into(),
+            local: expected().local.into(),
             priority: 101,
             interval: interval(1000),
             addresses_differ: false,
