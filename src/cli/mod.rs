@@ -42,6 +42,7 @@ enum Command {
     /// Take the virtual addresses off this machine, when no baton runs any more
     Release(release::Arguments),
     /// Decide, from a third place, who may hold a VIP while two nodes cannot hear each other
+    #[command(long_about = witness::ABOUT)]
     Witness(witness::Arguments),
     /// The data plane's process; started by `run`
     #[command(hide = true)]

@@ -8,14 +8,18 @@ use anyhow::anyhow;
 use crate::config::PairKey;
 
 /// What is read before anything is opened.
-#[derive(Debug, clap::Args)]
-#[command(long_about = "\
+/// What `--help` begins with.
+pub(super) const ABOUT: &str = "\
 Decide, from a third place, who may hold a VIP while two nodes cannot hear each other.
 
-A node asks here before it takes a VIP, and goes on asking for as long as it holds it. Each VIP is lent to one node at a \
-time, for a few seconds at most. Run one witness for a pair, on a machine that fails independently of both nodes, and \
-name it on both: [pair] witness = \"ADDR:PORT\". It needs no configuration and no root, only the pair's key, and keeps \
-nothing on disk. After a restart it lends for five seconds only to nodes that hold a VIP already.")]
+A node asks here before it takes a VIP from a peer that it does not hear, and goes on asking for as long as it holds it.
+Each VIP is lent to one node at a time, for five seconds at most. Run one witness for a pair, on a machine that fails
+independently of both nodes, and name it in the configuration of both: [pair] witness = \"ADDR:PORT\".
+It needs no configuration and no root, only the pair's key, and keeps nothing on disk. For five seconds after a restart
+it lends only to nodes that hold a VIP already.";
+
+/// What is read before anything is opened.
+#[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Where to listen (UDP)
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7948")]

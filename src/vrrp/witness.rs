@@ -79,6 +79,7 @@ const NAME_MAX_BYTES: usize = 63;
 
 const MAGIC: [u8; 4] = *b"BTNW";
 const VERSION: u8 = 1;
+const VIP_OFFSET: usize = 52;
 const MAC_LEN_BYTES: usize = 16;
 /// What the lease key is derived under, so that no MAC of another protocol with the same pair key counts here.
 const KEY_LABEL: &[u8] = b"baton witness 1: key";
@@ -296,6 +297,12 @@ impl Message {
         };
         Ok((key, message))
     }
+}
+
+/// The VIP that a datagram is about, to find out who may judge it: nothing of it is believed yet.
+pub fn vip_of(datagram: &[u8]) -> Option<Name> {
+    let (field, _) = datagram.get(VIP_OFFSET..)?.split_first_chunk::<64>()?;
+    Name::of_field(field).ok().flatten()
 }
 
 /// Takes fixed fields off the front.

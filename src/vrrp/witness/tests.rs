@@ -381,6 +381,8 @@ fn request_has_the_bytes_of_the_table() {
     expected.extend(hex("f274e5331b7fe6538f469ed5cdd15bff"));
     assert_eq!(datagram, expected);
     assert_eq!(datagram.len(), 196);
+    assert_eq!(vip_of(&datagram), Name::new("web"));
+    assert_eq!(vip_of(&datagram[..60]), None);
 }
 
 fn hex(digits: &str) -> Vec<u8> {
