@@ -9,6 +9,7 @@ mod keygen;
 mod release;
 mod run;
 mod status;
+mod witness;
 mod worker;
 
 use std::io::{self, Write};
@@ -40,6 +41,9 @@ enum Command {
     Keygen(keygen::Arguments),
     /// Take the virtual addresses off this machine, when no baton runs any more
     Release(release::Arguments),
+    /// Decide, from a third place, who may hold a VIP while two nodes cannot hear each other
+    #[command(long_about = witness::ABOUT)]
+    Witness(witness::Arguments),
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),

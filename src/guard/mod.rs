@@ -2,11 +2,12 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
+//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
 
 mod addresses;
 pub mod control;
 mod heartbeat;
+pub mod leases;
 mod listeners;
 mod notify;
 mod state;

@@ -1,18 +1,18 @@
 //! Starts the worker, watches it, and starts it again.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::net::child;
 
 /// Time for a new worker to say that it serves.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,27 +100,7 @@ impl Supervisor {
 
     /// Starts a worker and hands it its bootstrap. Never waits for it.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        let descriptor = theirs.as_raw_fd();
-        // This very program, even when the file it came from has been replaced by an upgrade meanwhile.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("baton").arg("worker").arg(descriptor.to_string());
-        command.stdin(Stdio::null()).kill_on_drop(true).env_clear();
-        for kept in ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM"] {
-            if let Some(value) = std::env::var_os(kept) {
-                command.env(kept, value);
-            }
-        }
-        // SAFETY: between fork and exec only fcntl(2) is called, on a descriptor that is open in the child; it allocates
-        // nothing and takes no lock.
-        unsafe {
-            command.pre_exec(move || {
-                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), rustix::io::FdFlags::empty())
-                    .map_err(io::Error::from)
-            });
-        }
-        let child = command.spawn()?;
-        drop(theirs);
+        let (child, ours) = child::spawn("worker")?;
         let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
         link::send_bootstrap(&ours, &(self.bootstrap)(), &sockets)?;
         ours.set_nonblocking(true)?;
@@ -212,7 +192,8 @@ async fn kill(mut child: Child, reason: String) -> Ending {
     Ending::Ended(reason)
 }
 
-fn exit_reason(status: io::Result<ExitStatus>) -> String {
+/// How a process ended, in words.
+pub fn exit_reason(status: io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!("it exited with status {code}"),

@@ -1,6 +1,7 @@
 //! Thin adapters to the operating system: each file wraps one thing the kernel offers, and decides nothing.
 
 pub mod arp;
+pub mod child;
 pub mod clock;
 pub mod descriptors;
 pub mod listen;

@@ -14,3 +14,5 @@
 pub mod packet;
 
 pub mod machine;
+
+pub mod witness;
