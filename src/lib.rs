@@ -9,7 +9,7 @@
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`telemetry`] |
 //! | the data plane | [`proxy`], [`probe`] |
-//! | the two processes | [`guard`], [`worker`] |
+//! | the processes | [`guard`], [`worker`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
 
@@ -40,6 +40,8 @@ pub mod probe;
 pub mod guard;
 
 pub mod worker;
+
+pub mod witness;
 
 pub mod lab;
 

@@ -180,6 +180,23 @@ pub struct PeerStatus {
     pub last_heard_ms: Option<u64>,
 }
 
+/// The witness, when the configuration names one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WitnessStatus {
+    /// Where it is.
+    pub address: String,
+    /// Whether it has answered lately. It is asked every few seconds at least.
+    pub reachable: bool,
+    /// Time since it last answered, in milliseconds; `None` when it never has since the start.
+    pub last_answer_ms: Option<u64>,
+    /// Datagrams sent to it.
+    pub sent: u64,
+    /// Answers of it.
+    pub answers: u64,
+    /// Datagrams that were not its answers to ours.
+    pub dropped: u64,
+}
+
 /// The worker process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {

@@ -12,7 +12,7 @@ const LAYERS: &[(&[&str], Peers)] = &[
     (&["vrrp", "session", "balance", "health"], Peers::Never),
     (&["net", "config", "status", "link", "telemetry"], Peers::LeftToRight),
     (&["proxy", "probe"], Peers::LeftToRight),
-    (&["guard", "worker"], Peers::Never),
+    (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),
 ];

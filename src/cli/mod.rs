@@ -12,6 +12,7 @@ mod release;
 mod run;
 mod status;
 mod switchover;
+mod witness;
 mod worker;
 
 use std::io::{self, Write};
@@ -50,6 +51,9 @@ enum Command {
     /// What cleans up after a guard that was killed; started by `run`
     #[command(hide = true)]
     Janitor(janitor::Arguments),
+    /// Decide, from a third place, who may hold a VIP while two nodes cannot hear each other
+    #[command(long_about = witness::ABOUT)]
+    Witness(witness::Arguments),
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Switchover(arguments) => switchover::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Janitor(arguments) => janitor::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),

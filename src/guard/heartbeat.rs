@@ -5,7 +5,7 @@
 //! Each VIP has a task here, a [`Router`]: its machine decides, its [`Speaker`] talks.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::Order;
 use super::counters::{VipCounters, millis};
-use super::links::{self, Link};
+use super::leases::{self, Lease};
+use super::links;
 use super::speaker::{Ear, Incoming, Speaker, Voice};
 use super::vitals::Vitals;
 use crate::net::clock::{Clock, since_boot};
+use crate::units::AdvertInterval;
 use crate::vrrp::hello::{Hello, Opened};
-use crate::vrrp::machine::{Action, Input, Machine, Parameters, PeerSeen, Reason, State};
-use crate::vrrp::packet::{DropReason, Heard, PRIORITY_RESIGNED};
+use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State};
+use crate::vrrp::packet::{DropReason, PRIORITY_RESIGNED};
 
 /// Real-time priority of the thread: above the usual 1 to 49 of ordinary real-time work, below kernel threads at 99.
 const REALTIME_PRIORITY: i32 = 50;
@@ -147,6 +149,14 @@ pub enum Event {
     },
 }
 
+/// The witness that decides when the nodes cannot hear each other.
+pub struct Witness {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Where it is noted how it is.
+    pub health: Arc<leases::Health>,
+}
+
 /// The running thread.
 pub struct Heartbeat {
     /// Rises ten times a second while the thread lives.
@@ -162,6 +172,7 @@ pub struct Heartbeat {
 pub fn start(
     setups: Vec<Setup>,
     links: links::Setup,
+    witness: Option<Witness>,
     vitals: Vitals,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
@@ -176,7 +187,7 @@ pub fn start(
             Err(error) => return drop(report.send(Err((None, error)))),
         };
         runtime.block_on(async move {
-            match open_all(setups, links, &vitals, &orders, &events) {
+            match open_all(setups, links, witness, &vitals, &orders, &events) {
                 Ok(routers) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
@@ -205,12 +216,15 @@ async fn beat(pulse: &AtomicU64) {
 fn open_all(
     setups: Vec<Setup>,
     links: links::Setup,
+    witness: Option<Witness>,
     vitals: &Vitals,
     orders: &mpsc::Sender<Order>,
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
     let clock = Clock::start();
     let opened = links::open(&links).map_err(|error| (None, error))?;
+    let vips = setups.iter().map(|setup| (setup.voice.vip.name.as_str(), setup.voice.vip.advert_interval)).collect();
+    let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
     let mut open = |setup: Setup| {
         let name = setup.voice.vip.name.clone();
@@ -222,11 +236,12 @@ fn open_all(
             vip: setup.vip,
             machine: Machine::new(setup.parameters, now),
             speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
-            hello: links::silent_hello(setup.config_checksum),
+            hello: links::first_hello(setup.config_checksum, &setup.parameters),
             hello_at: now,
             advert_interval,
             release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
             clock,
+            lease: leases.next(),
             vitals: vitals.clone(),
             counters: setup.counters,
             commands: setup.commands,
@@ -244,6 +259,20 @@ fn open_all(
         tokio::task::spawn_local(links::read(index, link, Rc::clone(&mailboxes)));
     }
     Ok(routers)
+}
+
+/// A lease for each VIP, and the task that speaks with the witness; none without one.
+fn open_leases(
+    links: &links::Setup,
+    witness: Option<Witness>,
+    vips: Vec<(&str, AdvertInterval)>,
+    clock: Clock,
+) -> std::io::Result<Vec<Lease>> {
+    let Some(Witness { address, health }) = witness else { return Ok(Vec::new()) };
+    let (pair_key, node) = (links.key.as_slice(), links.own_node.as_str());
+    let (task, leases) = leases::open(leases::Setup { witness: address, pair_key, node, vips, clock, health })?;
+    tokio::task::spawn_local(task.run());
+    Ok(leases)
 }
 
 /// What is remembered of the peer between two of its hellos.
@@ -281,6 +310,8 @@ struct Router {
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
     clock: Clock,
+    /// What the witness lends us, where there is one.
+    lease: Option<Lease>,
     vitals: Vitals,
     counters: Arc<VipCounters>,
     commands: mpsc::Receiver<Command>,
@@ -296,6 +327,7 @@ struct Router {
 enum Turn {
     Command(Option<Command>),
     Incoming(Incoming),
+    Lease(leases::LeaseAnswer),
     Deadline,
 }
 
@@ -319,6 +351,7 @@ impl Router {
                 Turn::Command(Some(command)) => self.obey(now, command).await,
                 Turn::Incoming(Incoming::Advert(ear)) => self.heed(now, ear).await,
                 Turn::Incoming(Incoming::Datagram(link, datagram)) => self.greet(now, link, &datagram).await,
+                Turn::Lease(answer) => self.handle(now, Input::Lease(lease_answer(answer))).await,
                 Turn::Deadline => self.tick(now).await,
             }
             if is_due && burst >= BURST_MAX {
@@ -336,10 +369,17 @@ impl Router {
                 None => std::future::pending().await,
             }
         };
+        let lease = async {
+            match &mut self.lease {
+                Some(lease) => lease.answer().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             command = self.commands.recv() => Turn::Command(command),
             incoming = self.speaker.listen() => Turn::Incoming(incoming),
+            answer = lease => Turn::Lease(answer),
             () = deadline => Turn::Deadline,
         }
     }
@@ -503,7 +543,16 @@ impl Router {
                     self.tell(Event::HandOverFailed { vip: self.vip, reason: reason.to_string() });
                     self.settle(Err(reason.to_string()));
                 }
-                Action::AskLease | Action::GiveLeaseBack => {}
+                Action::AskLease => {
+                    if let Some(lease) = &self.lease {
+                        lease.ask();
+                    }
+                }
+                Action::GiveLeaseBack => {
+                    if let Some(lease) = &mut self.lease {
+                        lease.give_back();
+                    }
+                }
                 Action::RoleChanged { from, to, reason } => self.role_changed(now, from, to, reason),
             }
         }
@@ -599,5 +648,13 @@ impl Router {
     /// Logging may lag or lose a line; the heartbeat does not wait for it.
     fn tell(&self, event: Event) {
         drop(self.events.try_send(event));
+    }
+}
+
+/// What the witness said, for the machine.
+fn lease_answer(answer: leases::LeaseAnswer) -> LeaseAnswer {
+    match answer {
+        leases::LeaseAnswer::Granted { until } => LeaseAnswer::Granted { until },
+        leases::LeaseAnswer::Refused(refusal) => LeaseAnswer::Refused { holder: refusal.to_string() },
     }
 }

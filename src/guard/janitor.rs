@@ -24,13 +24,13 @@ use tokio::process::Child;
 use tracing::{error, info, warn};
 
 use super::addresses;
-use super::child;
 use super::links;
 use super::setup::{self, Setups};
 use super::speaker::Speaker;
 use super::store::Memory;
 use super::vitals::Vitals;
 use crate::config::{self, Config, NodeHints, PairKey, Scope};
+use crate::net::child;
 use crate::net::clock;
 use crate::net::descriptors;
 use crate::net::netlink::Netlink;
@@ -109,9 +109,8 @@ impl Janitor {
     }
 
     fn spawn(&self) -> io::Result<Child> {
-        let (ours, theirs) = UnixStream::pair()?;
-        // It has to outlive the guard, so it is not killed with it.
-        let child = child::command("janitor", theirs.as_fd()).kill_on_drop(false).spawn()?;
+        // Killed when this process ends in an orderly way and has nothing left to clean up.
+        let (child, ours) = child::spawn("janitor")?;
         let mut file = File::from(memfd_create("baton-janitor", MemfdFlags::CLOEXEC)?);
         serde_json::to_writer(&file, &self.bootstrap).map_err(io::Error::other)?;
         file.flush()?;
@@ -126,8 +125,7 @@ impl Janitor {
 /// # Errors
 /// When it was not started by a guard; which VIP could not be taken off.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
-    let socket = descriptors::inherited_socket(descriptor)
-        .map_err(|_| anyhow!("this command is started by `baton run`, not by hand"))?;
+    let socket = child::socket_to_parent(descriptor)?;
     let (bootstrap, vitals) = receive(&socket).context("the guard sent nothing")?;
     // A stop of the service is the guard's to handle; this process ends after it, whoever is signalled.
     ignore_signals();

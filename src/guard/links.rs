@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::paths::LinkPath;
 use super::speaker::LinkEnd;
-use crate::net::link_socket::{DatagramBuffer, LinkSocket};
+use crate::net::link_socket::LinkSocket;
+use crate::net::vrrp_socket::PacketBuffer;
 use crate::vrrp::hello::{self, Channel, Hello};
 
 /// Datagrams that may wait for a VIP; more are dropped, and the next one says the same again.
@@ -65,7 +66,7 @@ pub fn join(
 
 /// Reads a link and hands what comes to the VIPs, for as long as the thread lives.
 pub async fn read(index: usize, link: Link, mailboxes: Rc<Mailboxes>) {
-    let mut buffer = DatagramBuffer::new();
+    let mut buffer = PacketBuffer::new();
     loop {
         // An ICMP error says that the peer does not listen; it is silent then, which is all that counts.
         let Ok(datagram) = link.socket.receive(&mut buffer).await else { continue };

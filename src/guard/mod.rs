@@ -2,15 +2,15 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
+//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
 
 mod addresses;
-mod child;
 pub mod control;
 mod counters;
 mod heartbeat;
 pub mod janitor;
 mod links;
+pub mod leases;
 mod listeners;
 mod notify;
 mod paths;

@@ -134,7 +134,8 @@ fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> 
         (Transport::Unicast, Some((own, peer))) => (own, Some(peer), Destination::Peer(peer)),
         (Transport::Unicast, None) => (own_address?, own_address, Destination::Nowhere),
     };
-    let spec = Spec { interface: vip.advert_interface.clone(), local, destination };
+    let never_local = vip.addresses.iter().map(|at| at.network.address()).collect();
+    let spec = Spec { interface: vip.advert_interface.clone(), local, destination, never_local };
     Some(VrrpPath { spec, peer, addresses: virtual_addresses })
 }
 

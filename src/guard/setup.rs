@@ -140,7 +140,7 @@ fn key_ring(config: &Config, pair_key: Option<&PairKey>) -> anyhow::Result<Optio
         Ok((key.id, secret.as_bytes().to_vec()))
     };
     let keys = config.pair.advert_keys.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Some(KeyRing::new(keys)))
+    KeyRing::new(keys).map(Some).context("advert_keys has no key, or an id twice")
 }
 
 fn format(vip: &VipConfig) -> anyhow::Result<Format> {

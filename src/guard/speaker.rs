@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::counters::VipCounters;
-use super::paths::{self, VrrpPath};
+use super::paths::VrrpPath;
 use crate::config::{Authentication, Vip, VrrpVersion};
 use crate::net::link_socket::LinkSocket;
 use crate::net::vrrp_socket::{Packet, PacketBuffer, VrrpSocket};
@@ -53,7 +53,7 @@ struct VrrpEnd {
     verifier: Verifier,
     buffer: PacketBuffer,
     failures: u32,
-    has_heard_v3_at: Option<Instant>,
+    mixed: MixedFilter,
 }
 
 /// A link with this VIP's conversation on it.
@@ -128,10 +128,13 @@ impl Speaker {
                 || self.voice.floors.get(index).copied().unwrap_or(0),
                 |end| end.verifier.floor(),
             );
-            let verifier = Verifier::new(self.voice.keys.clone(), mode(self.voice.vip.authentication), floor);
+            let verifier = match self.voice.keys.clone() {
+                Some(keys) => Verifier::new(keys, mode(self.voice.vip.authentication), floor),
+                None => Verifier::off(),
+            };
             let expected = path.expected(&self.voice.vip, socket.local());
             let (path, buffer) = (path.clone(), PacketBuffer::new());
-            Ok(VrrpEnd { path, socket, expected, verifier, buffer, failures: 0, has_heard_v3_at: None })
+            Ok(VrrpEnd { path, socket, expected, verifier, buffer, failures: 0, mixed: MixedFilter::new() })
         };
         self.vrrp = self.voice.vrrp.iter().enumerate().map(open).collect::<io::Result<_>>()?;
         Ok(())
@@ -196,7 +199,7 @@ impl Speaker {
             if let Some(signer) = &mut self.signer {
                 let context = Context { source, version: *version, virtual_router_id: advert.virtual_router_id };
                 let trailer = signer.sign(since_epoch(), &context, &pdu);
-                pdu.extend(trailer);
+                pdu = append_trailer(pdu, &trailer, source, destination);
                 self.counters.sequence.store(signer.last(), Ordering::Relaxed);
             }
             result = end.socket.send(&pdu).and(result);
@@ -281,7 +284,7 @@ pub enum Incoming {
 }
 
 async fn hear(index: usize, end: &mut VrrpEnd, format: &Format, siblings: &[u8]) -> Ear {
-    let VrrpEnd { socket, expected, verifier, buffer, has_heard_v3_at, .. } = end;
+    let VrrpEnd { socket, expected, verifier, buffer, mixed, .. } = end;
     let packet = match socket.receive(buffer).await {
         Ok(packet) => packet,
         // The interface went down or something answered with an ICMP error; the link watch has its own view.
@@ -310,24 +313,12 @@ async fn hear(index: usize, end: &mut VrrpEnd, format: &Format, siblings: &[u8])
         Ok(heard) => heard,
         Err(reason) => return refused(reason),
     };
-    if is_superseded(&heard, has_heard_v3_at) { Ear::Nothing } else { Ear::Heard(index, heard) }
+    // The other version of what was just heard is no fault of anybody.
+    if mixed.admit(Instant::now(), &heard).is_err() { Ear::Nothing } else { Ear::Heard(index, heard) }
 }
 
 fn verified(received: &Received<'_>, heard: Heard, verifier: &mut Verifier) -> Result<Heard, DropReason> {
-    verifier.verify(received, since_epoch()).map(|_| heard)
-}
-
-/// Of a peer that speaks both versions only VRRPv3 counts, as that alone can say intervals below a second
-/// (RFC 5798 section 8.4.2).
-fn is_superseded(heard: &Heard, has_heard_v3_at: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    match heard.version {
-        Version::V3 => {
-            *has_heard_v3_at = Some(now);
-            false
-        }
-        Version::V2 => has_heard_v3_at.is_some_and(|at| now.duration_since(at) < heard.interval.get() * 3),
-    }
+    verifier.verify(since_epoch(), received).map(|_| heard)
 }
 
 fn versions(version: VrrpVersion, is_ipv4: bool) -> &'static [Version] {

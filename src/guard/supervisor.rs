@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::child;
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::net::child;
 
 /// Time for a new worker to say that it serves.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,10 +100,7 @@ impl Supervisor {
 
     /// Starts a worker and hands it its bootstrap. Never waits for it.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        let mut command = child::command("worker", theirs.as_fd());
-        let child = command.spawn()?;
-        drop(theirs);
+        let (child, ours) = child::spawn("worker")?;
         let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
         link::send_bootstrap(&ours, &(self.bootstrap)(), &sockets)?;
         ours.set_nonblocking(true)?;
@@ -196,7 +192,8 @@ async fn kill(mut child: Child, reason: String) -> Ending {
     Ending::Ended(reason)
 }
 
-fn exit_reason(status: io::Result<ExitStatus>) -> String {
+/// How a process ended, in words.
+pub fn exit_reason(status: io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!("it exited with status {code}"),

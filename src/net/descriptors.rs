@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -15,22 +15,6 @@ const BATCH_MAX: usize = 64;
 
 /// The one byte of data that carries a batch; the kernel drops descriptors that come with none.
 const CARRIER: [u8; 1] = [b'F'];
-
-/// Takes over the Unix socket that this process was started with.
-///
-/// # Errors
-/// A descriptor that is not open or is no Unix socket: this process was not started by the one it belongs to.
-pub fn inherited_socket(descriptor: i32) -> io::Result<UnixStream> {
-    // SAFETY: borrowed for this one question only; for a number that is not open the answer is an error.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor.max(3)) };
-    if rustix::net::sockopt::socket_domain(borrowed)? != rustix::net::AddressFamily::UNIX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: it is open, it is a socket that we were started with, and nothing else in this process knows of it.
-    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(UnixStream::from(owned))
-}
 
 /// Sends copies of `descriptors`, in order. Blocks until they are in the socket's buffer.
 ///

@@ -1,5 +1,6 @@
 //! Thin adapters to the operating system: each file wraps one thing the kernel offers, and decides nothing.
 
+pub mod child;
 pub mod clock;
 pub mod descriptors;
 pub mod link_socket;

@@ -41,6 +41,43 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
     Ok(Some(User { name: name.to_owned(), uid: entry.pw_uid, gid: entry.pw_gid }))
 }
 
+/// Users that a process becomes which nothing else is said of: ours, or else the one that every system has.
+const USUAL_USERS: [&str; 2] = ["baton", "nobody"];
+
+/// Gives up everything that can be given up: becomes `wanted`, or `baton` or else `nobody` where none is wanted, if we are
+/// root, and [drops](drop_all) every capability. What could not be done and is no reason to stop is returned in words.
+/// Must run while the process has one thread.
+///
+/// # Errors
+/// `NotFound` when there is no such user as `wanted`; as [`drop_all`] for the capabilities.
+pub fn give_up(wanted: Option<&str>) -> io::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let user = if rustix::process::geteuid().is_root() { user_to_become(wanted, &mut warnings)? } else { None };
+    let dropped = drop_all(user.as_ref());
+    if let (Some(user), Err(error)) = (&user, &dropped) {
+        // Inside a user namespace that maps one user there is no other to become; capabilities can still be given up.
+        warnings.push(format!("cannot become user {} ({error}), so it keeps its user", user.name));
+        drop_all(None)?;
+    } else {
+        dropped?;
+    }
+    Ok(warnings)
+}
+
+fn user_to_become(wanted: Option<&str>, warnings: &mut Vec<String>) -> io::Result<Option<User>> {
+    if let Some(name) = wanted {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no user {name}"));
+        return user(name)?.ok_or_else(missing).map(Some);
+    }
+    for name in USUAL_USERS {
+        if let Some(user) = user(name)? {
+            return Ok(Some(user));
+        }
+    }
+    warnings.push("there is neither a user baton nor nobody, so it keeps its user".to_owned());
+    Ok(None)
+}
+
 /// Gives up every capability and the way back to any, and becomes `user` when one is given (capabilities(7),
 /// setuid(2)): `no_new_privs`, then the bounding set while it may still be changed, then groups, group and user, then
 /// the ambient, inheritable, permitted and effective sets. Must run while the process has one thread.

@@ -16,3 +16,5 @@ pub mod packet;
 pub mod auth;
 
 pub mod machine;
+
+pub mod witness;

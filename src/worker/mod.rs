@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::config::{self, Config};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
-use crate::net::descriptors;
+use crate::net::child;
 use crate::net::privileges;
 use crate::probe;
 use crate::proxy::state::{Counters, Site};
@@ -32,8 +32,7 @@ const QUEUE_MAX: usize = 16;
 /// # Errors
 /// When it cannot start; the guard is told so as well.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
-    let socket = descriptors::inherited_socket(descriptor)
-        .map_err(|_| anyhow!("this command is started by `baton run`, not by hand"))?;
+    let socket = child::socket_to_parent(descriptor)?;
     let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let _logging = telemetry::start();
@@ -53,33 +52,9 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
 
 /// Gives up every privilege. What could not be done and is no reason to stop is returned in words.
 fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    let user = if rustix::process::geteuid().is_root() { worker_user(bootstrap, &mut warnings)? } else { None };
-    let dropped = privileges::drop_all(user.as_ref());
-    if let (Some(user), Err(error)) = (&user, &dropped) {
-        // Inside a user namespace that maps one user there is no other to become; capabilities can still be given up.
-        warnings.push(format!("the worker cannot become user {} ({error}) and keeps its user", user.name));
-        privileges::drop_all(None).context("failed to give up capabilities")?;
-    } else {
-        dropped.context("failed to give up capabilities")?;
-    }
+    let warnings = privileges::give_up(bootstrap.user.as_deref()).context("the worker keeps its privileges")?;
     privileges::die_with_parent(bootstrap.guard_pid).context("the guard is gone")?;
-    Ok(warnings)
-}
-
-fn worker_user(bootstrap: &Bootstrap, warnings: &mut Vec<String>) -> anyhow::Result<Option<privileges::User>> {
-    if let Some(name) = &bootstrap.user {
-        let user =
-            privileges::user(name)?.ok_or_else(|| anyhow!("worker.user is {name}, and there is no such user"))?;
-        return Ok(Some(user));
-    }
-    for name in ["baton", "nobody"] {
-        if let Some(user) = privileges::user(name)? {
-            return Ok(Some(user));
-        }
-    }
-    warnings.push("there is neither a user baton nor nobody: the worker keeps its user".to_owned());
-    Ok(None)
+    Ok(warnings.into_iter().map(|warning| format!("worker: {warning}")).collect())
 }
 
 /// The threads of the data plane and what they report through.

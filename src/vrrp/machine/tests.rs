@@ -3,14 +3,20 @@
 //! Everywhere: priority 100 and interval 100 ms, so a skew of 156/256 × 100 ms = 60.9375 ms, an active-down interval of
 //! 360.9375 ms, and 300.78125 ms until a peer of priority 254 may have taken over.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::super::packet::Version;
 use super::*;
+use crate::units::{AdvertInterval, Priority, VirtualRouterId};
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 const LOWER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 4));
 const HIGHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 6));
+
+mod epoch;
+mod preference;
+mod probing;
+mod switchover;
+mod witness;
 
 const SEND: Action = Action::SendAdvert { priority: 100 };
 const RESIGN: Action = Action::SendAdvert { priority: 0 };
@@ -72,6 +78,9 @@ fn parameters() -> Parameters {
         preempt: Preempt::Never,
         resignation: Resignation::AtOnce,
         startup: Startup::Prompt,
+        probe_first: false,
+        witness: false,
+        epoch: 0,
     }
 }
 
@@ -84,18 +93,27 @@ fn heard(priority: u8) -> Input {
 }
 
 fn heard_from(source: IpAddr, priority: u8, interval_ms: u64) -> Input {
-    Input::Heard(Heard {
-        source,
-        local: LOCAL,
-        version: Version::V3,
-        priority,
-        interval: interval(interval_ms),
-        addresses_differ: false,
-    })
+    Input::Heard(Heard { source, local: LOCAL, priority, interval: interval(interval_ms), addresses_differ: false })
+}
+
+fn seen(state: State) -> PeerSeen {
+    PeerSeen { state, fit: true, synced: true, epoch: 0, acknowledged: None }
 }
 
 fn unfit() -> Input {
     Input::Unfit("worker exited".into())
+}
+
+fn in_use() -> Input {
+    Input::InUse("02:00:00:00:00:09".into())
+}
+
+fn lease_refused() -> Input {
+    Input::Lease(LeaseAnswer::Refused { holder: "lb-b".into() })
+}
+
+fn refused(reason: HandOverRefusal) -> Action {
+    Action::HandOverFailed { reason }
 }
 
 fn changed(from: State, to: State, reason: Reason) -> Action {
@@ -105,8 +123,10 @@ fn changed(from: State, to: State, reason: Reason) -> Action {
 #[test]
 fn transition_table() {
     use Action::{AcquireVip, ReleaseVip};
+    use HandOverRefusal::{NotActive, PeerNotSeen};
     use State::{Active, Backup, Init};
     type Row = (State, Input, State, Option<u64>, Vec<Action>);
+    let granted = Input::Lease(LeaseAnswer::Granted { until: Instant::now() + Duration::from_secs(9) });
     let exited = || Reason::Unfit("worker exited".into());
     // Every input 50 ms after the state was entered: state, input, new state, new deadline in ns, actions.
     let table: Vec<Row> = vec![
@@ -117,6 +137,13 @@ fn transition_table() {
         (Init, heard(99), Init, None, vec![]),
         (Init, heard(255), Init, None, vec![]),
         (Init, Input::Timer, Init, None, vec![]),
+        (Init, Input::PeerSeen(seen(Backup)), Init, None, vec![]),
+        (Init, Input::HandOver { force: true }, Init, None, vec![refused(NotActive)]),
+        (Init, Input::ClaimRequested { epoch: 9 }, Init, None, vec![]),
+        (Init, in_use(), Init, None, vec![]),
+        (Init, Input::Synced(false), Init, None, vec![]),
+        (Init, granted.clone(), Init, None, vec![Action::GiveLeaseBack]),
+        (Init, lease_refused(), Init, None, vec![]),
         (Backup, Input::Fit, Backup, Some(360_937_500), vec![]),
         (Backup, unfit(), Init, None, vec![changed(Backup, Init, exited())]),
         (Backup, Input::Stop, Init, None, vec![changed(Backup, Init, Reason::Stopping)]),
@@ -132,6 +159,19 @@ fn transition_table() {
         (Backup, heard(100), Backup, Some(410_937_500), vec![]),
         (Backup, heard(255), Backup, Some(410_937_500), vec![]),
         (Backup, Input::Timer, Backup, Some(360_937_500), vec![]),
+        (Backup, Input::PeerSeen(seen(Backup)), Backup, Some(360_937_500), vec![]),
+        (Backup, Input::HandOver { force: true }, Backup, Some(360_937_500), vec![refused(NotActive)]),
+        (
+            Backup,
+            Input::ClaimRequested { epoch: 0 },
+            Active,
+            Some(150_000_000),
+            vec![SEND, AcquireVip, changed(Backup, Active, Reason::PeerHandedOver)],
+        ),
+        (Backup, in_use(), Backup, Some(360_937_500), vec![]),
+        (Backup, Input::Synced(false), Backup, Some(360_937_500), vec![]),
+        (Backup, granted.clone(), Backup, Some(360_937_500), vec![Action::GiveLeaseBack]),
+        (Backup, lease_refused(), Backup, Some(360_937_500), vec![]),
         (Active, Input::Fit, Active, Some(100_000_000), vec![]),
         (Active, unfit(), Init, None, vec![ReleaseVip, RESIGN, changed(Active, Init, exited())]),
         (Active, Input::Stop, Init, None, vec![ReleaseVip, RESIGN, changed(Active, Init, Reason::Stopping)]),
@@ -160,6 +200,13 @@ fn transition_table() {
             Some(410_937_500),
             vec![ReleaseVip, SEND, changed(Active, Backup, Reason::PeerHigher(255))],
         ),
+        (Active, Input::PeerSeen(seen(Backup)), Active, Some(100_000_000), vec![]),
+        (Active, Input::HandOver { force: true }, Active, Some(100_000_000), vec![refused(PeerNotSeen)]),
+        (Active, Input::ClaimRequested { epoch: 9 }, Active, Some(100_000_000), vec![]),
+        (Active, in_use(), Active, Some(100_000_000), vec![]),
+        (Active, Input::Synced(false), Active, Some(100_000_000), vec![]),
+        (Active, granted.clone(), Active, Some(100_000_000), vec![]),
+        (Active, lease_refused(), Active, Some(100_000_000), vec![]),
         (Active, Input::Timer, Active, Some(100_000_000), vec![]),
     ];
     for (from, input, to, deadline, actions) in table {
@@ -248,24 +295,6 @@ fn own_adverts_keep_our_own_interval_whatever_was_learned() {
 }
 
 #[test]
-fn preempting_backup_ignores_lower_priorities_only() {
-    let preempting = || Bench::backup_with(Parameters { preempt: Preempt::WhenHigher, ..parameters() });
-    let deadline_after = |priority| {
-        let mut bench = preempting();
-        assert_eq!(bench.at(50_000_000, heard(priority)), []);
-        bench.deadline()
-    };
-    assert_eq!(deadline_after(99), Some(360_937_500));
-    assert_eq!(deadline_after(100), Some(410_937_500));
-    assert_eq!(deadline_after(101), Some(410_937_500));
-
-    let mut bench = preempting();
-    bench.at(300_000_000, heard(99));
-    let preemption = changed(State::Backup, State::Active, Reason::PeerLower(99));
-    assert_eq!(bench.at(360_937_500, Input::Timer), [SEND, Action::AcquireVip, preemption]);
-}
-
-#[test]
 fn backup_of_many_claims_a_skew_after_the_resignation() {
     let mut bench = Bench::backup_with(Parameters { resignation: Resignation::AfterSkew, ..parameters() });
     assert_eq!(bench.at(50_000_000, heard(0)), []);
@@ -315,7 +344,7 @@ fn winner_announces_at_most_once_an_interval_and_once_more_after_the_last_rival(
     let mut bench = Bench::active();
     // The claim itself announced at 0.
     assert_eq!(bench.at(99_999_999, heard(99)), [SEND]);
-    assert_eq!(bench.at(100_000_000, heard(99)), [SEND, Action::Announce]);
+    assert_eq!(bench.at(100_000_000, heard(99)), [Action::Announce]);
     assert_eq!(bench.at(100_000_000, Input::Timer), [SEND]);
     assert_eq!(bench.at(199_999_999, heard(99)), [SEND]);
     // The rival has released by now. What it announced last is overwritten, once.
@@ -330,6 +359,41 @@ fn active_announces_again_after_a_rival_resigned() {
     assert_eq!(bench.at(50_000_000, heard(0)), [SEND]);
     assert_eq!(bench.at(150_000_000, Input::Timer), [SEND, Action::Announce]);
     assert_eq!(bench.at(250_000_000, Input::Timer), [SEND]);
+}
+
+#[test]
+fn advert_that_comes_on_two_paths_is_answered_once() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(60_000_000, heard(99)), [SEND]);
+    assert_eq!(bench.at(60_100_000, heard(99)), []);
+    assert_eq!(bench.at(84_999_999, heard(99)), []);
+    assert_eq!(bench.at(85_000_000, heard(99)), [SEND]);
+
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(60_000_000, heard(0)), [SEND]);
+    assert_eq!(bench.at(60_100_000, heard(0)), []);
+    assert_eq!(bench.deadline(), Some(160_000_000));
+
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(60_000_000, heard(101)).len(), 3);
+    assert_eq!(bench.at(60_100_000, heard(101)), []);
+    assert_eq!(bench.deadline(), Some(421_037_500));
+}
+
+#[test]
+fn advert_that_the_resignation_overtook_is_ignored() {
+    for priority in [1, 99, 100, 101, 255] {
+        let mut bench = Bench::active();
+        assert_eq!(bench.at(49_999_999, heard_from(HIGHER, priority, 100)), [], "{priority}");
+        assert_eq!(bench.state(), State::Active);
+        assert_ne!(bench.at(50_000_000, heard_from(HIGHER, priority, 100)), [], "{priority}");
+    }
+    // At most an interval.
+    let mut bench = Bench::backup();
+    bench.at(0, heard_from(LOWER, 101, 10));
+    bench.at(0, heard_from(LOWER, 0, 10));
+    assert_eq!(bench.at(9_999_999, heard(101)), []);
+    assert_ne!(bench.at(10_000_000, heard(101)), []);
 }
 
 #[test]
@@ -418,6 +482,25 @@ fn backup_that_overslept_by_its_patience_starts_to_wait_anew() {
 }
 
 #[test]
+fn what_wakes_a_node_is_not_lost() {
+    // A switchover is refused, a lease goes back, and sync is noted.
+    let handover = Input::HandOver { force: true };
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(300_781_250, handover.clone()).last(), Some(&refused(HandOverRefusal::NotActive)));
+    let mut bench = Bench::backup();
+    let not_active = refused(HandOverRefusal::NotActive);
+    assert_eq!(bench.at(721_875_000, handover), [Action::DiscardQueued, not_active]);
+    let mut bench = Bench::backup();
+    let granted = Input::Lease(LeaseAnswer::Granted { until: bench.zero + Duration::from_secs(9) });
+    assert_eq!(bench.at(721_875_000, granted), [Action::DiscardQueued, Action::GiveLeaseBack]);
+    let prefers = Parameters { preempt: Preempt::WhenHigher { hold: Duration::ZERO }, ..parameters() };
+    let mut bench = Bench::backup_with(prefers);
+    bench.at(721_875_000, Input::Synced(false));
+    bench.at(722_000_000, heard(99));
+    assert_eq!(bench.machine.waiting_for(), Some(Waiting::Sync));
+}
+
+#[test]
 fn backup_that_overslept_less_claims() {
     let mut bench = Bench::backup();
     assert_eq!(bench.at(721_874_999, Input::Timer).first(), Some(&SEND));
@@ -440,12 +523,15 @@ fn init_never_stalls() {
 }
 
 #[test]
-fn since_is_when_the_state_was_entered() {
+fn since_and_reason_tell_when_and_why_the_state_was_entered() {
     let mut bench = Bench::active();
     bench.at(100_000_000, Input::Timer);
     assert_eq!(bench.machine.since(), bench.zero);
+    assert_eq!(bench.machine.reason(), Some(&Reason::PeerResigned));
     bench.at(150_000_000, Input::Stop);
     assert_eq!(bench.machine.since(), bench.zero + Duration::from_millis(150));
+    assert_eq!(bench.machine.reason(), Some(&Reason::Stopping));
+    assert_eq!(Bench::init().machine.reason(), None);
 }
 
 #[test]
@@ -459,6 +545,9 @@ fn reasons_read_as_phrases() {
         (Reason::PeerLower(90), "peer has lower priority 90"),
         (Reason::PeerHigher(250), "peer has higher priority 250"),
         (Reason::PeerAddressHigher(HIGHER), "peer has the same priority and higher address 10.0.0.6"),
+        (Reason::PeerHandedOver, "peer handed over"),
+        (Reason::HandedOver, "handed over to the peer"),
+        (Reason::LostWitness, "lost the witness and the peer"),
         (Reason::Unfit("worker exited".into()), "worker exited"),
         (Reason::Stalled(Duration::from_millis(4190)), "woke from a stall of 4.1 s"),
         (Reason::Stopping, "stopping"),
