@@ -49,12 +49,6 @@ fn explain(status: &NodeStatus, vip: &VipStatus) -> String {
         say(format!("It is waiting: {waiting}."));
     }
     vip.faults.iter().for_each(|fault| say(format!("It cannot take part: {fault}.")));
-    vip.verdicts.iter().filter(|verdict| verdict.state != "good").for_each(|verdict| {
-        say(format!("{} is {} since {}: {}.", verdict.subject, verdict.state, time(verdict.since_ms), verdict.evidence));
-    });
-    if vip.faults.is_empty() && !vip.verdicts.is_empty() && vip.verdicts.iter().all(|verdict| verdict.state == "good") {
-        say(format!("It is fit: all of its {} verdicts are good.", vip.verdicts.len()));
-    }
     say(about_the_peer(status, vip));
     vip.paths.iter().for_each(|path| say(about_a_path(vip, path)));
     say(what_happens_next(status, vip));

@@ -47,6 +47,11 @@ pub enum Order {
         /// Its place among the VIPs.
         vip: usize,
     },
+    /// Ask the network who answers for its addresses.
+    Probe {
+        /// Its place among the VIPs.
+        vip: usize,
+    },
     /// Announce it again.
     Announce {
         /// Its place among the VIPs.
@@ -135,6 +140,7 @@ impl Addresses {
                 // The heartbeat may have gone on without us after its time-out.
                 let _gone = done.send(released);
             }
+            Order::Probe { .. } => {}
             Order::Introduce { vip } => self.introduce(vip).await,
             Order::Announce { vip } => self.announce(vip).await,
         }

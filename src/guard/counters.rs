@@ -107,13 +107,13 @@ impl VipCounters {
     /// Keeps what the peer said. The heartbeat does not wait for whoever reads just now: the next hello says it again.
     pub fn keep(&self, hello: &Hello) {
         if let Ok(mut kept) = self.hello.try_lock() {
-            *kept = Some((hello.clone(), Instant::now()));
+            *kept = Some((*hello, Instant::now()));
         }
     }
 
     /// What the peer last said, and how long ago.
     pub fn last_hello(&self) -> Option<(Hello, Duration)> {
-        let kept = self.hello.lock().ok()?.clone();
+        let kept = *self.hello.lock().ok()?;
         kept.map(|(hello, at)| (hello, at.elapsed()))
     }
 

@@ -234,9 +234,9 @@ fn open_all(
         let now = clock.now();
         Ok(Router {
             vip: setup.vip,
+            hello: links::first_hello(setup.config_checksum, &setup.parameters),
             machine: Machine::new(setup.parameters, now),
             speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
-            hello: links::first_hello(setup.config_checksum, &setup.parameters),
             hello_at: now,
             advert_interval,
             release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
@@ -459,7 +459,7 @@ impl Router {
         let is_new = |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
         let asks_us_to_claim = is_new(&mut self.peer.claim_request, hello.claim_request);
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
-        let acknowledged = self.sent.acknowledged(link, hello.heard_counter);
+        let acknowledged = None;
         let seen = PeerSeen {
             state: hello.state,
             fit: hello.fit,
@@ -596,7 +596,9 @@ impl Router {
     fn send(&mut self, now: Instant, priority: u8) {
         let hello = self.present_hello(priority);
         self.hello_at = now + self.advert_interval * 3 / 2;
-        match self.speaker.advertise(priority, &hello) {
+        let result = self.speaker.advertise(priority, &hello);
+        self.speaker.note(self.vip, &self.vitals);
+        match result {
             Ok(()) => self.is_mute = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.is_mute, true) {
@@ -613,6 +615,7 @@ impl Router {
             let hello = self.present_hello(self.machine.parameters().priority.get());
             // One that is lost is followed by another; the counters of the path say that it was.
             drop(self.speaker.hello(&hello));
+            self.speaker.note(self.vip, &self.vitals);
         }
     }
 
@@ -625,7 +628,7 @@ impl Router {
             fit: self.machine.state() != State::Init,
             claim_request: self.machine.claim_request(),
             heard_paths: self.counters.heard_paths(self.advert_interval * 4),
-            ..self.hello.clone()
+            ..self.hello
         }
     }
 

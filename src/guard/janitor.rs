@@ -37,6 +37,7 @@ use crate::net::netlink::Netlink;
 use crate::net::realtime;
 use crate::telemetry;
 use crate::units::AdvertInterval;
+use crate::vrrp::hello::Hello;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::PRIORITY_RESIGNED;
 
@@ -267,10 +268,10 @@ async fn resign(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals, netlink
         voice.sequence_floor = vitals.sequence(index);
         let (mut ends, mailbox) = links::join(&links, &opened, &voice.vip.name, &mut Default::default());
         for (link, end) in ends.iter_mut().enumerate() {
-            end.resume(vitals.conversation(index, link));
+            end.channel.resume(vitals.hellos(index, link));
         }
         let hello = links::first_hello(router.config_checksum, &router.parameters);
-        let hello = crate::vrrp::hello::Hello { state: State::Init, priority: PRIORITY_RESIGNED, ..hello };
+        let hello = Hello { state: State::Init, priority: PRIORITY_RESIGNED, ..hello };
         let name = voice.vip.name.clone();
         let resigned = Speaker::open(voice, ends, mailbox, router.counters)
             .and_then(|mut speaker| speaker.advertise(PRIORITY_RESIGNED, &hello));

@@ -12,6 +12,7 @@ use super::speaker::LinkEnd;
 use crate::net::link_socket::LinkSocket;
 use crate::net::vrrp_socket::PacketBuffer;
 use crate::vrrp::hello::{self, Channel, Hello};
+use crate::vrrp::machine::{Parameters, State};
 
 /// Datagrams that may wait for a VIP; more are dropped, and the next one says the same again.
 const MAILBOX_MAX: usize = 64;
@@ -76,7 +77,21 @@ pub async fn read(index: usize, link: Link, mailboxes: Rc<Mailboxes>) {
     }
 }
 
-/// A hello of a node that has nothing to say yet.
-pub fn silent_hello(config_checksum: [u8; 8], template: Hello) -> Hello {
-    Hello { config_checksum, ..template }
+/// The hello of a node that has nothing to say yet. It is synced while there is nothing to sync.
+pub fn first_hello(config_checksum: [u8; 8], parameters: &Parameters) -> Hello {
+    Hello {
+        state: State::Init,
+        priority: parameters.priority.get(),
+        interval: parameters.advert_interval,
+        epoch: parameters.epoch,
+        fit: false,
+        synced: true,
+        claim_request: None,
+        handover_request: None,
+        pools_up: 0,
+        servers_up: 0,
+        heard_paths: 0,
+        config_checksum,
+        advert_sequence: 0,
+    }
 }

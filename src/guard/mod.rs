@@ -43,8 +43,8 @@ use self::janitor::Janitor;
 use self::store::Memory;
 use self::vitals::Vitals;
 use self::control::{Answer, Question, Reply, Request};
-use self::heartbeat::Command;
-use self::state::{Node, Vip, WorkerState};
+use self::heartbeat::{Command, Witness};
+use self::state::{Node, WorkerState};
 use self::supervisor::Supervisor;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::link::{Bootstrap, CertificatePem};
@@ -172,7 +172,8 @@ impl Guard {
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
-            let beat = heartbeat::start(setups.routers, setups.links, vitals, order_sender, event_sender);
+            let witness = config.pair.witness.map(|address| Witness { address, health: Arc::new(leases::Health::new(address)) });
+            let beat = heartbeat::start(setups.routers, setups.links, witness, vitals, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             warnings

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::counters::VipCounters;
 use super::paths::VrrpPath;
+use super::vitals::Vitals;
 use crate::config::{Authentication, Vip, VrrpVersion};
 use crate::net::link_socket::LinkSocket;
 use crate::net::vrrp_socket::{Packet, PacketBuffer, VrrpSocket};
@@ -20,6 +21,7 @@ use crate::units::AdvertInterval;
 use crate::vrrp::auth::{Context, KeyRing, Mode, Signer, Verifier};
 use crate::vrrp::hello::{Channel, Hello, Opened};
 use crate::vrrp::packet::{
+    MixedFilter, append_trailer,
     Advert, DropReason, Envelope, Expected, Format, Heard, Received, Version, decode, decode_ipv4, judge,
 };
 
@@ -169,7 +171,7 @@ impl Speaker {
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
         let sequence = self.signer.as_ref().map_or(0, Signer::last);
-        let hello = Hello { advert_sequence: sequence, ..hello.clone() };
+        let hello = Hello { advert_sequence: sequence, ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {
@@ -227,6 +229,16 @@ impl Speaker {
             biased;
             Some((link, datagram)) = self.mailbox.recv() => Incoming::Datagram(link, datagram),
             ear = vrrp => Incoming::Advert(ear),
+        }
+    }
+
+    /// Notes what was said last, for whoever has to speak in this process' name.
+    pub fn note(&self, vip: usize, vitals: &Vitals) {
+        if let Some(signer) = &self.signer {
+            vitals.set_sequence(vip, signer.last());
+        }
+        for (link, end) in self.links.iter().enumerate() {
+            vitals.set_hellos(vip, link, end.channel.sealed());
         }
     }
 

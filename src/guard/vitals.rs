@@ -15,8 +15,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 const VIPS_MAX: usize = 64;
 /// Links that there is room for: the nodes' addresses and four further ones.
 const LINKS_MAX: usize = 5;
-/// Numbers for each VIP: whether it is held, when its task last ran, its sequence, and two for each link.
-const NUMBERS_PER_VIP: usize = 3 + 2 * LINKS_MAX;
+/// Numbers for each VIP: whether it is held, when its task last ran, its sequence, and one for each link.
+const NUMBERS_PER_VIP: usize = 3 + LINKS_MAX;
 const LEN_BYTES: usize = VIPS_MAX * NUMBERS_PER_VIP * size_of::<u64>();
 
 /// The shared memory.
@@ -33,15 +33,6 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
-
-/// Where the conversation of a VIP on a link is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conversation {
-    /// The peer's boot; 0 before it was heard.
-    pub peer_boot: u64,
-    /// The counter of the last hello that was sent.
-    pub counter: u64,
-}
 
 impl Vitals {
     /// New memory, all zero.
@@ -105,15 +96,14 @@ impl Vitals {
         self.load(vip, 2)
     }
 
-    /// Says where a conversation is.
-    pub fn set_conversation(&self, vip: usize, link: usize, conversation: Conversation) {
-        self.store(vip, 3 + 2 * link, conversation.peer_boot);
-        self.store(vip, 4 + 2 * link, conversation.counter);
+    /// Says how many hellos of a VIP went over a link.
+    pub fn set_hellos(&self, vip: usize, link: usize, count: u64) {
+        self.store(vip, 3 + link, count);
     }
 
-    /// Where a conversation is.
-    pub fn conversation(&self, vip: usize, link: usize) -> Conversation {
-        Conversation { peer_boot: self.load(vip, 3 + 2 * link), counter: self.load(vip, 4 + 2 * link) }
+    /// How many hellos of a VIP went over a link.
+    pub fn hellos(&self, vip: usize, link: usize) -> u64 {
+        self.load(vip, 3 + link)
     }
 
     fn store(&self, vip: usize, number: usize, value: u64) {
@@ -153,18 +143,17 @@ mod tests {
         guard.set_held(63, true);
         guard.ran_at(63, 5);
         guard.set_sequence(0, 7);
-        guard.set_conversation(63, 4, Conversation { peer_boot: 8, counter: 9 });
+        guard.set_hellos(63, 4, 9);
         assert!(janitor.is_held(63) && !janitor.is_held(0));
         assert_eq!((janitor.last_ran_at(63), janitor.sequence(0)), (5, 7));
-        assert_eq!(janitor.conversation(63, 4), Conversation { peer_boot: 8, counter: 9 });
-        assert_eq!(janitor.conversation(0, 0), Conversation { peer_boot: 0, counter: 0 });
+        assert_eq!((janitor.hellos(63, 4), janitor.hellos(0, 0)), (9, 0));
     }
 
     #[test]
     fn a_place_outside_is_nothing() {
         let vitals = Vitals::new().unwrap();
         vitals.set_held(64, true);
-        vitals.set_conversation(0, 5, Conversation { peer_boot: 1, counter: 1 });
+        vitals.set_hellos(0, 5, 1);
         assert!(!vitals.is_held(64));
         assert!(!vitals.is_held(1));
     }

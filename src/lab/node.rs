@@ -154,6 +154,14 @@ impl Node {
         self.kill_guard()
     }
 
+    /// The processes that the guard has started.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn children(&mut self) -> Result<Vec<ProcessHandle>, LabError> {
+        Ok(self.running_guard()?.children())
+    }
+
     /// Stops the guard in its tracks (SIGSTOP), and nothing else.
     ///
     /// # Errors

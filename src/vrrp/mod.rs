@@ -15,6 +15,8 @@ pub mod packet;
 
 pub mod auth;
 
+pub mod hello;
+
 pub mod machine;
 
 pub mod witness;

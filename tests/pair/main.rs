@@ -16,7 +16,9 @@ mod adverts;
 mod failures;
 mod figures;
 mod formation;
+mod handover;
 mod interoperability;
+mod janitor;
 mod preference;
 mod privileges;
 mod service_manager;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         formation::trials(),
         failures::trials(),
         preference::trials(),
+        handover::trials(),
+        janitor::trials(),
         adverts::trials(),
         split::trials(),
         surroundings::trials(),
