@@ -242,10 +242,11 @@ impl<'a> Value<'a> {
             let remedy = closest(text, &words).map_or(instead, |meant| format!("did you mean \"{meant}\"?"));
             Err(Wrong::new(format!("must be {}", quoted(&words, " or ")), remedy))
         };
-        // A number that reads as one of the words is that word: version = 3.
+        // Where a number is one of the words, it is one without quotes as well: version = 3.
         let number = self.value.as_integer().filter(|number| number.radix() == 10).map(|number| number.as_str());
-        match number.and_then(|number| known.iter().find(|(word, _)| *word == number)) {
-            Some((_, value)) => Some(self.located(*value)),
+        match number.filter(|_| words.iter().any(|word| word.parse::<u32>().is_ok())).map(parse) {
+            Some(Ok(value)) => Some(self.located(value)),
+            Some(Err(wrong)) => self.wrong(wrong.rule, wrong.remedy),
             None => self.parsed(parse),
         }
     }

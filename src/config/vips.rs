@@ -195,7 +195,7 @@ fn vrrp(
     if let (Some(file), Some(VrrpVersion::V3)) = (password_file.known(), version.or_default(VrrpVersion::V3)) {
         mistakes.value(
             &file.place,
-            "VRRPv3 has no passwords",
+            "has no meaning with version = \"3\", which has no passwords",
             "leave it out, or write version = \"2\" or \"2+3\"; a key authenticates every version",
         );
     }
@@ -213,7 +213,7 @@ fn check_version(version: &Written<Located<VrrpVersion>>, families: Option<Famil
     {
         mistakes.value(
             &version.place,
-            "VRRPv2 is for IPv4 alone, and there is an IPv6 address in this vip",
+            "must not be 2 with an IPv6 address in the vip: VRRPv2 is for IPv4 alone",
             "write \"2+3\" or \"3\", or give the IPv6 addresses a vip of their own",
         );
     }

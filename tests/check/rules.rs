@@ -5,7 +5,7 @@ use std::path::Path;
 use baton::config::{Mistake, parse};
 
 /// A pair of nodes; the snippet before it begins on line 1.
-const PAIR: &str = r#"
+pub(super) const PAIR: &str = r#"
 [[node]]
 name = "lb-a"
 address = "192.0.2.11"
@@ -15,7 +15,7 @@ address = "192.0.2.12"
 "#;
 
 /// A listener and its pool.
-const TRAFFIC: &str = r#"
+pub(super) const TRAFFIC: &str = r#"
 [[listener]]
 name = "web"
 bind = ["0.0.0.0:80"]
@@ -25,12 +25,12 @@ name = "app"
 servers = [{ name = "app1", address = "10.0.0.1:8080" }]
 "#;
 
-fn mistakes(text: &str) -> Vec<Mistake> {
+pub(super) fn mistakes(text: &str) -> Vec<Mistake> {
     parse(text, Path::new("baton.toml")).map_or_else(|report| report.mistakes().to_vec(), |_| Vec::new())
 }
 
 /// The file has one mistake and no other: a mistake must not be followed by what it alone causes.
-fn check_one(text: &str, line: usize, key: &str, rule: &str) {
+pub(super) fn check_one(text: &str, line: usize, key: &str, rule: &str) {
     let found = mistakes(text);
     let [mistake] = found.as_slice() else {
         panic!("expected one mistake, found {found:#?}");
@@ -48,6 +48,8 @@ macro_rules! refused {
         $(#[test] fn $name() { check_one(&[$($part),+].concat(), $line, $key, $rule); })+
     };
 }
+
+pub(super) use refused;
 
 // The file as a whole, types, keys.
 refused! {
@@ -103,7 +105,7 @@ refused! {
 }
 
 /// A vip of which one key is replaced; the addresses stand on line 3, the rest below.
-fn vip(addresses: &str, rest: &str) -> String {
+pub(super) fn vip(addresses: &str, rest: &str) -> String {
     format!("[[vip]]\nname = \"v\"\naddresses = {addresses}\ninterface = \"eth0\"\n{rest}\n")
 }
 
