@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// Role of a node for one VIP group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Holds the VIP.
@@ -15,6 +15,7 @@ pub enum Role {
     /// Ready to take it.
     Standby,
     /// Takes no part: starting, stopping, or unfit.
+    #[default]
     Unfit,
 }
 
@@ -54,7 +55,7 @@ pub struct NodeStatus {
 }
 
 /// A VIP group on this node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VipStatus {
     /// Its name.
     pub name: String,

@@ -43,7 +43,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// The sentences for one VIP, one a line. Writing to a `String` cannot fail, so that the results are let go.
 fn explain(status: &NodeStatus, vip: &VipStatus) -> String {
     let mut text = String::new();
-    let mut say = |sentence: String| drop(writeln!(text, "  {sentence}"));
+    let mut say = |sentence: String| {
+        let _ = writeln!(text, "  {sentence}");
+    };
     say(where_it_is(status, vip));
     if let Some(waiting) = &vip.waiting {
         say(format!("It is waiting: {waiting}."));
@@ -104,8 +106,10 @@ fn peer_sentence(says: &PeerVipStatus) -> String {
 fn about_a_path(vip: &VipStatus, path: &PathStatus) -> String {
     let heard = path.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("last heard {} ago", time(ms)));
     // A standby that speaks only VRRP is silent by design.
-    let silent = if vip.role == Role::Active && !path.is_link { ", as it should be while this node is active" } else { "" };
-    let failures = if path.send_failures > 0 { format!("; {} sends failed", path.send_failures) } else { String::new() };
+    let silent =
+        if vip.role == Role::Active && !path.is_link { ", as it should be while this node is active" } else { "" };
+    let failures =
+        if path.send_failures > 0 { format!("; {} sends failed", path.send_failures) } else { String::new() };
     format!("Path {}: the peer {heard}{silent}{failures}.", path.name)
 }
 
@@ -117,15 +121,24 @@ fn what_happens_next(status: &NodeStatus, vip: &VipStatus) -> String {
             "This node is preferred: it takes the vip back once it has been fit and synced for {}.",
             time(vip.prefer_hold_ms)
         ),
-        Some(node) => format!("{node} is preferred and takes the vip back {} after it is fit and synced.", time(vip.prefer_hold_ms)),
-        None => "No node is preferred: whoever holds the vip keeps it until it fails or `baton switchover` moves it.".to_owned(),
+        Some(node) => format!(
+            "{node} is preferred and takes the vip back {} after it is fit and synced.",
+            time(vip.prefer_hold_ms)
+        ),
+        None => "No node is preferred: whoever holds the vip keeps it until it fails or `baton switchover` moves it."
+            .to_owned(),
     };
     match vip.role {
         Role::Active if status.peer.is_some() => {
-            format!("If this node goes silent, {peer} claims the vip after about three intervals of {} ms; if it resigns, at once. {stays}", vip.advert_interval_ms)
+            format!(
+                "If this node goes silent, {peer} claims the vip after about three intervals of {} ms; if it resigns, at once. {stays}",
+                vip.advert_interval_ms
+            )
         }
         Role::Active => stays,
-        Role::Standby => format!("It claims the vip when every path has been silent for {patience}, or at once when {peer} resigns. {stays}"),
+        Role::Standby => format!(
+            "It claims the vip when every path has been silent for {patience}, or at once when {peer} resigns. {stays}"
+        ),
         Role::Unfit => format!("It takes part again when nothing speaks against it. {stays}"),
     }
 }

@@ -398,7 +398,9 @@ impl Router {
         }
         if self.switchover.as_ref().is_some_and(|switchover| now >= switchover.until) {
             self.hello.handover_request = None;
-            self.settle(Err("the active node did not hand it over in time; ask there with `baton switchover`".to_owned()));
+            self.settle(Err(
+                "the active node did not hand it over in time; ask there with `baton switchover`".to_owned()
+            ));
         }
     }
 
@@ -456,17 +458,13 @@ impl Router {
         self.peer.has_told_of_config &= hello.config_checksum != self.hello.config_checksum;
         self.counters.keep(&hello);
         let was_active = self.peer.state.replace(hello.state) == Some(State::Active);
-        let is_new = |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
+        let is_new =
+            |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
         let asks_us_to_claim = is_new(&mut self.peer.claim_request, hello.claim_request);
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
         let acknowledged = None;
-        let seen = PeerSeen {
-            state: hello.state,
-            fit: hello.fit,
-            synced: hello.synced,
-            epoch: hello.epoch,
-            acknowledged,
-        };
+        let seen =
+            PeerSeen { state: hello.state, fit: hello.fit, synced: hello.synced, epoch: hello.epoch, acknowledged };
         self.handle(now, Input::PeerSeen(seen)).await;
         // That it is active no more says what a resignation says, which may have been lost.
         let priority = if hello.state == State::Active { hello.priority } else { PRIORITY_RESIGNED };
@@ -498,7 +496,9 @@ impl Router {
             self.hello.handover_request = Some(fastrand::u32(1..));
             self.say_hello(now);
         } else {
-            self.settle(Err("without pair.key_file the nodes cannot ask each other: run it on the active node".to_owned()));
+            self.settle(Err(
+                "without pair.key_file the nodes cannot ask each other: run it on the active node".to_owned()
+            ));
         }
     }
 

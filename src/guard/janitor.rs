@@ -180,7 +180,8 @@ enum End {
 }
 
 fn wait_for_end(guard: &OwnedFd, config: &Config, vitals: &Vitals) -> anyhow::Result<End> {
-    let shortest = config.vips.iter().map(|vip| vip.advert_interval).min().map_or(LOOK_INTERVAL_MAX, AdvertInterval::get);
+    let shortest =
+        config.vips.iter().map(|vip| vip.advert_interval).min().map_or(LOOK_INTERVAL_MAX, AdvertInterval::get);
     let look_interval = shortest.min(LOOK_INTERVAL_MAX);
     let mut watch = Watch::new(clock::since_boot());
     loop {
@@ -260,7 +261,8 @@ async fn resign(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals, netlink
     let (_, local) = config::parse_for_node(&bootstrap.config_text, &bootstrap.config_path, Scope::File, hints)
         .map_err(|report| anyhow!("{report}"))?;
     let key = bootstrap.pair_key.clone().map(PairKey::from_bytes);
-    let Setups { routers, mut links, .. } = setup::setups(config, &local, key.as_ref(), &Memory::default(), netlink).await?;
+    let Setups { routers, mut links, .. } =
+        setup::setups(config, &local, key.as_ref(), &Memory::default(), netlink).await?;
     links.boot = bootstrap.boot;
     let opened = links::open(&links)?;
     for router in routers.into_iter().filter(|router| vitals.is_held(router.vip)) {
@@ -277,7 +279,9 @@ async fn resign(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals, netlink
             .and_then(|mut speaker| speaker.advertise(PRIORITY_RESIGNED, &hello));
         match resigned {
             Ok(()) => info!(vip = name, "resigned in the guard's name"),
-            Err(error) => warn!(vip = name, %error, "no resignation could be sent; the peer takes over when it has waited"),
+            Err(error) => {
+                warn!(vip = name, %error, "no resignation could be sent; the peer takes over when it has waited")
+            }
         }
     }
     Ok(())

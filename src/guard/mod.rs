@@ -9,8 +9,8 @@ pub mod control;
 mod counters;
 mod heartbeat;
 pub mod janitor;
-mod links;
 pub mod leases;
+mod links;
 mod listeners;
 mod notify;
 mod paths;
@@ -39,13 +39,13 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
-use self::janitor::Janitor;
-use self::store::Memory;
-use self::vitals::Vitals;
 use self::control::{Answer, Question, Reply, Request};
 use self::heartbeat::{Command, Witness};
+use self::janitor::Janitor;
 use self::state::{Node, WorkerState};
+use self::store::Memory;
 use self::supervisor::Supervisor;
+use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
@@ -167,12 +167,14 @@ impl Guard {
         if !config.vips.is_empty() {
             let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
             let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
-            let janitor = Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), setups.links.boot, &vitals);
+            let janitor =
+                Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), setups.links.boot, &vitals);
             tokio::task::spawn_local(janitor.keep());
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
-            let witness = config.pair.witness.map(|address| Witness { address, health: Arc::new(leases::Health::new(address)) });
+            let witness =
+                config.pair.witness.map(|address| Witness { address, health: Arc::new(leases::Health::new(address)) });
             let beat = heartbeat::start(setups.routers, setups.links, witness, vitals, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());

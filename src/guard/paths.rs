@@ -83,33 +83,27 @@ pub fn versions(vip: &Vip, is_ipv4: bool) -> Versions {
     }
 }
 
-/// This machine's node and the other one.
-pub fn nodes<'config>(config: &'config Config, local: &LocalNode) -> Option<(&'config Node, Option<&'config Node>)> {
-    let own = config.nodes.get(local.index?)?;
-    Some((own, config.nodes.iter().find(|node| node.name != own.name)))
-}
-
 /// The links of the pair: none without a pair key or a peer.
 pub fn links(config: &Config, local: &LocalNode) -> Vec<LinkPath> {
-    let Some((own, Some(peer))) = nodes(config, local) else { return Vec::new() };
+    let Some((own, Some(peer))) = config.local_and_peer(local) else { return Vec::new() };
     if config.pair.key_file.is_none() {
         return Vec::new();
     }
     let end = |address| SocketAddr::new(address, config.pair.sync_port);
-    let ends = addresses(own).zip(addresses(peer));
+    let ends = own.all_addresses().zip(peer.all_addresses());
     ends.map(|(own, peer)| LinkPath { local: end(own), peer: end(peer) }).collect()
 }
 
 /// The VRRP paths of a VIP, IPv4 first.
 pub fn vrrp(config: &Config, local: &LocalNode, vip: &Vip) -> Vec<VrrpPath> {
-    let Some((own, peer)) = nodes(config, local) else { return Vec::new() };
+    let Some((own, peer)) = config.local_and_peer(local) else { return Vec::new() };
     [true, false].into_iter().filter_map(|is_ipv4| vrrp_of_family(vip, own, peer, is_ipv4)).collect()
 }
 
 /// The IPv4 addresses that adverts run between, ours first.
 pub fn ipv4_ends(config: &Config, local: &LocalNode) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let (own, peer) = nodes(config, local)?;
-    let ends = addresses(own).zip(addresses(peer?));
+    let (own, peer) = config.local_and_peer(local)?;
+    let ends = own.all_addresses().zip(peer?.all_addresses());
     ends.filter_map(|ends| match ends {
         (IpAddr::V4(own), IpAddr::V4(peer)) => Some((own, peer)),
         _ => None,
@@ -123,8 +117,9 @@ fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> 
     if virtual_addresses.is_empty() {
         return None;
     }
-    let ends = peer.and_then(|peer| addresses(own).zip(addresses(peer)).find(|(own, _)| own.is_ipv4() == is_ipv4));
-    let own_address = ends.map(|(own, _)| own).or_else(|| addresses(own).find(|own| own.is_ipv4() == is_ipv4));
+    let ends =
+        peer.and_then(|peer| own.all_addresses().zip(peer.all_addresses()).find(|(own, _)| own.is_ipv4() == is_ipv4));
+    let own_address = ends.map(|(own, _)| own).or_else(|| own.all_addresses().find(|own| own.is_ipv4() == is_ipv4));
     let (local, peer, destination) = match (vip.transport, ends) {
         (Transport::Udp, _) => return None,
         // Sent from the interface's link-local address (RFC 9568 section 5.1.2.1), which the socket finds.
@@ -137,9 +132,4 @@ fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> 
     let never_local = vip.addresses.iter().map(|at| at.network.address()).collect();
     let spec = Spec { interface: vip.advert_interface.clone(), local, destination, never_local };
     Some(VrrpPath { spec, peer, addresses: virtual_addresses })
-}
-
-/// All addresses of a node, the first one first.
-fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> + '_ {
-    std::iter::once(node.address).chain(node.further_addresses.iter().copied())
 }

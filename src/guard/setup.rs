@@ -1,7 +1,5 @@
 //! From the configuration to what the heartbeat is started with.
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +13,7 @@ use super::paths::{self, LinkPath, VrrpPath};
 use super::speaker::Voice;
 use super::state::Vip;
 use super::store::Memory;
-use crate::config::{AdvertChecksum, Authentication, Config, LocalNode, PairKey, Vip as VipConfig};
+use crate::config::{AdvertChecksum, AdvertPassword, Authentication, Config, LocalNode, PairKey, Vip as VipConfig};
 use crate::net::netlink::Netlink;
 use crate::units::Priority;
 use crate::vrrp::auth::KeyRing;
@@ -24,7 +22,6 @@ use crate::vrrp::packet::{Checksum, Format};
 
 /// What a node that `prefer` names gets; the other one stays below it.
 const PREFERRED: u8 = 254;
-
 
 /// What a guard that takes part is made of.
 pub struct Setups {
@@ -47,7 +44,7 @@ pub async fn setups(
     memory: &Memory,
     netlink: &Netlink,
 ) -> anyhow::Result<Setups> {
-    let (own, peer) = paths::nodes(config, local).context("a vip needs a [[node]] for this machine")?;
+    let (own, peer) = config.local_and_peer(local).context("a vip needs a [[node]] for this machine")?;
     let link_paths = paths::links(config, local);
     let keys = key_ring(config, pair_key)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -148,22 +145,9 @@ fn format(vip: &VipConfig) -> anyhow::Result<Format> {
         AdvertChecksum::Rfc => Checksum::Rfc,
         AdvertChecksum::WithoutPseudoHeader => Checksum::WithoutPseudoHeader,
     };
-    let password = vip.password_file.as_deref().map(password).transpose()?;
-    Ok(Format { checksum, password })
-}
-
-/// The simple password of VRRPv2, filled up with zeros (RFC 2338 section 5.3.6.2).
-fn password(path: &Path) -> anyhow::Result<[u8; 8]> {
-    let mut text = Vec::new();
-    let file = std::fs::File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
-    file.take(16).read_to_end(&mut text).with_context(|| format!("{} cannot be read", path.display()))?;
-    let mut password = [0; 8];
-    let text = text.trim_ascii_end();
-    match password.get_mut(..text.len()) {
-        Some(place) if !text.is_empty() => place.copy_from_slice(text),
-        _ => return Err(anyhow!("{} must hold 1 to 8 bytes", path.display())),
-    }
-    Ok(password)
+    let password = vip.password_file.as_deref().map(AdvertPassword::load).transpose();
+    let password = password.map_err(|error| anyhow!("{error}: {}", error.remedy()))?;
+    Ok(Format { checksum, password: password.map(|password| *password.as_bytes()) })
 }
 
 /// The first eight bytes of a checksum in hex.

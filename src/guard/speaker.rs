@@ -21,8 +21,8 @@ use crate::units::AdvertInterval;
 use crate::vrrp::auth::{Context, KeyRing, Mode, Signer, Verifier};
 use crate::vrrp::hello::{Channel, Hello, Opened};
 use crate::vrrp::packet::{
-    MixedFilter, append_trailer,
-    Advert, DropReason, Envelope, Expected, Format, Heard, Received, Version, decode, decode_ipv4, judge,
+    Advert, DropReason, Envelope, Expected, Format, Heard, MixedFilter, Received, Version, append_trailer, decode,
+    decode_ipv4, judge,
 };
 
 /// Sends in a row that may fail on every path. The peer, which hears none of them either, is about to claim the VIP.
@@ -126,10 +126,10 @@ impl Speaker {
     pub fn open_vrrp(&mut self) -> io::Result<()> {
         let open = |(index, path): (usize, &VrrpPath)| {
             let socket = VrrpSocket::open(&path.spec)?;
-            let floor = self.vrrp.get(index).map_or_else(
-                || self.voice.floors.get(index).copied().unwrap_or(0),
-                |end| end.verifier.floor(),
-            );
+            let floor = self
+                .vrrp
+                .get(index)
+                .map_or_else(|| self.voice.floors.get(index).copied().unwrap_or(0), |end| end.verifier.floor());
             let verifier = match self.voice.keys.clone() {
                 Some(keys) => Verifier::new(keys, mode(self.voice.vip.authentication), floor),
                 None => Verifier::off(),

@@ -71,7 +71,20 @@ impl Vip {
     ) -> Self {
         let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
-        Self { priority, state, counters, commands, interface_index, since, reason, transitions: 0, epoch: 0, waiting: None, witness: None, faults }
+        Self {
+            priority,
+            state,
+            counters,
+            commands,
+            interface_index,
+            since,
+            reason,
+            transitions: 0,
+            epoch: 0,
+            waiting: None,
+            witness: None,
+            faults,
+        }
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -277,10 +290,9 @@ impl Node {
                 vip = name(vip),
                 "the peer's adverts list other addresses than this configuration: make the files on both nodes the same"
             ),
-            heartbeat::Event::ConfigDiffers { vip } => warn!(
-                vip = name(vip),
-                "the peer runs another configuration: make the files on both nodes the same"
-            ),
+            heartbeat::Event::ConfigDiffers { vip } => {
+                warn!(vip = name(vip), "the peer runs another configuration: make the files on both nodes the same")
+            }
             heartbeat::Event::Refused { vip, reason, source, count } => {
                 let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
                 warn!(vip = name(vip), %reason, source, count, "adverts were refused");

@@ -20,7 +20,9 @@ pub fn trials() -> Vec<Trial> {
         Plan::usual().trial("switchover_to_a_dead_peer_is_refused", refused_without_a_peer),
         Plan::usual().trial("switchover_to_an_unfit_peer_is_refused", refused_to_an_unfit_peer),
         Plan::usual().trial("switchover_of_an_unknown_vip_is_refused", refused_for_an_unknown_vip),
-        Plan::usual().prefer("lb-a").trial("switchover_away_from_the_preferred_node_stays", stays_away_from_the_preferred),
+        Plan::usual()
+            .prefer("lb-a")
+            .trial("switchover_away_from_the_preferred_node_stays", stays_away_from_the_preferred),
         Plan::usual().trial("explain_says_why_a_vip_is_where_it_is", explains),
     ]
 }
@@ -86,7 +88,8 @@ fn refused_without_a_peer(scene: &mut Scene) -> Outcome {
     scene.node_mut(standby).kill_all()?;
     until("the silence of the peer to show", PATIENCE, || {
         let output = baton(scene, active, &["switchover"])?;
-        Ok((said(&output) == "vip web was not moved: the peer does not answer\n" && !output.status.success()).then_some(()))
+        Ok((said(&output) == "vip web was not moved: the peer does not answer\n" && !output.status.success())
+            .then_some(()))
     })?;
     assert_eq!(scene.holders()?, [active]);
     Ok(())
@@ -96,7 +99,9 @@ fn refused_to_an_unfit_peer(scene: &mut Scene) -> Outcome {
     let (active, standby) = form_with_link(scene)?;
     scene.node_mut(standby).hang_worker()?;
     scene.wait_for_role(standby, Role::Unfit, PATIENCE)?;
-    until("the peer to be told of", PATIENCE, || Ok(scene.vip(active)?.peer_says.filter(|says| !says.fit).map(|_| ())))?;
+    until("the peer to be told of", PATIENCE, || {
+        Ok(scene.vip(active)?.peer_says.filter(|says| !says.fit).map(|_| ()))
+    })?;
     let output = baton(scene, active, &["switchover"])?;
     assert!(!output.status.success());
     assert_eq!(said(&output), "vip web was not moved: the peer is not fit\n");

@@ -9,12 +9,15 @@ use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Plan::every_ms(1_000).trial("killed_guard_is_followed_at_once_at_any_interval", killed_guard_is_followed_at_once),
-        Plan::usual().multicast().keyless().trial("killed_guard_is_followed_at_once_without_a_key", resigns_without_a_key),
-        Plan::usual().edit("transport = \"unicast\"", "transport = \"udp\"").trial(
-            "killed_guard_is_followed_at_once_over_udp_alone",
-            resigns_over_udp,
-        ),
+        Plan::every_ms(1_000)
+            .trial("killed_guard_is_followed_at_once_at_any_interval", killed_guard_is_followed_at_once),
+        Plan::usual()
+            .multicast()
+            .keyless()
+            .trial("killed_guard_is_followed_at_once_without_a_key", resigns_without_a_key),
+        Plan::usual()
+            .edit("transport = \"unicast\"", "transport = \"udp\"")
+            .trial("killed_guard_is_followed_at_once_over_udp_alone", resigns_over_udp),
         Plan::usual().trial("hung_guard_leaves_no_second_holder", hung_guard_leaves_no_second_holder),
         Plan::usual().trial("stopped_node_leaves_no_janitor_behind", stopped_node_leaves_no_janitor),
         Plan::usual().trial("standby_guard_that_is_killed_changes_nothing", killed_standby_changes_nothing),

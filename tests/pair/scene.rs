@@ -58,7 +58,10 @@ impl Plan {
 
     /// The VIP goes back to `node` whenever it can.
     pub fn prefer(self, node: &str) -> Self {
-        self.edit("virtual_router_id = 51", format!("virtual_router_id = 51\nprefer = \"{node}\"\nprefer_hold = \"500ms\""))
+        self.edit(
+            "virtual_router_id = 51",
+            format!("virtual_router_id = 51\nprefer = \"{node}\"\nprefer_hold = \"500ms\""),
+        )
     }
 
     /// Adverts without a signature, as keepalived sends them.
