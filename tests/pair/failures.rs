@@ -64,15 +64,14 @@ fn killed_guard_takes_its_worker_with_it(scene: &mut Scene) -> Outcome {
     let (active, standby) = scene.form()?;
     // Fails when the worker is still there after a second.
     scene.node_mut(active).kill_guard()?;
-    until("the peer to take over", AT_ONCE, || Ok(scene.holds(standby)?.then_some(())))?;
-    let vip = scene.vip(standby)?;
-    assert!(vip.reason.starts_with("no advert from the peer for "), "{}", vip.reason);
+    scene.wait_for_holder(standby, AT_ONCE)?;
+    assert_eq!(scene.vip(standby)?.reason, "peer resigned");
     Ok(())
 }
 
 fn restarted_guard_removes_its_stale_vip(scene: &mut Scene) -> Outcome {
     let (active, standby) = scene.form()?;
-    scene.node_mut(active).kill_guard()?;
+    scene.node_mut(active).kill_all()?;
     until("the peer to take over", AT_ONCE, || Ok(scene.holds(standby)?.then_some(())))?;
     assert!(scene.holds(active)?, "nobody was there to take the VIP off");
     scene.node_mut(active).start()?;
