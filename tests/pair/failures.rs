@@ -143,16 +143,16 @@ fn node_that_wakes_from_a_freeze_gives_the_vip_up_in_silence(scene: &mut Scene) 
     let (active, standby) = scene.form()?;
     let (of_active, of_standby) = (scene.capture(active)?, scene.capture(standby)?);
     let guard = ProcessHandle::open(scene.node(active).guard_pid().expect("the guard runs"))?;
-    let worker = scene.node(active).worker()?;
+    let children = scene.node_mut(active).children()?;
     guard.signal(Signal::STOP)?;
-    worker.signal(Signal::STOP)?;
+    children.iter().try_for_each(|child| child.signal(Signal::STOP))?;
     let frozen = Instant::now();
     // Twenty adverts of the peer: two seconds, in which announcements of the frozen node's own takeover fall due.
     of_standby.wait("the peer to be active for long", frozen, 20, |seen| seen.priority() == Some(249))?;
     assert!(scene.holds(active)? && scene.holds(standby)?, "a frozen node still holds its VIP");
     let woken = Instant::now();
     guard.signal(Signal::CONT)?;
-    worker.signal(Signal::CONT)?;
+    children.iter().try_for_each(|child| child.signal(Signal::CONT))?;
     scene.wait_for_holder(standby, AT_ONCE)?;
     scene.wait_for_role(active, Role::Standby, PATIENCE)?;
     of_standby.wait("the peer to go on", Instant::now(), 10, |seen| seen.priority() == Some(249))?;
