@@ -96,8 +96,8 @@ pub enum Opened {
     Fresh(Hello),
     /// The peer sent it, now or long ago.
     Unproven {
-        /// A hello is to be sent at once, so that the peer can prove itself; otherwise the next one in its turn will do.
-        /// It is never true more than once for a datagram, so answers never outnumber what came.
+        /// A hello is to be sent before the next datagram is opened, so that the peer can prove itself; otherwise the
+        /// next one in its turn will do. So answers never outnumber the datagrams that came.
         answer_now: bool,
     },
 }
