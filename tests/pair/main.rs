@@ -20,6 +20,7 @@ mod interoperability;
 mod preference;
 mod privileges;
 mod service_manager;
+mod sockets;
 mod split;
 mod surroundings;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         failures::trials(),
         preference::trials(),
         adverts::trials(),
+        sockets::trials(),
         split::trials(),
         surroundings::trials(),
         interoperability::trials(),
