@@ -141,7 +141,7 @@ impl VrrpSocket {
     /// Waits for one packet. Cancel safe: a packet is either returned or still queued.
     ///
     /// # Errors
-    /// What recvmsg(2) says; `NetworkDown` once after the interface went down.
+    /// What recvmsg(2) says. An interface that goes down or away is no error: nothing comes any more.
     pub async fn receive<'buffer>(&self, buffer: &'buffer mut PacketBuffer) -> io::Result<Packet<'buffer>> {
         let is_ipv4 = self.local.is_ipv4();
         let (len_bytes, header) = loop {
@@ -349,7 +349,7 @@ impl Default for PacketBuffer {
 mod tests {
     use super::*;
 
-    /// What the kernel of a 64-bit machine wrote for a packet to ff02::12 on interface 3 with hop limit 255.
+    /// A packet to ff02::12 on interface 3 with hop limit 255, laid out by hand after cmsg(3) and ipv6(7).
     #[cfg(all(target_pointer_width = "64", target_endian = "little"))]
     const CONTROL: [u8; 64] = [
         36, 0, 0, 0, 0, 0, 0, 0, 41, 0, 0, 0, 50, 0, 0, 0, 0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12, 3,

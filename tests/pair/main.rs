@@ -22,6 +22,7 @@ mod janitor;
 mod preference;
 mod privileges;
 mod service_manager;
+mod sockets;
 mod split;
 mod surroundings;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         handover::trials(),
         janitor::trials(),
         adverts::trials(),
+        sockets::trials(),
         split::trials(),
         surroundings::trials(),
         interoperability::trials(),

@@ -40,13 +40,13 @@ fn question_over_ipv4_has_the_fields_of_rfc_826_in_their_places() {
     assert_eq!(question(NODE, ip("10.77.0.12"), ip("10.77.0.11")), Some(expected));
 }
 
-/// As the kernel of a machine at fd88::12, 02:00:00:88:00:0c asked for fd88::11 while this was written (Linux 6.18).
+/// Captured from Linux 6.18 at fd88::12, 02:00:00:88:00:0c, when it wanted to send to fd88::11.
 #[test]
 fn question_over_ipv6_is_what_linux_asks() {
     let expected = bytes(
         "3333ff000011 02000088000c 86dd  60000000 0020 3a ff
          fd880000000000000000000000000012 ff0200000000000000000001ff000011
-         87 00 827a 00000000 fd880000000000000000000000000011 01 01 02000088000c",
+         87 00 7bc5 00000000 fd880000000000000000000000000011 01 01 02000088000c",
     );
     assert_eq!(question(MacAddr::new(2, 0, 0, 0x88, 0, 0x0c), ip("fd88::12"), ip("fd88::11")), Some(expected));
 }
@@ -67,13 +67,14 @@ fn probe_over_ipv4_names_no_sender() {
     assert_eq!(probe(NODE, ip("10.88.0.100")), Some(expected));
 }
 
-/// RFC 4862 section 5.4.2: from the unspecified address to the solicited-node group; RFC 4861 section 4.3: no option then.
+/// Captured from Linux 6.18 at 02:00:00:88:00:0b, when it was given fd88::100, with `enhanced_dad` off (otherwise it adds
+/// the nonce of RFC 7527, by which it knows its own packets when a network sends them back).
 #[test]
-fn probe_over_ipv6_names_no_sender() {
+fn probe_over_ipv6_is_what_linux_asks_before_it_uses_an_address() {
     let expected = bytes(
         "3333ff000100 02000088000b 86dd  60000000 0018 3a ff
          00000000000000000000000000000000 ff0200000000000000000001ff000100
-         87 00 7a78 00000000 fd880000000000000000000000000100",
+         87 00 7b1f 00000000 fd880000000000000000000000000100",
     );
     assert_eq!(probe(NODE, ip("fd88::100")), Some(expected));
 }

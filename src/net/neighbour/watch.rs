@@ -26,6 +26,9 @@ const ADDRESSES_MAX: usize = 512;
 /// options that we do not know and that do not come before it.
 const FRAME_MAX: usize = 1514;
 
+/// Frames, and that the interface went, which the kernel reports as an error alone.
+const TOLD_OF: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// Frames thrown away in a row, so that a flood cannot keep us there.
 const DISCARD_MAX: usize = 4096;
 
@@ -146,7 +149,7 @@ impl Ear {
         socket.attach_filter(filter)?;
         socket.bind(&link_address(interface_index, ethertype))?;
         // SAFETY: a `Socket` owns one descriptor and returns the same one until it is dropped, and nothing here replaces it.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let socket = unsafe { AsyncFd::register_with_interest(socket, TOLD_OF) }?;
         Ok(Self { socket })
     }
 
@@ -155,7 +158,7 @@ impl Ear {
         loop {
             // A flood must not keep other tasks of the thread waiting.
             consume_budget().await;
-            let mut ready = self.socket.readable().await?;
+            let mut ready = self.socket.ready(TOLD_OF).await?;
             let Ok(len_bytes) = ready.try_io(|socket| socket.get_ref().read(&mut frame)) else { continue };
             if let Some(claim) = claim_in(frame.get(..len_bytes?).unwrap_or(&[]))
                 && addresses.contains(&claim.address)
