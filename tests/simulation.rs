@@ -21,18 +21,18 @@ mod node;
 #[path = "simulation/world.rs"]
 mod world;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use baton::units::{AdvertInterval, Priority, VirtualRouterId};
 use baton::vrrp::machine::{Input, Parameters, Preempt, Resignation, Startup};
-use baton::vrrp::packet::Expected;
+use baton::vrrp::packet::{Expected, ExpectedSource, Versions};
 
 use faults::Fault;
 use node::{Nanos, Node, VIP};
 use world::{Counts, JITTER_MAX, MICROSECOND, MILLISECOND, OPERATION_MAX, World};
 
-const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)];
+const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11)), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 12))];
 const ROUNDS: usize = 10;
 
 #[test]
@@ -116,14 +116,15 @@ fn random_world(seed: u64, trace: bool) -> World {
             preempt,
             resignation,
             startup: if index == 0 { Startup::Prompt } else { Startup::Held },
-            local_address: ADDRESSES[index],
         };
         let expected = Expected {
             virtual_router_id,
             local: ADDRESSES[index],
-            peer: ADDRESSES[1 - index],
+            peer: ExpectedSource::Exactly(ADDRESSES[1 - index]),
             destination: ADDRESSES[index],
             addresses: vec![VIP],
+            versions: Versions::V3,
+            interval,
         };
         Node::new(name, parameters, expected)
     };

@@ -4,7 +4,7 @@
 //! be done about a decision it tells others over bounded queues: [`super::addresses`] moves the VIP, [`super`] logs.
 
 use std::cell::Cell;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use super::addresses::Order;
 use crate::net::clock::Clock;
 use crate::net::vrrp_socket::{PacketBuffer, VrrpSocket};
 use crate::vrrp::machine::{Action, Input, Machine, Parameters, Reason, State};
-use crate::vrrp::packet::{Advert, DropReason, Expected, Heard, decode, judge};
+use crate::vrrp::packet::{Advert, DropReason, Expected, Format, Heard, Version, decode, decode_ipv4, judge};
 
 /// Real-time priority of the thread: above the usual 1 to 49 of ordinary real-time work, below kernel threads at 99.
 const REALTIME_PRIORITY: i32 = 50;
@@ -38,7 +38,7 @@ pub struct Setup {
     /// For its machine.
     pub parameters: Parameters,
     /// Our adverts' address list.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// What an advert of the peer has to be.
     pub expected: Expected,
     /// Router ids of other VIPs, whose adverts are not for us and not worth counting.
@@ -46,7 +46,7 @@ pub struct Setup {
     /// Opens its socket, at the start and when the interface was made anew; called on the heartbeat's own runtime.
     pub open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
     /// Where adverts go, for the checksum.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// What it counts.
     pub counters: Arc<VipCounters>,
     /// From the guard.
@@ -248,10 +248,10 @@ fn open_all(
 struct Router {
     vip: usize,
     machine: Machine,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     expected: Expected,
     siblings: Vec<u8>,
-    destination: Ipv4Addr,
+    destination: IpAddr,
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
     open: Box<dyn Fn() -> std::io::Result<VrrpSocket> + Send>,
@@ -387,12 +387,13 @@ impl Router {
     fn send(&mut self, priority: u8) {
         let parameters = self.machine.parameters();
         let advert = Advert {
+            version: Version::V3,
             virtual_router_id: parameters.virtual_router_id,
             priority,
             interval: parameters.advert_interval,
             addresses: self.addresses.clone(),
         };
-        match self.socket.send(&advert.encode(self.expected.local, self.destination)) {
+        match self.socket.send(&advert.encode(self.expected.local, self.destination, &Format::default())) {
             Ok(()) => {
                 self.counters.sent.fetch_add(1, Ordering::Relaxed);
                 self.send_failures = 0;
@@ -435,12 +436,16 @@ enum Examined {
 }
 
 fn examine(packet: &[u8], expected: &Expected, siblings: &[u8]) -> Examined {
-    let received = match decode(packet) {
+    let received = decode_ipv4(packet).and_then(|(envelope, payload)| decode(&envelope, payload, &Format::default()));
+    let received = match received {
         Ok(received) => received,
         Err(reason) => return Examined::Dropped(reason),
     };
     if siblings.contains(&received.advert.virtual_router_id.get()) {
         return Examined::Sibling;
+    }
+    if received.trailer.is_some() {
+        return Examined::Dropped(DropReason::UnexpectedTrailer);
     }
     match judge(&received, expected) {
         Ok(heard) => Examined::Heard(heard),

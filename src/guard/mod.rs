@@ -41,7 +41,7 @@ use crate::net::realtime;
 use crate::net::vrrp_socket::{Destination, VrrpSocket};
 use crate::units::Priority;
 use crate::vrrp::machine::{Parameters, Preempt, Resignation, Startup};
-use crate::vrrp::packet::{Expected, MULTICAST_GROUP};
+use crate::vrrp::packet::{Expected, ExpectedSource, MULTICAST_GROUP, Versions};
 
 /// Messages of each kind that may wait; each sender says what happens at the limit.
 const QUEUE_MAX: usize = 256;
@@ -327,7 +327,8 @@ async fn routers(
             (crate::config::Transport::Unicast, None) | (crate::config::Transport::Udp, _) => Destination::Nowhere,
         };
         let (priority, preempt) = standing(vip.prefer, local.index, own.priority);
-        let addresses: Vec<Ipv4Addr> = vip.addresses.iter().filter_map(|at| ipv4(at.network.address()).ok()).collect();
+        let addresses: Vec<IpAddr> =
+            vip.addresses.iter().map(|at| at.network.address()).filter(IpAddr::is_ipv4).collect();
         let counters = Arc::new(VipCounters::new());
         let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
         let name = vip.interface.clone();
@@ -346,15 +347,17 @@ async fn routers(
             },
             expected: Expected {
                 virtual_router_id: vip.virtual_router_id,
-                local: own_address,
-                peer: peer_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-                destination: if destination == Destination::Group { MULTICAST_GROUP } else { own_address },
+                local: own_address.into(),
+                peer: ExpectedSource::Exactly(peer_address.unwrap_or(Ipv4Addr::UNSPECIFIED).into()),
+                destination: if destination == Destination::Group { MULTICAST_GROUP } else { own_address }.into(),
                 addresses: addresses.clone(),
+                versions: Versions::V3,
+                interval: vip.advert_interval,
             },
             addresses,
             siblings: siblings(config, index),
             open: Box::new(move || VrrpSocket::open(&name, own_address, destination)),
-            destination: destination.address(),
+            destination: destination.address().into(),
             counters: Arc::clone(&counters),
             commands,
         });

@@ -13,6 +13,8 @@
 
 pub mod packet;
 
+pub mod auth;
+
 pub mod machine;
 
 pub mod witness;

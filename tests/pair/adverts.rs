@@ -7,7 +7,7 @@ use baton::lab::namespace::Namespace;
 use baton::lab::pair::{CLIENT, VIP};
 use baton::status::VipStatus;
 use baton::units::{AdvertInterval, VirtualRouterId};
-use baton::vrrp::packet::{Advert, MULTICAST_GROUP};
+use baton::vrrp::packet::{Advert, Format, MULTICAST_GROUP, Version};
 use libtest_mimic::Trial;
 use pnet::util::MacAddr;
 
@@ -36,10 +36,11 @@ pub fn trials() -> Vec<Trial> {
 /// The advert that lb-a sends with 100 ms between two.
 fn advert(priority: u8) -> Advert {
     Advert {
+        version: Version::V3,
         virtual_router_id: VirtualRouterId::new(51).unwrap(),
         priority,
         interval: AdvertInterval::new(Duration::from_millis(100)).unwrap(),
-        addresses: vec![VIP],
+        addresses: vec![VIP.into()],
     }
 }
 
@@ -54,7 +55,7 @@ fn expect_adverts(scene: &mut Scene, destination: Ipv4Addr, hardware: Option<Mac
     let seen = capture.wait("three adverts", Instant::now(), 3, |seen| seen.priority().is_some())?;
     for seen in seen {
         assert_eq!(seen.destination, hardware);
-        let addresses = (NODE_A, destination);
+        let addresses = (NODE_A.into(), destination.into());
         assert_eq!(seen.content, Content::Advert { advert: advert(250), addresses, ttl_and_tos: (255, 0xc0) });
     }
     let is_damaged = |seen: &Seen| matches!(seen.content, Content::NoAdvert(_));
@@ -115,7 +116,7 @@ struct Hostile {
 impl Hostile {
     /// An advert of the peer with one thing changed, and its checksum made good again.
     fn changed(reason: &'static str, ends: (Ipv4Addr, Ipv4Addr), change: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut pdu = advert(254).encode(ends.0, ends.1);
+        let mut pdu = encoded(&advert(254), ends);
         change(&mut pdu);
         seal(&mut pdu, ends);
         Self { reason, source: ends.0, ttl: 255, pdu }
@@ -146,7 +147,8 @@ fn lies_of_the_peer(ends: (Ipv4Addr, Ipv4Addr)) -> Vec<Hostile> {
     vec![
         changed("short", &|pdu| pdu.truncate(7)),
         Hostile { ttl: 254, ..changed("wrong_ttl", &|_| ()) },
-        changed("wrong_version", &|pdu| pdu[0] = 0x21),
+        changed("wrong_version", &|pdu| pdu[0] = 0x41),
+        Hostile { pdu: in_version_2(ends), ..changed("wrong_version", &|_| ()) },
         changed("wrong_type", &|pdu| pdu[0] = 0x32),
         changed("zero_router_id", &|pdu| pdu[1] = 0),
         changed("wrong_router_id", &|pdu| pdu[1] = 52),
@@ -162,8 +164,16 @@ fn lies_of_the_peer(ends: (Ipv4Addr, Ipv4Addr)) -> Vec<Hostile> {
     ]
 }
 
-fn damaged((source, destination): (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
-    let mut pdu = advert(250).encode(source, destination);
+fn encoded(advert: &Advert, (source, destination): (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+    advert.encode(source.into(), destination.into(), &Format::default())
+}
+
+fn in_version_2(ends: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+    encoded(&Advert { version: Version::V2, ..advert(254) }, ends)
+}
+
+fn damaged(ends: (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
+    let mut pdu = encoded(&advert(250), ends);
     pdu[2] ^= 0x04;
     pdu
 }
@@ -171,7 +181,7 @@ fn damaged((source, destination): (Ipv4Addr, Ipv4Addr)) -> Vec<u8> {
 /// Valid adverts from an address that is none of the pair's, with the priorities that would move a VIP at once.
 fn lies_of_a_stranger(destination: Ipv4Addr) -> Vec<Hostile> {
     let forged = |priority| {
-        let pdu = advert(priority).encode(STRANGER, destination);
+        let pdu = encoded(&advert(priority), (STRANGER, destination));
         Hostile { reason: "unknown_source", source: STRANGER, ttl: 255, pdu }
     };
     vec![forged(0), forged(254), forged(255)]

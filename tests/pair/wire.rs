@@ -1,7 +1,7 @@
 //! What a machine of the lab sends, as the switch sees it, and frames and packets of our own making.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -45,7 +45,7 @@ pub enum Content {
         /// The advert.
         advert: Advert,
         /// Source and destination.
-        addresses: (Ipv4Addr, Ipv4Addr),
+        addresses: (IpAddr, IpAddr),
         /// Time to live and type of service.
         ttl_and_tos: (u8, u8),
     },
@@ -183,10 +183,12 @@ fn content(frame: &EthernetPacket<'_>) -> Option<Content> {
             if ip.get_next_level_protocol().0 != packet::IP_PROTOCOL {
                 return None;
             }
-            Some(match packet::decode(frame.payload()) {
+            let received = packet::decode_ipv4(frame.payload())
+                .and_then(|(envelope, payload)| packet::decode(&envelope, payload, &packet::Format::default()));
+            Some(match received {
                 Ok(received) => Content::Advert {
                     advert: received.advert,
-                    addresses: (received.source, received.destination),
+                    addresses: (received.envelope.source, received.envelope.destination),
                     // pnet gives the six bits of the class and the two below it apart.
                     ttl_and_tos: (ip.get_ttl(), ip.get_dscp() << 2 | ip.get_ecn()),
                 },

@@ -4,7 +4,7 @@
 //! and can crash anywhere, which leaves its addresses behind until a restart removes them.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use baton::vrrp::machine::{Action, Input, Machine, Parameters, State};
 use baton::vrrp::packet::Expected;
@@ -12,7 +12,7 @@ use baton::vrrp::packet::Expected;
 /// Virtual time since the start.
 pub type Nanos = u64;
 
-pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100));
 
 /// Packets that a socket buffers; the newest are lost.
 pub const QUEUE_MAX: usize = 32;
@@ -108,8 +108,8 @@ impl Node {
     }
 
     /// Higher wins.
-    pub fn rank(&self) -> (u8, Ipv4Addr) {
-        (self.parameters.priority.get(), self.parameters.local_address)
+    pub fn rank(&self) -> (u8, IpAddr) {
+        (self.parameters.priority.get(), self.expected.local)
     }
 
     pub fn crash(&mut self, operation_took_effect: bool) {

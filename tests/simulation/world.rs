@@ -1,10 +1,11 @@
 //! Two nodes, the link between them, and virtual time. Checks run after every event.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use baton::vrrp::machine::{Action, Input, Machine, Reason, State};
-use baton::vrrp::packet::{self, Advert};
+use baton::vrrp::packet::{self, Advert, ExpectedSource, Format, Heard, Version};
 
 use crate::checks::Dual;
 use crate::faults::Fault;
@@ -201,7 +202,7 @@ impl World {
             } else if let Some(action) = node.pending.pop_front() {
                 self.perform(index, action)?;
             } else if let Some(packet) = node.queue.pop_front() {
-                match packet::decode(&packet).and_then(|received| packet::judge(&received, &node.expected)) {
+                match examine(&packet, node) {
                     Ok(heard) => self.handle(index, Input::Heard(heard))?,
                     Err(_) => self.counts.refused += 1,
                 }
@@ -328,14 +329,20 @@ impl World {
         }
         let node = &mut self.nodes[from];
         node.last_sent = self.now;
-        let (source, destination) = (node.expected.local, node.expected.peer);
+        let (IpAddr::V4(source), ExpectedSource::Exactly(IpAddr::V4(destination))) =
+            (node.expected.local, node.expected.peer)
+        else {
+            return Err("the simulation speaks IPv4".to_owned());
+        };
         let advert = Advert {
+            version: Version::V3,
             virtual_router_id: node.parameters.virtual_router_id,
             priority,
             interval: node.parameters.advert_interval,
             addresses: vec![VIP],
         };
-        let packet = ip_packet([source.octets(), destination.octets()], &advert.encode(source, destination));
+        let pdu = advert.encode(source.into(), destination.into(), &Format::default());
+        let packet = ip_packet([source.octets(), destination.octets()], &pdu);
         self.history.push((1 - from, packet.clone()));
         self.carry(from, packet);
         Ok(())
@@ -364,6 +371,11 @@ impl World {
             }
         }
     }
+}
+
+fn examine(packet: &[u8], node: &Node) -> Result<Heard, packet::DropReason> {
+    let (envelope, payload) = packet::decode_ipv4(packet)?;
+    packet::judge(&packet::decode(&envelope, payload, &Format::default())?, &node.expected)
 }
 
 /// An IP packet around `pdu`, as a raw socket delivers it.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::units::{AdvertInterval, Priority, VirtualRouterId};
+use crate::vrrp::packet::Version;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
 const LOWER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 4));
@@ -93,7 +94,14 @@ fn heard(priority: u8) -> Input {
 }
 
 fn heard_from(source: IpAddr, priority: u8, interval_ms: u64) -> Input {
-    Input::Heard(Heard { source, local: LOCAL, priority, interval: interval(interval_ms), addresses_differ: false })
+    Input::Heard(Heard {
+        source,
+        local: LOCAL,
+        version: Version::V3,
+        priority,
+        interval: interval(interval_ms),
+        addresses_differ: false,
+    })
 }
 
 fn seen(state: State) -> PeerSeen {
