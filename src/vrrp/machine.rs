@@ -15,6 +15,7 @@
 //! |---|---|
 //! | Init → Backup | RoleChanged, ProbeAddresses ᵖ |
 //! | Backup, silence is over and there is a witness | AskLease, again each interval |
+//! | Backup that asked in vain and sees the peer as a fit backup, second node only | SendAdvert (0) |
 //! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged, AskLease ʷ (unless it has just been granted) |
 //! | Active, an advert is due | SendAdvert (own priority), Announce (if owed), RequestClaim ʰ, AskLease ʷ |
 //! | Active → Init | ReleaseVip, SendAdvert (0), GiveLeaseBack ʷ, RoleChanged |
@@ -59,6 +60,9 @@
 //! - the same time after its claim, where the peer itself let it claim: resigned, asked for it, or is to be preempted.
 //!   A peer that has resigned waits twice its active-down interval unless it hears us, in which case the last point
 //!   holds. So a resignation may be one active-down interval under way.
+//!
+//! A node that lets the peer claim so without having been active, because both see each other and the witness does not
+//! answer, waits as one that resigned. So any two of the three are enough; one alone is not.
 //!
 //! It acts as if all of these ended a quarter of an interval earlier ([`RELEASE_MARGIN_DIVISOR`]), which is for taking
 //! the addresses off and for clocks that do not run equally fast. No two of these rights overlap by what the network
@@ -427,6 +431,12 @@ impl Machine {
         } else if was_requested {
             actions.push(Action::HandOverFailed { reason: HandOverRefusal::Interrupted });
         }
+    }
+
+    /// What the last hello of a peer that was not active said, if it came within the active-down interval.
+    fn recent_peer(&self, now: Instant) -> Option<PeerSeen> {
+        let (seen_at, peer) = self.peer?;
+        (now.saturating_duration_since(seen_at) < self.active_down_interval()).then_some(peer)
     }
 
     // Timers.

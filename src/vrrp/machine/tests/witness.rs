@@ -231,3 +231,36 @@ fn without_a_witness_nobody_asks() {
         assert_eq!(bench.at(ms * 1_000_000, Input::Timer), [SEND]);
     }
 }
+
+#[test]
+fn second_node_lets_the_first_claim_when_the_witness_does_not_answer() {
+    let asked = |startup, peer: PeerSeen, answer: Option<Input>| {
+        let mut bench = Bench::backup_with(Parameters { witness: true, startup, ..parameters() });
+        bench.at(0, heard(101));
+        assert_eq!(bench.at(360_937_500, Input::Timer), [ASK]);
+        bench.at(361_000_000, Input::PeerSeen(peer));
+        if let Some(answer) = answer {
+            bench.at(362_000_000, answer);
+        }
+        (bench.at(460_937_500, Input::Timer), bench.deadline())
+    };
+    let backup = seen(State::Backup);
+    // Twice the active-down interval, as for whoever resigned.
+    assert_eq!(asked(Startup::Held, backup, None), (vec![RESIGN], Some(1_182_812_500)));
+    let asks_again = (vec![ASK], Some(560_937_500));
+    assert_eq!(asked(Startup::Held, backup, Some(lease_refused())), asks_again);
+    assert_eq!(asked(Startup::Held, seen(State::Init), None), asks_again);
+    assert_eq!(asked(Startup::Held, PeerSeen { fit: false, ..backup }, None), asks_again);
+    assert_eq!(asked(Startup::Prompt, backup, None), asks_again);
+}
+
+#[test]
+fn second_node_concedes_only_to_a_peer_seen_within_the_active_down_interval() {
+    for (at, action) in [(100_000_000, ASK), (100_000_001, RESIGN)] {
+        let mut bench = Bench::backup_with(Parameters { witness: true, startup: Startup::Held, ..parameters() });
+        bench.at(0, heard(101));
+        bench.at(at, Input::PeerSeen(seen(State::Backup)));
+        bench.at(360_937_500, Input::Timer);
+        assert_eq!(bench.at(460_937_500, Input::Timer), [action]);
+    }
+}
