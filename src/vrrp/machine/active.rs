@@ -97,14 +97,20 @@ impl Machine {
     }
 
     /// By the word of the peer, which is as good as a lease at first.
-    fn claim_without_lease(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
+    pub(super) fn claim_without_lease(
+        &mut self,
+        now: Instant,
+        claim: Claim,
+        reason: Reason,
+        actions: &mut Vec<Action>,
+    ) {
         self.enter_active(now, claim, reason, actions);
         if self.parameters.witness {
             actions.push(Action::AskLease);
         }
     }
 
-    fn claim(&self, now: Instant) -> Claim {
+    pub(super) fn claim(&self, now: Instant) -> Claim {
         Claim {
             advert_at: now + self.parameters.advert_interval.get(),
             advert_sent_at: now,

@@ -8,6 +8,10 @@ use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 /// The shortest time to wait after somebody answered for the addresses.
 const IN_USE_WAIT_MIN: Duration = Duration::from_secs(1);
 
+/// For how many intervals it counts that the peer said that it takes no part. A newcomer waits for six and more, and a
+/// claim on the peer's word is good for three.
+const PEER_OUT_INTERVALS_MAX: u32 = 2;
+
 /// The timers of a backup.
 #[derive(Debug, Clone)]
 pub(super) struct Watch {
@@ -122,6 +126,10 @@ impl Machine {
             Expiry::Resignation => self.claim_after_resignation(now, actions),
             Expiry::Silence(since) if self.parameters.witness => self.ask_for_lease(now, since, actions),
             Expiry::NoLease { since, holder: None } if self.concedes(now) => self.concede(now, since, actions),
+            Expiry::NoLease { since, holder: None } if self.peer_is_out(now) => {
+                let reason = Reason::PeerSilent(now.saturating_duration_since(since));
+                self.claim_without_lease(now, self.claim(now), reason, actions);
+            }
             Expiry::NoLease { since, .. } => self.ask_for_lease(now, since, actions),
             Expiry::Silence(since) => {
                 let reason = Reason::PeerSilent(now.saturating_duration_since(since));
@@ -143,6 +151,14 @@ impl Machine {
     fn concedes(&self, now: Instant) -> bool {
         let is_claimant = |peer: PeerSeen| peer.state == State::Backup && peer.fit;
         self.parameters.startup == Startup::Held && self.recent_peer(now).is_some_and(is_claimant)
+    }
+
+    /// As before, and the peer takes no part. It said so so lately that it cannot be back before our claim has to be
+    /// backed by something else.
+    fn peer_is_out(&self, now: Instant) -> bool {
+        let lately = self.parameters.advert_interval.get() * PEER_OUT_INTERVALS_MAX;
+        let is_recent = |seen_at: Instant| now.saturating_duration_since(seen_at) < lately;
+        self.peer.is_some_and(|(seen_at, peer)| peer.state == State::Init && is_recent(seen_at))
     }
 
     fn concede(&mut self, now: Instant, since: Instant, actions: &mut Vec<Action>) {
