@@ -15,7 +15,9 @@
 //! |---|---|
 //! | Init → Backup | RoleChanged, ProbeAddresses ᵖ |
 //! | Backup, silence is over and there is a witness | AskLease, again each interval |
+//! | Backup that asked in vain and sees the peer as a fit backup, second node only | SendAdvert (0) |
 //! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged, AskLease ʷ (unless it has just been granted) |
+//! | Backup → Active, on request or by preference | AcquireVip, SendAdvert (own priority), RoleChanged, AskLease ʷ |
 //! | Active, an advert is due | SendAdvert (own priority), Announce (if owed), RequestClaim ʰ, AskLease ʷ |
 //! | Active → Init | ReleaseVip, SendAdvert (0), GiveLeaseBack ʷ, RoleChanged |
 //! | Active → Backup, a better node is active | ReleaseVip, SendAdvert (own priority), GiveLeaseBack ʷ, RoleChanged |
@@ -28,7 +30,9 @@
 //! a switchover otherwise adds HandOverFailed after RoleChanged.
 //!
 //! The advert goes before the addresses, so that a peer about to claim as well hears of it first (RFC 9568 section
-//! 6.4.2 sends it before the gratuitous ARP too). The addresses go before the resignation, because the peer claims them
+//! 6.4.2 sends it before the gratuitous ARP too). Where the peer is known to hold the VIP it comes after them, because
+//! the peer releases the moment it hears it. A hello that says Active counts as an advert: it goes with SendAdvert and at
+//! no other time, and no hello goes between two actions. The addresses go before the resignation, because the peer claims them
 //! the moment it hears it, and before the lease, because the witness may give it to the peer. The change of role comes
 //! when what it reports has been done; what follows it is what the new state begins with, and the operator's answer.
 //!
@@ -43,7 +47,7 @@
 //! # Switchover: make before break
 //! The active node asks ([`Action::RequestClaim`]) and stays active. The standby claims at once, and for the
 //! active-down interval does not give way to the one that asked. That one takes the first advert it hears for the
-//! claim, and only then releases. Both hold the VIP in between, for two latencies and the time the addresses take; at
+//! claim, and only then releases. The claimer adds its addresses before it says so. Both hold the VIP in between, for two latencies and the time the addresses take; at
 //! no time does neither. It leaves with priority 0, so that whoever has lost the claim meanwhile claims again.
 //! A claim that comes after the time-out still counts, for the active-down interval.
 //! After that the preference for this node rests until it is active again: because the peer failed, resigned, became
@@ -59,6 +63,10 @@
 //! - the same time after its claim, where the peer itself let it claim: resigned, asked for it, or is to be preempted.
 //!   A peer that has resigned waits twice its active-down interval unless it hears us, in which case the last point
 //!   holds. So a resignation may be one active-down interval under way.
+//!
+//! Where the witness does not answer and the nodes see each other, any two of the three are still enough; one alone is
+//! not. The second node lets the first one claim and then waits as one that resigned. A node that is in Init lets the
+//! other claim too: it would have to become fit and to wait as a newcomer first.
 //!
 //! It acts as if all of these ended a quarter of an interval earlier ([`RELEASE_MARGIN_DIVISOR`]), which is for taking
 //! the addresses off and for clocks that do not run equally fast. No two of these rights overlap by what the network
@@ -394,8 +402,12 @@ impl Machine {
     }
 
     fn enter_active(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
-        actions.push(Action::SendAdvert { priority: self.parameters.priority.get() });
-        actions.push(Action::AcquireVip);
+        let advert = Action::SendAdvert { priority: self.parameters.priority.get() };
+        match reason {
+            // The peer holds the VIP until it hears the advert.
+            Reason::PeerHandedOver | Reason::PeerLower(_) => actions.extend([Action::AcquireVip, advert]),
+            _ => actions.extend([advert, Action::AcquireVip]),
+        }
         self.epoch = self.epoch.saturating_add(1);
         self.handed_over = false;
         self.enter(now, Phase::Active(claim), reason, actions);
@@ -427,6 +439,12 @@ impl Machine {
         } else if was_requested {
             actions.push(Action::HandOverFailed { reason: HandOverRefusal::Interrupted });
         }
+    }
+
+    /// What the last hello of a peer that was not active said, if it came within the active-down interval.
+    fn recent_peer(&self, now: Instant) -> Option<PeerSeen> {
+        let (seen_at, peer) = self.peer?;
+        (now.saturating_duration_since(seen_at) < self.active_down_interval()).then_some(peer)
     }
 
     // Timers.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Farewell, HandOverRefusal, Machine, PeerSeen, Phase, Reason, State};
+use super::{Action, Farewell, HandOverRefusal, Machine, Phase, Reason, State};
 use super::{MISSED_ADVERTS_MAX, RELEASE_MARGIN_DIVISOR};
 use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 
@@ -97,14 +97,20 @@ impl Machine {
     }
 
     /// By the word of the peer, which is as good as a lease at first.
-    fn claim_without_lease(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
+    pub(super) fn claim_without_lease(
+        &mut self,
+        now: Instant,
+        claim: Claim,
+        reason: Reason,
+        actions: &mut Vec<Action>,
+    ) {
         self.enter_active(now, claim, reason, actions);
         if self.parameters.witness {
             actions.push(Action::AskLease);
         }
     }
 
-    fn claim(&self, now: Instant) -> Claim {
+    pub(super) fn claim(&self, now: Instant) -> Claim {
         Claim {
             advert_at: now + self.parameters.advert_interval.get(),
             advert_sent_at: now,
@@ -229,9 +235,7 @@ impl Machine {
 
     /// What stands against handing over. A peer in Init could not claim, whatever the operator wants.
     fn hand_over_refusal(&self, now: Instant, force: bool) -> Option<HandOverRefusal> {
-        let recent =
-            |(seen_at, _): &(Instant, PeerSeen)| now.saturating_duration_since(*seen_at) < self.active_down_interval();
-        let Some((_, peer)) = self.peer.filter(recent) else { return Some(HandOverRefusal::PeerNotSeen) };
+        let Some(peer) = self.recent_peer(now) else { return Some(HandOverRefusal::PeerNotSeen) };
         if peer.state == State::Init || !(peer.fit || force) {
             return Some(HandOverRefusal::PeerUnfit);
         }

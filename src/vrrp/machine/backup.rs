@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, Phase, Preempt, Reason, Resignation, Waiting};
+use super::{Action, Machine, PeerSeen, Phase, Preempt, Reason, Resignation, Startup, State, Waiting};
 use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 
 /// The shortest time to wait after somebody answered for the addresses.
 const IN_USE_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// For how many intervals it counts that the peer said that it takes no part. A newcomer waits for six and more, and a
+/// claim on the peer's word is good for three.
+const PEER_OUT_INTERVALS_MAX: u32 = 2;
 
 /// The timers of a backup.
 #[derive(Debug, Clone)]
@@ -118,18 +122,50 @@ impl Machine {
             actions.push(Action::ProbeAddresses);
             return;
         }
-        match watch.expiry {
+        match watch.expiry.clone() {
             Expiry::Resignation => self.claim_after_resignation(now, actions),
-            Expiry::Silence(since) | Expiry::NoLease { since, .. } if self.parameters.witness => {
-                watch.lesser_peer = None;
-                watch.wait(now + self.parameters.advert_interval.get(), Expiry::NoLease { since, holder: None });
-                actions.push(Action::AskLease);
+            Expiry::Silence(since) if self.parameters.witness => self.ask_for_lease(now, since, actions),
+            Expiry::NoLease { since, holder: None } if self.concedes(now) => self.concede(now, since, actions),
+            Expiry::NoLease { since, holder: None } if self.peer_is_out(now) => {
+                let reason = Reason::PeerSilent(now.saturating_duration_since(since));
+                self.claim_without_lease(now, self.claim(now), reason, actions);
             }
-            Expiry::Silence(since) | Expiry::NoLease { since, .. } => {
+            Expiry::NoLease { since, .. } => self.ask_for_lease(now, since, actions),
+            Expiry::Silence(since) => {
                 let reason = Reason::PeerSilent(now.saturating_duration_since(since));
                 self.claim_after_silence(now, reason, actions);
             }
         }
+    }
+
+    fn ask_for_lease(&mut self, now: Instant, since: Instant, actions: &mut Vec<Action>) {
+        let until = now + self.parameters.advert_interval.get();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        watch.lesser_peer = None;
+        watch.wait(until, Expiry::NoLease { since, holder: None });
+        actions.push(Action::AskLease);
+    }
+
+    /// Both nodes are there and see each other, nobody is active, and the witness does not answer. Two of three are
+    /// enough, so the second node lets the first one claim, in the way of a node that resigns.
+    fn concedes(&self, now: Instant) -> bool {
+        let is_claimant = |peer: PeerSeen| peer.state == State::Backup && peer.fit;
+        self.parameters.startup == Startup::Held && self.recent_peer(now).is_some_and(is_claimant)
+    }
+
+    /// As before, and the peer takes no part. It said so so lately that it cannot be back before our claim has to be
+    /// backed by something else.
+    fn peer_is_out(&self, now: Instant) -> bool {
+        let lately = self.parameters.advert_interval.get() * PEER_OUT_INTERVALS_MAX;
+        let is_recent = |seen_at: Instant| now.saturating_duration_since(seen_at) < lately;
+        self.peer.is_some_and(|(seen_at, peer)| peer.state == State::Init && is_recent(seen_at))
+    }
+
+    fn concede(&mut self, now: Instant, since: Instant, actions: &mut Vec<Action>) {
+        let until = now + self.patience_of_a_newcomer();
+        let Phase::Backup(watch) = &mut self.phase else { return };
+        watch.wait(until, Expiry::Silence(since));
+        actions.push(Action::SendAdvert { priority: PRIORITY_RESIGNED });
     }
 
     /// The lease, if we still want it.

@@ -174,7 +174,7 @@ fn transition_table() {
             Input::ClaimRequested { epoch: 0 },
             Active,
             Some(150_000_000),
-            vec![SEND, AcquireVip, changed(Backup, Active, Reason::PeerHandedOver)],
+            vec![AcquireVip, SEND, changed(Backup, Active, Reason::PeerHandedOver)],
         ),
         (Backup, in_use(), Backup, Some(360_937_500), vec![]),
         (Backup, Input::Synced(false), Backup, Some(360_937_500), vec![]),

@@ -9,7 +9,7 @@ fn preferred(hold_ms: u64) -> Bench {
 }
 
 fn preemption(of: u8) -> [Action; 3] {
-    [SEND, Action::AcquireVip, changed(State::Backup, State::Active, Reason::PeerLower(of))]
+    [Action::AcquireVip, SEND, changed(State::Backup, State::Active, Reason::PeerLower(of))]
 }
 
 impl Bench {

@@ -176,7 +176,7 @@ fn standby_claims_at_once_when_asked() {
     let mut bench = Bench::backup();
     bench.at(50_000_000, heard(101));
     let role = changed(State::Backup, State::Active, Reason::PeerHandedOver);
-    assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), [SEND, Action::AcquireVip, role]);
+    assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), [Action::AcquireVip, SEND, role]);
     // The request comes on, and again on the other path.
     assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), []);
 }

@@ -106,7 +106,7 @@ fn word_of_the_peer_needs_no_lease_at_first() {
     bench.at(0, heard(101));
     let role = changed(State::Backup, State::Active, Reason::PeerHandedOver);
     let request = Input::ClaimRequested { epoch: 0 };
-    assert_eq!(bench.at(0, request), [SEND, Action::AcquireVip, role, ASK]);
+    assert_eq!(bench.at(0, request), [Action::AcquireVip, SEND, role, ASK]);
     assert_eq!(bench.right_until(), Some(275_781_250));
     assert_eq!(active().right_until(), Some(275_781_250));
 
@@ -114,7 +114,7 @@ fn word_of_the_peer_needs_no_lease_at_first() {
     let mut bench = Bench::backup_with(Parameters { witness: true, preempt, ..parameters() });
     bench.at(300_000_000, heard(99));
     let role = changed(State::Backup, State::Active, Reason::PeerLower(99));
-    assert_eq!(bench.at(360_937_500, Input::Timer), [SEND, Action::AcquireVip, role, ASK]);
+    assert_eq!(bench.at(360_937_500, Input::Timer), [Action::AcquireVip, SEND, role, ASK]);
     assert_eq!(bench.right_until(), Some(636_718_750));
 }
 
@@ -229,5 +229,59 @@ fn without_a_witness_nobody_asks() {
     assert_eq!(bench.machine.right_until(), None);
     for ms in (100..=1000).step_by(100) {
         assert_eq!(bench.at(ms * 1_000_000, Input::Timer), [SEND]);
+    }
+}
+
+#[test]
+fn second_node_lets_the_first_claim_when_the_witness_does_not_answer() {
+    let asked = |startup, peer: PeerSeen, answer: Option<Input>| {
+        let mut bench = Bench::backup_with(Parameters { witness: true, startup, ..parameters() });
+        bench.at(0, heard(101));
+        assert_eq!(bench.at(360_937_500, Input::Timer), [ASK]);
+        bench.at(361_000_000, Input::PeerSeen(peer));
+        if let Some(answer) = answer {
+            bench.at(362_000_000, answer);
+        }
+        (bench.at(460_937_500, Input::Timer), bench.deadline())
+    };
+    let backup = seen(State::Backup);
+    // Twice the active-down interval, as for whoever resigned.
+    assert_eq!(asked(Startup::Held, backup, None), (vec![RESIGN], Some(1_182_812_500)));
+    let asks_again = (vec![ASK], Some(560_937_500));
+    assert_eq!(asked(Startup::Held, backup, Some(lease_refused())), asks_again);
+    assert_eq!(asked(Startup::Held, PeerSeen { fit: false, ..backup }, None), asks_again);
+    assert_eq!(asked(Startup::Prompt, backup, None), asks_again);
+}
+
+#[test]
+fn second_node_concedes_only_to_a_peer_seen_within_the_active_down_interval() {
+    for (at, action) in [(100_000_000, ASK), (100_000_001, RESIGN)] {
+        let mut bench = Bench::backup_with(Parameters { witness: true, startup: Startup::Held, ..parameters() });
+        bench.at(0, heard(101));
+        bench.at(at, Input::PeerSeen(seen(State::Backup)));
+        bench.at(360_937_500, Input::Timer);
+        assert_eq!(bench.at(460_937_500, Input::Timer), [action]);
+    }
+}
+
+#[test]
+fn node_whose_peer_takes_no_part_claims_when_the_witness_does_not_answer() {
+    let asked = |startup, seen_at, answer: Option<Input>| {
+        let mut bench = Bench::backup_with(Parameters { witness: true, startup, ..parameters() });
+        bench.at(0, heard(101));
+        bench.at(seen_at, Input::PeerSeen(seen(State::Init)));
+        assert_eq!(bench.at(360_937_500, Input::Timer), [ASK]);
+        if let Some(answer) = answer {
+            bench.at(362_000_000, answer);
+        }
+        bench.at(460_937_500, Input::Timer)
+    };
+    let role = changed(State::Backup, State::Active, Reason::PeerSilent(Duration::from_nanos(460_937_500)));
+    let claim = [SEND, Action::AcquireVip, role, ASK];
+    for startup in [Startup::Prompt, Startup::Held] {
+        // Two intervals.
+        assert_eq!(asked(startup, 260_937_501, None), claim);
+        assert_eq!(asked(startup, 260_937_500, None), [ASK]);
+        assert_eq!(asked(startup, 300_000_000, Some(lease_refused())), [ASK]);
     }
 }
