@@ -120,7 +120,7 @@ struct Guard {
     netlink: Netlink,
     pulse: Option<Arc<AtomicU64>>,
     heartbeat: mpsc::Receiver<heartbeat::Event>,
-    failures: mpsc::Receiver<addresses::AcquireFailed>,
+    address_events: mpsc::Receiver<addresses::Event>,
     questions: mpsc::Receiver<Question>,
     is_ready: bool,
     status_line: String,
@@ -140,7 +140,9 @@ struct Bootstrapping {
 impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
         let Options { config, config_path, config_text, local, runtime_dir } = options;
-        let netlink = Netlink::open().context("the kernel's routing socket cannot be opened")?;
+        // The guard says by its own thread whether there is a real-time priority.
+        let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
+        let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
         let control = control::listen(&runtime_dir)
             .with_context(|| format!("{} cannot be opened", control::socket_path(&runtime_dir).display()))?;
@@ -148,13 +150,13 @@ impl Guard {
         tokio::task::spawn_local(control::serve(control, question_sender));
         let (event_sender, heartbeat) = mpsc::channel(QUEUE_MAX);
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
-        let (failure_sender, failures) = mpsc::channel(QUEUE_MAX);
+        let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
         let mut pulse = None;
         if !config.vips.is_empty() {
             let (states, setups) = routers(&config, &local, &netlink).await?;
             let ends = ends(&config, &local)?;
-            let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
+            let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), address_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
             let beat = heartbeat::start(setups, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
@@ -175,7 +177,7 @@ impl Guard {
         };
         let node = Node::new(config, local, vips, threads, warnings);
         let (is_ready, status_line) = (false, String::new());
-        Ok((Self { node, netlink, pulse, heartbeat, failures, questions, is_ready, status_line }, bootstrapping))
+        Ok((Self { node, netlink, pulse, heartbeat, address_events, questions, is_ready, status_line }, bootstrapping))
     }
 
     /// The guard's loop, until it is told to stop.
@@ -213,7 +215,7 @@ impl Guard {
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
-                Some(failure) = self.failures.recv() => self.node.acquire_failed(failure.vip, failure.reason),
+                Some(event) = self.address_events.recv() => self.node.address_event(event),
                 _ = reviews.tick() => self.review().await,
                 Some(question) = self.questions.recv() => self.answer(question),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
@@ -368,7 +370,7 @@ fn own_node<'config>(config: &'config Config, local: &LocalNode) -> anyhow::Resu
 fn ends(config: &Config, local: &LocalNode) -> anyhow::Result<Option<Ends>> {
     let own = own_node(config, local)?;
     let Some(peer) = config.nodes.iter().find(|node| node.name != own.name) else { return Ok(None) };
-    Ok(Some(Ends { local: ipv4(own.address)?, peer: ipv4(peer.address)? }))
+    Ok(Some(Ends { local: own.address, peer: peer.address }))
 }
 
 /// Priority and preemption. Whoever holds a VIP keeps it, unless `prefer` names a node: then that one is above all and

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::addresses;
 use super::heartbeat::{self, Command, VipCounters, millis};
 use super::supervisor;
 use crate::config::{Config, LocalNode};
@@ -32,6 +33,9 @@ pub enum Fault {
     Adverts,
 }
 
+/// How long a conflict over an address is spoken of in the status.
+const NOTICE_KEPT: Duration = Duration::from_secs(60);
+
 /// A VIP, as the guard sees it.
 pub struct Vip {
     /// This node's priority for it.
@@ -47,6 +51,12 @@ pub struct Vip {
     since: Instant,
     reason: String,
     transitions: u64,
+    /// Addresses put back that somebody else had removed.
+    restored: u64,
+    /// Claims of other machines to its addresses that were answered.
+    conflicts: u64,
+    /// The last of them.
+    notice: Option<(Instant, String)>,
     /// What keeps it from taking part; the machine is told of every change between none and some.
     faults: BTreeMap<Fault, String>,
 }
@@ -61,7 +71,21 @@ impl Vip {
     ) -> Self {
         let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
-        Self { priority, state, counters, commands, interface_index, since, reason, transitions: 0, faults }
+        let (transitions, restored, conflicts, notice) = (0, 0, 0, None);
+        Self {
+            priority,
+            state,
+            counters,
+            commands,
+            interface_index,
+            since,
+            reason,
+            transitions,
+            restored,
+            conflicts,
+            notice,
+            faults,
+        }
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -215,11 +239,42 @@ impl Node {
         }
     }
 
-    /// The addresses of a VIP could not be put on its interface.
-    pub fn acquire_failed(&mut self, vip: usize, reason: String) {
-        if let Some(vip) = self.vips.get_mut(vip) {
-            vip.add_fault(Fault::Addresses, reason);
+    /// Takes what befell the addresses of a VIP.
+    pub fn address_event(&mut self, event: addresses::Event) {
+        match event {
+            addresses::Event::AcquireFailed { vip, reason } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.add_fault(Fault::Addresses, reason);
+                }
+            }
+            addresses::Event::Restored { vip, count } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.restored += u64::try_from(count).unwrap_or(0);
+                }
+            }
+            addresses::Event::Duplicate { vip, address } => {
+                let notice = format!("the kernel found {address} in use at another machine (dadfailed)");
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.conflicts += 1;
+                    vip.notice = Some((Instant::now(), notice));
+                }
+            }
+            addresses::Event::Conflict { vip, address, hardware } => {
+                let notice = format!("another machine ({hardware}) claims {address} as well");
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.conflicts += 1;
+                    vip.notice = Some((Instant::now(), notice));
+                }
+            }
         }
+    }
+
+    /// What befell the addresses of late, in sentences.
+    fn notices(&self) -> impl Iterator<Item = String> {
+        self.vips.iter().zip(&self.config.vips).filter_map(|(vip, config)| {
+            let (at, notice) = vip.notice.as_ref().filter(|(at, _)| at.elapsed() < NOTICE_KEPT)?;
+            Some(format!("vip {}: {notice}, {} s ago", config.name, at.elapsed().as_secs()))
+        })
     }
 
     /// Lets VIPs try again whose addresses could not be put on their interface, or that could send no adverts.
@@ -287,7 +342,7 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
-            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().collect(),
+            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
         }
     }
 
@@ -336,6 +391,8 @@ impl Node {
             priority: vip.priority.get(),
             advert_interval_ms: millis(config.advert_interval.get()),
             transitions: vip.transitions,
+            addresses_restored: vip.restored,
+            address_conflicts: vip.conflicts,
             adverts_sent: counters.sent.load(Ordering::Relaxed),
             adverts_received: counters.received.load(Ordering::Relaxed),
             adverts_dropped: dropped.filter(|(_, count)| *count > 0).collect(),

@@ -7,4 +7,5 @@ pub mod listen;
 pub mod netlink;
 pub mod privileges;
 pub mod realtime;
+pub mod sysctl;
 pub mod vrrp_socket;

@@ -19,6 +19,8 @@ fn status(node: &str, role: Role) -> NodeStatus {
             priority: 250,
             advert_interval_ms: 100,
             transitions: 0,
+            addresses_restored: 0,
+            address_conflicts: 0,
             adverts_sent: 0,
             adverts_received: 0,
             adverts_dropped: Default::default(),
