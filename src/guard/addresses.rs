@@ -3,13 +3,14 @@
 //! not hold it is taken off, and another machine's claim to one is answered.
 
 mod announce;
+mod keep;
 mod limit;
 mod nearby;
 mod place;
-mod stub;
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -19,12 +20,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tracing::{error, warn};
 
-use self::limit::{Leave, PerSecond};
-use self::place::{Carrier, LOOPBACK_INDEX, Placed};
-use self::stub::{Announcer, Claim, question};
+use self::limit::PerSecond;
+use self::nearby::{Defence, Heard, Listening, Probing};
+use self::place::{Carrier, Placed};
 use crate::config::{Transport, Vip};
 use crate::net::clock::Clock;
-use crate::net::netlink::{Address, Change, Interface, Netlink, watch};
+use crate::net::neighbour::{Announcer, Claim, question};
+use crate::net::netlink::{Address, Change, Netlink, watch};
 use crate::net::sysctl::promote_secondaries;
 
 pub use self::place::remove_stale;
@@ -41,15 +43,6 @@ const ACTS_PER_SECOND: u32 = 20;
 
 /// Lines a second about that; those between are counted in the next one.
 const LINES_PER_SECOND: u32 = 2;
-
-/// Time between two defences of a VIP against another machine's claims. (RFC 5227 section 2.4 asks for ten seconds; for
-/// as long clients would be without service here.)
-const DEFENCE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time that passes between a claim and the defence, unless the advert interval is shorter. At a takeover the peer claims
-/// and announces in the same moment: its advert has us release the VIP, and an announcement of ours in between would
-/// draw the traffic to where nobody takes it.
-const DEFENCE_DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// Claims that may wait; further ones are dropped, as one is enough.
 const CLAIMS_MAX: usize = 64;
@@ -156,20 +149,12 @@ struct Group {
     /// Whether macvlans may be there that nothing needs any more.
     has_macvlans: bool,
     announcing: Option<JoinHandle<()>>,
-    watching: Vec<JoinHandle<()>>,
-    probing: Option<JoinHandle<()>>,
+    listening: Vec<Listening>,
+    probing: Option<Probing>,
     acts: PerSecond,
     lines: PerSecond,
     defence: Option<Defence>,
     defended: Option<Instant>,
-}
-
-/// What is to be done about another machine's claims.
-struct Defence {
-    due: Instant,
-    /// The first of them.
-    claim: Claim,
-    count: u32,
 }
 
 impl Group {
@@ -181,7 +166,7 @@ impl Group {
             placed: Vec::new(),
             has_macvlans: false,
             announcing: None,
-            watching: Vec::new(),
+            listening: Vec::new(),
             probing: None,
             acts: PerSecond::new(ACTS_PER_SECOND),
             lines: PerSecond::new(LINES_PER_SECOND),
@@ -192,7 +177,9 @@ impl Group {
 
     /// Ends what is only done while the VIP is held.
     fn stop_tasks(&mut self) {
-        self.announcing.take().into_iter().chain(self.watching.drain(..)).for_each(|task| task.abort());
+        if let Some(task) = self.announcing.take() {
+            task.abort();
+        }
         self.defence = None;
     }
 
@@ -221,9 +208,10 @@ pub struct Addresses {
     /// `None` for a node without a peer.
     ends: Option<Ends>,
     netlink: Netlink,
-    announcer: Announcer,
-    claims: mpsc::Receiver<nearby::Heard>,
-    claim_sender: mpsc::Sender<nearby::Heard>,
+    /// One for all and for ever: closing it takes the kernel milliseconds.
+    announcer: Arc<Announcer>,
+    claims: mpsc::Receiver<Heard>,
+    claim_sender: mpsc::Sender<Heard>,
     events: mpsc::Sender<Event>,
 }
 
@@ -236,7 +224,7 @@ impl Addresses {
         let carriers = place::carriers(&vips);
         let groups = vips.into_iter().zip(carriers).map(|(vip, carriers)| Group::new(vip, carriers)).collect();
         let (claim_sender, claims) = mpsc::channel(CLAIMS_MAX);
-        Ok(Self { groups, ends, netlink, announcer: Announcer::open()?, claims, claim_sender, events })
+        Ok(Self { groups, ends, netlink, announcer: Arc::new(Announcer::open()?), claims, claim_sender, events })
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.
@@ -244,9 +232,9 @@ impl Addresses {
         let mut reviews = interval_at(Instant::now() + REVIEW_INTERVAL, REVIEW_INTERVAL);
         reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changes = watched();
+        self.listen_everywhere().await;
         loop {
-            let defence =
-                self.groups.iter().filter_map(|group| group.defence.as_ref().map(|defence| defence.due)).min();
+            let due = self.next_due();
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
@@ -258,7 +246,7 @@ impl Addresses {
                     None => changes = None,
                 },
                 Some((vip, claim)) = self.claims.recv() => self.claim_heard(vip, claim),
-                () = wait_until(defence) => self.defend(),
+                () = wait_until(due) => self.attend(),
                 () = std::future::ready(()), if self.groups.iter().any(|group| group.has_macvlans) => {
                     self.remove_macvlans().await;
                 }
@@ -282,7 +270,7 @@ impl Addresses {
             }
             Order::Introduce { vip } => self.introduce(vip).await,
             Order::Announce { vip } => self.announce(vip),
-            Order::Probe { vip, within, found } => self.probe(vip, within, found),
+            Order::Probe { vip, within, found } => self.probe(vip, within, found).await,
         }
     }
 
@@ -296,7 +284,7 @@ impl Addresses {
         let Ok(interface) = self.netlink.interface(&vip.advert_interface).await else { return };
         let Some(frame) = question(interface.hardware, ends.local, ends.peer) else { return };
         send(&self.announcer, &vip.name, &[(interface.index, frame.clone())]);
-        let Ok(announcer) = Announcer::open() else { return };
+        let announcer = Arc::clone(&self.announcer);
         let pause = vip.advert_interval.get();
         tokio::spawn(async move {
             for _ in 1..INTRODUCTIONS {
@@ -307,20 +295,10 @@ impl Addresses {
         });
     }
 
-    fn probe(&mut self, index: usize, within: Duration, found: oneshot::Sender<Claim>) {
-        let Some(group) = self.groups.get_mut(index).filter(|group| group.holding != Holding::Held) else { return };
-        let asking = nearby::ask(self.netlink.clone(), group.carriers.clone(), within, found);
-        if let Some(previous) = group.probing.replace(tokio::spawn(asking)) {
-            previous.abort();
-        }
-    }
-
     async fn acquire(&mut self, index: usize) {
         let Some(group) = self.groups.get_mut(index) else { return };
         (group.holding, group.has_macvlans) = (Holding::Held, false);
-        if let Some(probing) = group.probing.take() {
-            probing.abort();
-        }
+        group.probing = None;
         for carrier in group.carriers.iter().filter(|carrier| carrier.virtual_mac.is_none()) {
             if let Err(error) = promote_secondaries(&carrier.interface) {
                 warn!(
@@ -341,11 +319,7 @@ impl Addresses {
         let group = self.groups.get_mut(index)?;
         match place::put(&self.netlink, &group.carriers).await {
             Ok((placed, added)) => {
-                if placed != group.placed {
-                    group.watching.drain(..).for_each(|task| task.abort());
-                }
                 group.placed = placed;
-                self.watch_claims(index);
                 Some(added)
             }
             Err(reason) => {
@@ -354,20 +328,6 @@ impl Addresses {
                 // The guard reads this queue as long as it lives.
                 drop(self.events.send(Event::AcquireFailed { vip: index, reason }).await);
                 None
-            }
-        }
-    }
-
-    fn watch_claims(&mut self, index: usize) {
-        let Some(group) = self.groups.get_mut(index) else { return };
-        group.watching.retain(|task| !task.is_finished());
-        if !group.watching.is_empty() {
-            return;
-        }
-        for placed in &group.placed {
-            match nearby::watch(index, placed, self.claim_sender.clone()) {
-                Ok(task) => group.watching.push(task),
-                Err(error) => warn!(vip = group.vip.name, %error, "claims of other machines cannot be heard"),
             }
         }
     }
@@ -402,178 +362,12 @@ impl Addresses {
         }
     }
 
-    /// Looks at everything: puts back what somebody else took off, takes off what does not belong here, and what could
-    /// not be taken off before. It happens between orders, so it cannot undo one.
-    async fn review(&mut self) {
-        let found = match self.netlink.all_addresses().await {
-            Ok(found) => found,
-            Err(error) => return warn!(%error, "the addresses of this machine cannot be read"),
-        };
-        for index in 0..self.groups.len() {
-            let Some(group) = self.groups.get(index) else { continue };
-            match group.holding {
-                Holding::Held if group.is_complete(&found) => self.watch_claims(index),
-                Holding::Held => {
-                    let duplicate = found.iter().find(|at| at.is_duplicate && group.is_placed(at)).copied();
-                    self.put_back(index, duplicate).await;
-                }
-                Holding::Leaving => drop(self.release(index).await),
-                Holding::Free => {
-                    let carriers = group.carriers.clone();
-                    for stray in found.iter().filter(|at| place::has(&carriers, at.network.address())) {
-                        self.take_stray_off(index, stray).await;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn changed(&mut self, change: Change) {
-        match change {
-            Change::Missed => self.review().await,
-            Change::Interface(interface) => self.interface_changed(&interface).await,
-            Change::Disappeared(address) => {
-                let Some(index) = self.group_of(&address) else { return };
-                let is_missing = self.groups.get(index).is_some_and(|group| group.is_placed(&address));
-                if is_missing && self.may_act(index) {
-                    let did = self.put_back(index, None).await;
-                    self.acted(index, did);
-                }
-            }
-            Change::Appeared(address) => {
-                let Some(index) = self.group_of(&address) else { return };
-                let Some(group) = self.groups.get(index) else { return };
-                let (is_stray, is_lost) =
-                    (group.holding == Holding::Free, address.is_duplicate && group.is_placed(&address));
-                if is_stray && self.may_act(index) {
-                    let did = self.take_stray_off(index, &address).await;
-                    self.acted(index, did);
-                } else if is_lost && self.may_act(index) {
-                    let did = self.put_back(index, Some(address)).await;
-                    self.acted(index, did);
-                }
-            }
-        }
-    }
-
-    /// An interface that has got another hardware address answers with that one from now on.
-    async fn interface_changed(&mut self, interface: &Interface) {
-        for index in 0..self.groups.len() {
-            let is_other = |placed: &Placed| placed.index == interface.index && placed.hardware != interface.hardware;
-            let Some(group) = self.groups.get(index) else { continue };
-            if group.vip.virtual_mac || !interface.has_carrier || !group.placed.iter().any(is_other) {
-                continue;
-            }
-            if self.put(index).await.is_some() {
-                self.announce(index);
-            }
-        }
-    }
-
-    fn group_of(&self, address: &Address) -> Option<usize> {
-        self.groups.iter().position(|group| place::has(&group.carriers, address.network.address()))
-    }
-
-    /// Whether to act at once against what somebody did to a VIP's addresses.
-    fn may_act(&mut self, index: usize) -> bool {
-        let Some(group) = self.groups.get_mut(index) else { return false };
-        let leave = group.acts.ask(Instant::now().into_std());
-        if leave == Leave::RefusedFirst {
-            warn!(vip = group.vip.name, "another program fights for its addresses; it is answered once a second now");
-        }
-        matches!(leave, Leave::Granted { .. })
-    }
-
-    /// Messages about what we did ourselves, and second ones about what has been mended, do not count.
-    fn acted(&mut self, index: usize, did: bool) {
-        if let Some(group) = self.groups.get_mut(index).filter(|_| !did) {
-            group.acts.give_back();
-        }
-    }
-
-    /// Puts back what is missing of a VIP that is held, and says whether anything was.
-    async fn put_back(&mut self, index: usize, duplicate: Option<Address>) -> bool {
-        if self.groups.get(index).is_none_or(|group| group.holding != Holding::Held) {
-            return false;
-        }
-        let Some(count) = self.put(index).await.filter(|count| *count > 0) else { return false };
-        let Some(group) = self.groups.get_mut(index) else { return false };
-        if let Leave::Granted { refused } = group.lines.ask(Instant::now().into_std()) {
-            let vip = &group.vip.name;
-            match duplicate {
-                None => warn!(vip, count, unlogged = refused, "put back addresses that somebody else removed"),
-                Some(at) => warn!(
-                    vip,
-                    address = %at.network,
-                    unlogged = refused,
-                    "put an address back that the kernel had found at another machine (dadfailed)"
-                ),
-            }
-        }
-        self.announce(index);
-        self.tell(match duplicate {
-            None => Event::Restored { vip: index, count },
-            Some(at) => Event::Duplicate { vip: index, address: at.network.address() },
-        });
-        true
-    }
-
-    /// An address must never be on two machines. One that turns up on a node that does not hold it, because another
-    /// program put it there, is taken off again: the peer may hold it, or be about to. Says whether it was there.
-    async fn take_stray_off(&mut self, index: usize, stray: &Address) -> bool {
-        if stray.interface_index == LOOPBACK_INDEX {
-            return false;
-        }
-        let removed = self.netlink.remove_address(stray.interface_index, stray.network).await;
-        let Some(group) = self.groups.get_mut(index) else { return false };
-        if matches!(removed, Ok(false)) {
-            return false;
-        }
-        if let Leave::Granted { refused } = group.lines.ask(Instant::now().into_std()) {
-            let (vip, address) = (&group.vip.name, stray.network);
-            match removed {
-                Ok(_) => warn!(vip, %address, unlogged = refused, "took an address off that somebody else added"),
-                Err(error) => {
-                    warn!(vip, %address, %error, "an address that somebody else added could not be taken off");
-                }
-            }
-        }
-        true
-    }
-
-    fn claim_heard(&mut self, index: usize, claim: Claim) {
-        let Some(group) = self.groups.get_mut(index).filter(|group| group.holding == Holding::Held) else { return };
-        if let Some(defence) = &mut group.defence {
-            defence.count = defence.count.saturating_add(1);
-            return;
-        }
-        let soon = Instant::now() + group.vip.advert_interval.get().min(DEFENCE_DELAY_MAX);
-        let due = group.defended.map_or(soon, |defended| soon.max(defended + DEFENCE_INTERVAL));
-        group.defence = Some(Defence { due, claim, count: 1 });
-    }
-
-    /// Announces VIPs again that another machine has claimed, and that are held here still.
-    fn defend(&mut self) {
-        let now = Instant::now();
-        for index in 0..self.groups.len() {
-            let Some(group) = self.groups.get_mut(index) else { continue };
-            let Some(Defence { claim, count, .. }) = group.defence.take_if(|defence| defence.due <= now) else {
-                continue;
-            };
-            group.defended = Some(now);
-            let (vip, Claim { address, hardware }) = (&group.vip.name, claim);
-            warn!(vip, %address, %hardware, count, "another machine claims an address that is held here");
-            send(&self.announcer, vip, &announce::frames(&group.placed, group.vip.announce.burst));
-            self.tell(Event::Conflict { vip: index, address, hardware });
-        }
-    }
-
     fn announce(&mut self, index: usize) {
         let Some(group) = self.groups.get(index).filter(|group| !group.placed.is_empty()) else { return };
         let frames = announce::frames(&group.placed, group.vip.announce.burst);
         // The first ones now, before anything else gets a turn.
         send(&self.announcer, &group.vip.name, &frames);
-        let Ok(announcer) = Announcer::open() else { return };
+        let announcer = Arc::clone(&self.announcer);
         let clock = Clock::start();
         let (schedule, advert_interval) = (group.vip.announce.clone(), group.vip.advert_interval.get());
         let repeat = announce::repeat(announcer, frames, schedule, clock, clock.now(), advert_interval);

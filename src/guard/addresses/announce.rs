@@ -1,13 +1,14 @@
 //! Tells the link which machine holds a VIP now: when, how often, and with which frames.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::place::Placed;
-use super::stub::{Announcer, announcement};
 use crate::config::Announce;
 use crate::net::clock::Clock;
+use crate::net::neighbour::{Announcer, announcement};
 
 /// A frame and the index of the interface that it leaves through.
 pub type Outgoing = (u32, Vec<u8>);
@@ -27,7 +28,7 @@ pub fn frames(placed: &[Placed], burst: u32) -> Vec<Outgoing> {
 /// Repeats announcements that were sent at `started`, as long as it is polled: at the times of the configuration, and
 /// from the last of them at its refresh interval.
 pub async fn repeat(
-    announcer: Announcer,
+    announcer: Arc<Announcer>,
     frames: Vec<Outgoing>,
     schedule: Announce,
     clock: Clock,
