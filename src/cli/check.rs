@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::config::{
-    self, Algorithm, Check, Config, Listener, LocalNode, NodeHints, Pool, Route, Scope, Sticky, Transport, Vip,
-    duration_text,
+    self, AdvertChecksum, Algorithm, Authentication, Check, Config, FitnessCheck, FitnessSubject, Listener, LocalNode,
+    NodeHints, Pool, Route, Scope, Sticky, Transport, Vip, VrrpVersion, duration_text,
 };
 
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,10 @@ fn summary(file: &str, config: &Config, node: Option<&LocalNode>) -> String {
     for vip in &config.vips {
         describe_vip(&mut text, config, vip);
     }
+    for check in &config.fitness {
+        describe_fitness(&mut text, config, check);
+    }
+    describe_events(&mut text, config);
     for listener in &config.listeners {
         describe_listener(&mut text, config, listener);
     }
@@ -96,7 +100,8 @@ fn describe_nodes(text: &mut String, config: &Config, local: Option<&LocalNode>)
     for (index, node) in config.nodes.iter().enumerate() {
         let is_local = local.is_some_and(|local| local.index == Some(index));
         let mark = if is_local { ", this machine" } else { "" };
-        let _ = writeln!(text, "node {}: {}, priority {}{mark}", node.name, node.address, node.priority);
+        let addresses: Vec<String> = node.all_addresses().map(|address| address.to_string()).collect();
+        let _ = writeln!(text, "node {}: {}, priority {}{mark}", node.name, addresses.join(", "), node.priority);
     }
     match &config.pair.key_file {
         Some(file) => {
@@ -105,28 +110,132 @@ fn describe_nodes(text: &mut String, config: &Config, local: Option<&LocalNode>)
         None if config.nodes.len() > 1 => text.push_str("pair key: none\n"),
         None => {}
     }
+    let keys: Vec<String> = config.pair.advert_keys.iter().map(|key| key.id.to_string()).collect();
+    if let Some(first) = keys.first() {
+        let _ = writeln!(text, "advert keys: {}; {first} signs", keys.join(", "));
+    }
+    if let Some(witness) = config.pair.witness {
+        let _ = writeln!(text, "witness: {witness}");
+    }
 }
 
 fn describe_vip(text: &mut String, config: &Config, vip: &Vip) {
-    let addresses: Vec<String> = vip.addresses.iter().map(|at| at.network.to_string()).collect();
+    let address = |at: &config::VipAddress| match at.interface == vip.interface {
+        true => at.network.to_string(),
+        false => format!("{} (on {})", at.network, at.interface),
+    };
+    let addresses: Vec<String> = vip.addresses.iter().map(address).collect();
     let transport = match vip.transport {
         Transport::Unicast => "unicast",
         Transport::Multicast => "multicast",
         Transport::Udp => "udp",
     };
+    let elsewhere = match &vip.advert_interface {
+        interface if *interface == vip.interface => String::new(),
+        interface => format!(" on {interface}"),
+    };
     let preference = match vip.prefer.and_then(|index| config.nodes.get(index)) {
-        Some(node) => format!("{} takes it back when it can", node.name),
+        Some(node) if vip.prefer_hold.is_zero() => format!("{} takes it back at once", node.name),
+        Some(node) => format!("{} takes it back after {}", node.name, duration_text(vip.prefer_hold)),
         None => "whoever holds it keeps it".to_owned(),
     };
     let _ = writeln!(
         text,
-        "vip {}: {} on {}, router id {}, {transport} adverts every {}; {preference}",
+        "vip {}: {} on {}, router id {}, {transport} adverts{elsewhere} every {}; {preference}",
         vip.name,
         addresses.join(", "),
         vip.interface,
         vip.virtual_router_id,
         duration_text(vip.advert_interval.get()),
     );
+    let _ = writeln!(text, "  {}", advert_manner(vip));
+    let _ = writeln!(text, "  {}", announcements(vip));
+}
+
+/// What an advert is made of, and what else departs from the default.
+fn advert_manner(vip: &Vip) -> String {
+    let mut parts = Vec::new();
+    if vip.transport == Transport::Udp {
+        parts.push("no VRRP");
+    } else {
+        parts.push(match vip.version {
+            VrrpVersion::V2 => "VRRPv2",
+            VrrpVersion::V3 => "VRRPv3",
+            VrrpVersion::Mixed => "VRRPv2 and VRRPv3",
+        });
+        parts.push(match vip.authentication {
+            Authentication::Off => "authentication off",
+            Authentication::ReceiveOnly => "authentication received alone",
+            Authentication::Permissive => "authentication permissive",
+            Authentication::Enforce => "authentication enforced",
+        });
+    }
+    if vip.checksum == AdvertChecksum::WithoutPseudoHeader {
+        parts.push("checksum without pseudo-header");
+    }
+    if vip.password_file.is_some() {
+        parts.push("with a password");
+    }
+    if vip.virtual_mac {
+        parts.push("virtual MAC");
+    }
+    if !vip.probe_first {
+        parts.push("not probed before the first takeover");
+    }
+    parts.join(", ")
+}
+
+fn announcements(vip: &Vip) -> String {
+    let announce = &vip.announce;
+    let times = if announce.burst == 1 { "once".to_owned() } else { format!("{} times", announce.burst) };
+    let again = match announce.repeat.as_slice() {
+        [] => String::new(),
+        repeat => {
+            let times: Vec<String> = repeat.iter().map(|after| duration_text(*after)).collect();
+            format!(", again after {}", times.join(", "))
+        }
+    };
+    match announce.refresh {
+        Some(refresh) => format!("announced {times}{again}, then every {}", duration_text(refresh)),
+        None => format!("announced {times}{again}"),
+    }
+}
+
+fn describe_fitness(text: &mut String, config: &Config, check: &FitnessCheck) {
+    let subject = match &check.subject {
+        FitnessSubject::Gateway { address, interface } => format!("gateway {address} answers on {interface}"),
+        FitnessSubject::Command { command } => format!("{} exits with 0", command.first().map_or("", String::as_str)),
+        FitnessSubject::File { path, must_exist: true } => format!("{} exists", path.display()),
+        FitnessSubject::File { path, must_exist: false } => format!("{} is absent", path.display()),
+        FitnessSubject::Process { process } => format!("process {process} runs"),
+    };
+    let vips: Vec<&str> =
+        check.vips.iter().filter_map(|index| config.vips.get(*index)).map(|vip| vip.name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "fitness {} for {}: {subject}, every {} within {}; unfit after {} failures, fit after {} successes",
+        check.name,
+        vips.join(", "),
+        duration_text(check.interval),
+        duration_text(check.timeout),
+        check.fall,
+        check.rise,
+    );
+}
+
+fn describe_events(text: &mut String, config: &Config) {
+    let events = &config.events;
+    let program = events.command.as_ref().and_then(|command| command.first());
+    let told: Vec<&str> = program.into_iter().chain(&events.webhook).map(String::as_str).collect();
+    if !told.is_empty() {
+        let _ = writeln!(
+            text,
+            "events: to {}, each within {}, at most {} kept",
+            told.join(" and "),
+            duration_text(events.timeout),
+            events.kept_max,
+        );
+    }
 }
 
 fn describe_listener(text: &mut String, config: &Config, listener: &Listener) {

@@ -1,9 +1,11 @@
-//! Behaviour of the whole: text in, `Config` or `Report` out. One entry a rule is in `tests/check.rs`.
+//! Behaviour of the whole: text in, `Config` or `Report` out. One entry a rule is in `tests/check`.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::units::{AdvertInterval, IpNetwork, VirtualRouterId};
 
 const MINIMAL: &str = r#"
 [[listener]]
@@ -71,6 +73,307 @@ prefer = "lb-b"
     assert_eq!(vip.prefer, Some(1));
     assert_eq!(config.node_named("lb-b"), Some(1));
     assert_eq!(config.node_named("lb-c"), None);
+}
+
+const PAIR: &str = r#"
+[[node]]
+name = "lb-a"
+address = "192.0.2.11"
+[[node]]
+name = "lb-b"
+address = "192.0.2.12"
+"#;
+
+/// The only vip of a pair; `rest` are further keys, and blocks after them.
+fn vip_of(addresses: &str, rest: &str) -> Vip {
+    let vip =
+        format!("[[vip]]\nname = \"web\"\naddresses = {addresses}\ninterface = \"eth0\"\nvirtual_router_id = 51\n");
+    good(&format!("{vip}{rest}{PAIR}")).vips.remove(0)
+}
+
+const V4: &str = "[\"192.0.2.100/24\"]";
+const KEY: &str = "[pair]\nkey_file = \"pair.key\"\n";
+
+#[test]
+fn defaults_of_a_vip() {
+    let vip = vip_of(V4, KEY);
+    assert_eq!(vip.advert_interface, "eth0");
+    assert_eq!(vip.version, VrrpVersion::V3);
+    assert_eq!(vip.checksum, AdvertChecksum::Rfc);
+    assert_eq!(vip.password_file, None);
+    assert!(!vip.virtual_mac);
+    assert_eq!(vip.prefer, None);
+    assert_eq!(vip.prefer_hold, Duration::from_secs(30));
+    assert!(vip.probe_first);
+    assert_eq!(vip.announce.burst, 1);
+    let after_ms: Vec<u128> = vip.announce.repeat.iter().map(Duration::as_millis).collect();
+    assert_eq!(after_ms, [50, 200, 700, 2000, 5000]);
+    assert_eq!(vip.announce.refresh, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn adverts_are_authenticated_where_a_pair_has_a_key() {
+    let authentication = |rest: &str| vip_of(V4, rest).authentication;
+    assert_eq!(authentication(KEY), Authentication::Enforce);
+    assert_eq!(authentication("[pair]\nadvert_keys = [{ id = 1, file = \"k\" }]\n"), Authentication::Enforce);
+    assert_eq!(authentication(""), Authentication::Off);
+    assert_eq!(authentication(&format!("authentication = \"off\"\n{KEY}")), Authentication::Off);
+    assert_eq!(authentication(&format!("authentication = \"receive_only\"\n{KEY}")), Authentication::ReceiveOnly);
+    assert_eq!(authentication(&format!("authentication = \"permissive\"\n{KEY}")), Authentication::Permissive);
+    assert_eq!(authentication(&format!("authentication = \"enforce\"\n{KEY}")), Authentication::Enforce);
+    let one_node = MINIMAL.to_owned()
+        + KEY
+        + "[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n[[vip]]\nname = \"web\"\naddresses = [\"192.0.2.100/24\"]\n\
+           interface = \"eth0\"\nvirtual_router_id = 51\n";
+    assert_eq!(good(&one_node).vips[0].authentication, Authentication::Off);
+}
+
+#[test]
+fn versions_are_words_or_numbers() {
+    let version = |text: &str| vip_of(V4, &format!("version = {text}\n")).version;
+    assert_eq!(version("\"2\""), VrrpVersion::V2);
+    assert_eq!(version("2"), VrrpVersion::V2);
+    assert_eq!(version("\"3\""), VrrpVersion::V3);
+    assert_eq!(version("3"), VrrpVersion::V3);
+    assert_eq!(version("\"2+3\""), VrrpVersion::Mixed);
+}
+
+#[test]
+fn the_default_interval_of_version_2_is_one_that_it_can_say() {
+    let interval = |rest: &str| vip_of(V4, rest).advert_interval.get();
+    assert_eq!(interval("version = \"2\"\n"), Duration::from_secs(1));
+    assert_eq!(interval("version = \"2+3\"\n"), Duration::from_millis(100));
+    assert_eq!(interval("version = \"2\"\nadvert_interval = \"3s\"\n"), Duration::from_secs(3));
+}
+
+#[test]
+fn everything_that_a_vip_can_say_is_read() {
+    let vip = vip_of(
+        "[\"192.0.2.100/24\", { address = \"10.0.0.100/16\", interface = \"eth1\" }]",
+        r#"
+advert_interface = "eth2"
+advert_interval = "2s"
+transport = "multicast"
+version = "2+3"
+checksum = "without_pseudo_header"
+password_file = "vrrp.password"
+virtual_mac = true
+prefer = "lb-b"
+prefer_hold = "90s"
+probe_first = false
+announce = { burst = 3, repeat = ["10ms", "1m"], refresh = "5m" }
+"#,
+    );
+    let network = |text: &str, prefix_len| IpNetwork::new(text.parse::<IpAddr>().unwrap(), prefix_len).unwrap();
+    assert_eq!(
+        vip,
+        Vip {
+            name: "web".to_owned(),
+            addresses: vec![
+                VipAddress { network: network("192.0.2.100", 24), interface: "eth0".to_owned() },
+                VipAddress { network: network("10.0.0.100", 16), interface: "eth1".to_owned() },
+            ],
+            interface: "eth0".to_owned(),
+            advert_interface: "eth2".to_owned(),
+            virtual_router_id: VirtualRouterId::new(51).unwrap(),
+            advert_interval: AdvertInterval::new(Duration::from_secs(2)).unwrap(),
+            transport: Transport::Multicast,
+            version: VrrpVersion::Mixed,
+            checksum: AdvertChecksum::WithoutPseudoHeader,
+            authentication: Authentication::Off,
+            password_file: Some("/etc/baton/vrrp.password".into()),
+            virtual_mac: true,
+            prefer: Some(1),
+            prefer_hold: Duration::from_secs(90),
+            announce: Announce {
+                burst: 3,
+                repeat: vec![Duration::from_millis(10), Duration::from_secs(60)],
+                refresh: Some(Duration::from_secs(300)),
+            },
+            probe_first: false,
+        }
+    );
+}
+
+#[test]
+fn announcements_can_be_left_out() {
+    let vip = vip_of(V4, "announce = { repeat = [], refresh = \"0s\" }\n");
+    assert_eq!(vip.announce, Announce { burst: 1, repeat: Vec::new(), refresh: None });
+    assert_eq!(vip_of(V4, &format!("transport = \"udp\"\n{KEY}")).transport, Transport::Udp);
+}
+
+#[test]
+fn link_local_addresses_come_first_among_the_ipv6_ones() {
+    let addresses = "[\"2001:db8::1/64\", \"192.0.2.100/24\", \"2001:db8::2/64\", \"fe80::2/64\", \"192.0.2.101/24\", \
+                     { address = \"fe80::1/64\", interface = \"eth1\" }]";
+    let vip = vip_of(addresses, KEY);
+    let order: Vec<(String, &str)> =
+        vip.addresses.iter().map(|at| (at.network.to_string(), at.interface.as_str())).collect();
+    let order: Vec<(&str, &str)> = order.iter().map(|(network, interface)| (network.as_str(), *interface)).collect();
+    assert_eq!(
+        order,
+        [
+            ("fe80::2/64", "eth0"),
+            ("192.0.2.100/24", "eth0"),
+            ("fe80::1/64", "eth1"),
+            ("2001:db8::1/64", "eth0"),
+            ("192.0.2.101/24", "eth0"),
+            ("2001:db8::2/64", "eth0"),
+        ]
+    );
+}
+
+#[test]
+fn everything_that_a_pair_can_say_is_read() {
+    let config = good(&format!(
+        r#"{MINIMAL}
+[[node]]
+name = "lb-a"
+address = "2001:db8::11"
+further_addresses = ["10.9.0.11", "fd00::11"]
+[[node]]
+name = "lb-b"
+address = "2001:db8::12"
+further_addresses = ["10.9.0.12", "fd00::12"]
+priority = 7
+[pair]
+key_file = "/k"
+sync_port = 65535
+witness = "[2001:db8::50]:7948"
+advert_keys = [{{ id = 255, file = "two.key" }}, {{ id = 1, file = "/one.key" }}]
+"#
+    ));
+    let all: Vec<String> = config.nodes[0].all_addresses().map(|address| address.to_string()).collect();
+    assert_eq!(all, ["2001:db8::11", "10.9.0.11", "fd00::11"]);
+    assert_eq!(config.nodes[1].priority.get(), 7);
+    assert_eq!(
+        config.pair,
+        Pair {
+            key_file: Some("/k".into()),
+            sync_port: 65_535,
+            advert_keys: vec![
+                AdvertKey { id: 255, file: "/etc/baton/two.key".into() },
+                AdvertKey { id: 1, file: "/one.key".into() },
+            ],
+            witness: Some("[2001:db8::50]:7948".parse().unwrap()),
+        }
+    );
+}
+
+#[test]
+fn the_peer_is_the_node_that_this_machine_is_not() {
+    let config = good(&format!("{MINIMAL}{PAIR}"));
+    let local = |index| LocalNode { index, name: String::new(), because: ChosenBy::Flag };
+    let names = |index| {
+        let (own, peer) = config.local_and_peer(&local(index))?;
+        Some((own.name.as_str(), peer.map(|peer| peer.name.as_str())))
+    };
+    assert_eq!(names(Some(0)), Some(("lb-a", Some("lb-b"))));
+    assert_eq!(names(Some(1)), Some(("lb-b", Some("lb-a"))));
+    assert_eq!(names(Some(2)), None);
+    assert_eq!(names(None), None);
+    let single = good(&format!("{MINIMAL}[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n"));
+    assert_eq!(single.local_and_peer(&local(Some(0))), Some((&single.nodes[0], None)));
+}
+
+/// The fitness checks of a pair with the vips `web` on eth0 and `api` on eth1.
+fn fitness_of(text: &str) -> Vec<FitnessCheck> {
+    let vip = |name: &str, interface: &str, id: u8| {
+        format!(
+            "[[vip]]\nname = \"{name}\"\naddresses = [\"192.0.2.10{id}/24\"]\ninterface = \"{interface}\"\n\
+             virtual_router_id = {id}\n"
+        )
+    };
+    good(&format!("{}{}{text}{PAIR}", vip("web", "eth0", 1), vip("api", "eth1", 2))).fitness
+}
+
+#[test]
+fn every_kind_of_fitness_check_is_read() {
+    let checks = fitness_of(
+        r#"
+[[fitness]]
+name = "router"
+type = "gateway"
+address = "fe80::1"
+[[fitness]]
+name = "other-router"
+type = "gateway"
+address = "192.0.2.1"
+vips = ["api"]
+[[fitness]]
+name = "third-router"
+type = "gateway"
+address = "192.0.2.2"
+interface = "eth7"
+[[fitness]]
+name = "disk"
+type = "command"
+command = ["/bin/sh", "-c", ""]
+interval = "10s"
+timeout = "9s"
+fall = 1
+rise = 100
+vips = ["api", "web"]
+[[fitness]]
+name = "there"
+type = "file"
+path = "flag"
+[[fitness]]
+name = "not-there"
+type = "file"
+path = "/run/flag"
+must = "be_absent"
+[[fitness]]
+name = "resolver"
+type = "process"
+process = "unbound"
+interval = "50ms"
+"#,
+    );
+    let subjects: Vec<&FitnessSubject> = checks.iter().map(|check| &check.subject).collect();
+    let gateway = |address: &str, interface: &str| FitnessSubject::Gateway {
+        address: address.parse().unwrap(),
+        interface: interface.to_owned(),
+    };
+    assert_eq!(
+        subjects,
+        [
+            &gateway("fe80::1", "eth0"),
+            &gateway("192.0.2.1", "eth1"),
+            &gateway("192.0.2.2", "eth7"),
+            &FitnessSubject::Command { command: vec!["/bin/sh".to_owned(), "-c".to_owned(), String::new()] },
+            &FitnessSubject::File { path: "/etc/baton/flag".into(), must_exist: true },
+            &FitnessSubject::File { path: "/run/flag".into(), must_exist: false },
+            &FitnessSubject::Process { process: "unbound".to_owned() },
+        ]
+    );
+    let vips: Vec<&[usize]> = checks.iter().map(|check| check.vips.as_slice()).collect();
+    assert_eq!(vips, [&[0, 1][..], &[1], &[0, 1], &[1, 0], &[0, 1], &[0, 1], &[0, 1]]);
+    let times = |check: &FitnessCheck| (check.interval.as_millis(), check.timeout.as_millis(), check.fall, check.rise);
+    assert_eq!(times(&checks[0]), (1000, 500, 3, 2));
+    assert_eq!(times(&checks[3]), (10_000, 9000, 1, 100));
+    // The default timeout follows a short interval.
+    assert_eq!(times(&checks[6]), (50, 50, 3, 2));
+}
+
+#[test]
+fn events_are_read() {
+    let defaults =
+        Events { command: None, webhook: None, timeout: Duration::from_secs(10), kept_max: 1000, user: None };
+    assert_eq!(good(MINIMAL).events, defaults);
+    assert_eq!(good(&format!("{MINIMAL}[events]\n")).events, defaults);
+    let written = "[events]\ncommand = [\"/bin/move\", \"route\"]\nwebhook = \"https://h.example/x\"\ntimeout = \"1s\"\n\
+                   kept_max = 5\nuser = \"courier\"\n";
+    assert_eq!(
+        good(&format!("{MINIMAL}{written}")).events,
+        Events {
+            command: Some(vec!["/bin/move".to_owned(), "route".to_owned()]),
+            webhook: Some("https://h.example/x".to_owned()),
+            timeout: Duration::from_secs(1),
+            kept_max: 5,
+            user: Some("courier".to_owned()),
+        }
+    );
 }
 
 #[test]

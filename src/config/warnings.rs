@@ -1,9 +1,14 @@
 //! What a valid configuration says that is probably not meant.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::machine;
-use super::model::{Config, Node, PoolIndex};
+use super::model::{Authentication, Config, Node, PoolIndex, Transport, Vip, VrrpVersion};
+use super::values::duration_text;
+use super::{machine, values};
+
+/// A worker that hangs for longer than this before anybody acts is longer away than one that died with its machine.
+const HANG_MAX: Duration = Duration::from_secs(1);
 
 impl Config {
     /// What is probably not meant, in sentences; nothing here keeps the configuration from working.
@@ -25,10 +30,14 @@ impl Config {
         if !self.vips.is_empty() && self.nodes.len() == 1 {
             warnings.push("there is one node, so that nobody takes its vips over".to_owned());
         }
-        if !self.vips.is_empty() && self.nodes.len() > 1 && self.pair.key_file.is_none() {
-            warnings.push("pair.key_file is not set, so that adverts are not authenticated".to_owned());
+        if !self.vips.is_empty() && self.nodes.len() > 1 {
+            self.warn_of_keys(&mut warnings);
+        }
+        for vip in &self.vips {
+            warn_of_versions(vip, &mut warnings);
         }
         self.warn_of_unserved_vips(&mut warnings);
+        self.warn_of_probes(&mut warnings);
         warnings
     }
 
@@ -39,17 +48,103 @@ impl Config {
         warnings
     }
 
+    /// Two nodes have vips: what the adverts between them are worth.
+    fn warn_of_keys(&self, warnings: &mut Vec<String>) {
+        let has_key = self.pair.key_file.is_some() || !self.pair.advert_keys.is_empty();
+        if !has_key {
+            warnings.push("pair.key_file is not set, so that adverts are not authenticated".to_owned());
+        }
+        for vip in self.vips.iter().filter(|vip| has_key && vip.transport != Transport::Udp) {
+            match vip.authentication {
+                Authentication::Enforce => {}
+                Authentication::Off => warnings.push(format!(
+                    "vip {} has authentication = \"off\" although there is a key, so that anybody on its network can take it",
+                    vip.name
+                )),
+                Authentication::Permissive | Authentication::ReceiveOnly => warnings.push(format!(
+                    "vip {} also hears adverts without authentication; write \"enforce\" once every router sends it",
+                    vip.name
+                )),
+            }
+        }
+        let is_second_of_its_family =
+            |node: &Node| node.further_addresses.iter().any(|further| further.is_ipv4() == node.address.is_ipv4());
+        if self.pair.key_file.is_none() && self.nodes.iter().any(is_second_of_its_family) {
+            warnings.push(
+                "pair.key_file is not set, so that no heartbeat runs between further_addresses of the family of address"
+                    .to_owned(),
+            );
+        }
+    }
+
+    fn warn_of_probes(&self, warnings: &mut Vec<String>) {
+        let worker = &self.worker;
+        if worker.probe_timeout < worker.probe_interval * 2 {
+            warnings.push(format!(
+                "worker.probe_timeout is {}, less than two of probe_interval, so that one lost probe counts as a hang",
+                duration_text(worker.probe_timeout)
+            ));
+        }
+        if !self.vips.is_empty() && worker.probe_timeout > HANG_MAX {
+            warnings.push(format!(
+                "worker.probe_timeout is {}, and a node whose worker hangs keeps its vips for so long",
+                duration_text(worker.probe_timeout)
+            ));
+        }
+    }
+
     fn warn_of_unserved_vips(&self, warnings: &mut Vec<String>) {
         if self.listeners.is_empty() {
             return;
         }
         let binds: Vec<IpAddr> =
             self.listeners.iter().flat_map(|listener| &listener.bind).map(|bind| bind.ip()).collect();
-        let serves = |address: IpAddr| binds.iter().any(|bind| bind.is_unspecified() || *bind == address);
         for vip in &self.vips {
-            if !vip.addresses.iter().any(|address| serves(address.network.address())) {
+            // A link-local address is there for the adverts.
+            let all = vip.addresses.iter().map(|at| at.network.address());
+            let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
+                all.filter(|address| !values::is_link_local_v6(*address)).partition(IpAddr::is_ipv4);
+            let is_served = |family: &[IpAddr]| family.iter().any(|address| serves(&binds, *address));
+            if !is_served(&v4) && !is_served(&v6) {
                 warnings.push(format!("no listener is bound to an address of vip {}", vip.name));
+                continue;
+            }
+            for (family, name) in [(v4, "IPv4"), (v6, "IPv6")] {
+                if !family.is_empty() && !is_served(&family) {
+                    warnings.push(format!("no listener is bound to an {name} address of vip {}", vip.name));
+                }
             }
         }
+    }
+}
+
+/// Whether a connect to `address` reaches one of the binds; `[::]` takes IPv4 as well.
+fn serves(binds: &[IpAddr], address: IpAddr) -> bool {
+    binds.iter().any(|bind| match bind {
+        IpAddr::V6(bind) if bind.is_unspecified() => true,
+        IpAddr::V4(bind) if bind.is_unspecified() => address.is_ipv4(),
+        bind => bind.to_canonical() == address,
+    })
+}
+
+/// What VRRPv2 costs.
+fn warn_of_versions(vip: &Vip, warnings: &mut Vec<String>) {
+    let interval = vip.advert_interval.get();
+    match vip.version {
+        VrrpVersion::V3 => {}
+        VrrpVersion::V2 => warnings.push(format!(
+            "vip {} speaks VRRPv2, which says whole seconds: a dead node is noticed after more than {}",
+            vip.name,
+            duration_text(interval * 3)
+        )),
+        VrrpVersion::Mixed if interval.subsec_nanos() == 0 => {}
+        VrrpVersion::Mixed => warnings.push(format!(
+            "vip {} has advert_interval {}, and its VRRPv2 adverts say whole seconds, at least 1s",
+            vip.name,
+            duration_text(interval)
+        )),
+    }
+    if vip.password_file.is_some() {
+        warnings.push(format!("the password of vip {} travels in clear: it stops mistakes and nobody else", vip.name));
     }
 }

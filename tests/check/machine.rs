@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use baton::config::{self, KeyError, PairKey, Scope};
+use baton::config::{self, AdvertPassword, KeyError, PairKey, Scope};
 
 use super::Directory;
 
@@ -139,6 +139,108 @@ fn a_file_that_is_no_pair_key_is_refused() {
         assert!(matches!(PairKey::load(&path), Err(KeyError::Malformed { .. })), "{content:?} was accepted");
     }
     assert!(matches!(PairKey::load(&directory.0), Err(KeyError::NotAFile { .. })));
+}
+
+#[test]
+fn every_interface_that_the_file_names_must_be_there() {
+    let directory = Directory::new("interfaces");
+    directory.write("pair.key", KEY, 0o600);
+    let text = VIP.replace(
+        "addresses = [\"192.0.2.100/24\"]",
+        "addresses = [\"192.0.2.100/24\", { address = \"192.0.2.101/24\", interface = \"nosuch1\" }]\n\
+         advert_interface = \"nosuch2\"",
+    ) + "[[fitness]]\nname = \"router\"\ntype = \"gateway\"\naddress = \"192.0.2.1\"\ninterface = \"nosuch3\"\n";
+    let path = directory.write("baton.toml", text, 0o644);
+    let keys: Vec<String> = mistakes(&path).into_iter().map(|(key, _, _)| key).collect();
+    assert_eq!(keys, ["vip[web].addresses[#2].interface", "vip[web].advert_interface", "fitness[router].interface"]);
+}
+
+#[test]
+fn advert_keys_are_held_to_what_holds_for_the_pair_key() {
+    let directory = Directory::new("advert-keys");
+    directory.write("pair.key", KEY, 0o600);
+    directory.write("good.key", KEY, 0o600);
+    let keys = "advert_keys = [{ id = 1, file = \"good.key\" }, { id = 2, file = \"two.key\" }]";
+    let text = VIP.replace("key_file = \"pair.key\"", &format!("key_file = \"pair.key\"\n{keys}"));
+    let path = directory.write("baton.toml", text, 0o644);
+    check_one(&path, "pair.advert_keys[#2].file", "failed to read");
+    directory.write("two.key", KEY, 0o640);
+    check_one(&path, "pair.advert_keys[#2].file", "has mode 0640");
+    directory.write("two.key", "short", 0o600);
+    check_one(&path, "pair.advert_keys[#2].file", "64 to 1024 hex digits");
+    directory.write("two.key", KEY, 0o600);
+    assert_eq!(mistakes(&path), []);
+}
+
+#[test]
+fn a_password_file_holds_a_password_and_is_its_owners_alone() {
+    let directory = Directory::new("password");
+    directory.write("pair.key", KEY, 0o600);
+    let path = directory.write("baton.toml", format!("{VIP}version = \"2\"\npassword_file = \"vrrp\"\n"), 0o644);
+    check_one(&path, "vip[web].password_file", "failed to read");
+    assert!(mistakes(&path)[0].2.contains("the password that the other routers have"));
+    let file = directory.write("vrrp", "secret\n", 0o644);
+    check_one(&path, "vip[web].password_file", "has mode 0644");
+    assert_eq!(mistakes(&path)[0].2, format!("chmod 600 {}", file.display()));
+    for content in ["", "\n", "nine-long", "two words", "a much longer text than a password could be"] {
+        directory.write("vrrp", content, 0o600);
+        check_one(&path, "vip[web].password_file", "1 to 8 printable characters");
+    }
+    directory.write("vrrp", "secret\n", 0o600);
+    assert_eq!(mistakes(&path), []);
+    let password = AdvertPassword::load(&directory.path("vrrp")).expect("the password is good");
+    assert_eq!(password.as_bytes(), b"secret\0\0");
+    assert_eq!(format!("{password:?}"), "AdvertPassword(..)");
+}
+
+#[test]
+fn programs_must_be_there_and_be_programs() {
+    let directory = Directory::new("programs");
+    directory.write("pair.key", KEY, 0o600);
+    let program = directory.path("program");
+    let blocks = format!(
+        "[[fitness]]\nname = \"disk\"\ntype = \"command\"\ncommand = [\"{0}\", \"x\"]\n[events]\ncommand = [\"{0}\"]\n",
+        program.display()
+    );
+    let path = directory.write("baton.toml", format!("{VIP}{blocks}"), 0o644);
+    let expect = |rule: &str| {
+        let found = mistakes(&path);
+        let keys: Vec<&str> = found.iter().map(|(key, _, _)| key.as_str()).collect();
+        assert_eq!(keys, ["fitness[disk].command[#1]", "events.command[#1]"]);
+        assert!(found.iter().all(|(_, found, _)| found.contains(rule)), "{rule:?} is not in {found:#?}");
+    };
+    expect("failed to find the program: No such file");
+    directory.write("program", "#!/bin/sh\n", 0o644);
+    expect("has mode 0644, so nobody may run it");
+    directory.write("program", "#!/bin/sh\n", 0o755);
+    assert_eq!(mistakes(&path), []);
+    std::fs::remove_file(&program).expect("the file is ours");
+    std::fs::create_dir(&program).expect("the directory is writable");
+    expect("is not a file");
+}
+
+#[test]
+fn a_user_of_events_that_is_missing_is_refused() {
+    let directory = Directory::new("events-user");
+    directory.write("pair.key", KEY, 0o600);
+    let events = "[events]\nwebhook = \"http://h.example/\"\nuser = \"no-such-user\"\n";
+    let path = directory.write("baton.toml", format!("{VIP}{events}"), 0o644);
+    check_one(&path, "events.user", "no such user");
+}
+
+#[test]
+fn every_address_of_the_node_that_no_interface_has_is_a_warning() {
+    let directory = Directory::new("addresses");
+    directory.write("pair.key", KEY, 0o600);
+    let text = VIP.replace("\"192.0.2.11\"", "\"127.0.0.1\"\nfurther_addresses = [\"192.0.2.11\", \"2001:db8::11\"]");
+    let path = directory.write("baton.toml", text, 0o644);
+    let config = config::load(&path, Scope::Machine).expect("the file is good");
+    let expected = [
+        "there is one node, so that nobody takes its vips over",
+        "node lb-a has address 192.0.2.11, which is on no interface of this machine",
+        "node lb-a has address 2001:db8::11, which is on no interface of this machine",
+    ];
+    assert_eq!(config.machine_warnings(config.nodes.first()), expected);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
+mod heartbeat;
 mod machine;
 mod program;
+mod reference;
 mod rules;
 
 use std::fs;

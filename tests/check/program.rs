@@ -18,14 +18,21 @@ fn shipped() -> Vec<String> {
     files
 }
 
+/// A pair with a keepalived in it has no key, and here one vip of the old version.
+const KEEPALIVED_WARNINGS: &str = "\
+warning: pair.key_file is not set, so that adverts are not authenticated
+warning: vip old speaks VRRPv2, which says whole seconds: a dead node is noticed after more than 3s
+";
+
 #[test]
-fn every_file_under_config_passes_without_warnings() {
+fn every_file_under_config_passes_without_warnings_but_what_a_keepalived_costs() {
     let files = shipped();
-    assert!(files.len() >= 4, "{files:?}");
+    assert!(files.len() >= 8, "{files:?}");
     for file in files {
         let output = baton(&["check", "--file-only", "--config", &file]);
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(stderr(&output), "", "{file}");
+        let expected = if file.ends_with("/keepalived-peer.toml") { KEEPALIVED_WARNINGS } else { "" };
+        assert_eq!(stderr(&output), expected, "{file}");
         assert!(stdout(&output).starts_with(&format!("{file} is good\n")));
     }
 }
@@ -41,7 +48,9 @@ fn check_tells_what_would_run() {
         "node lb-a: 192.0.2.11, priority 250",
         "node lb-b: 192.0.2.12, priority 249, this machine",
         "pair key: /etc/baton/pair.key",
-        "vip shop: 192.0.2.100/24 on eth0, router id 51, unicast adverts every 100ms; lb-a takes it back when it can",
+        "vip shop: 192.0.2.100/24 on eth0, router id 51, unicast adverts every 100ms; lb-a takes it back after 30s",
+        "  VRRPv3, authentication enforced",
+        "  announced once, again after 50ms, 200ms, 700ms, 2s, 5s, then every 1m",
         "listener https: 192.0.2.100:443, 192.0.2.101:443 (https, 2 certificates), at most 10000 connections, head within \
          10s, idle for 1m",
         "  office.example.com/ -> pool office",
@@ -52,6 +61,86 @@ fn check_tells_what_would_run() {
         "  health: GET /health every 2s within 1s; down after 3 failures, up after 2 successes",
         "  server sorry: 10.0.1.9:8080 (backup)",
         "  no health checks, every server counts as up",
+    ];
+    for line in expected {
+        assert!(summary.lines().any(|found| found == line), "{line:?} is not in\n{summary}");
+    }
+}
+
+#[test]
+fn check_tells_what_departs_from_the_defaults() {
+    let directory = Directory::new("summary");
+    let file = directory.write(
+        "baton.toml",
+        r#"
+[[node]]
+name = "lb-a"
+address = "192.0.2.11"
+further_addresses = ["10.9.0.11", "2001:db8::11"]
+[[node]]
+name = "lb-b"
+address = "192.0.2.12"
+further_addresses = ["10.9.0.12", "2001:db8::12"]
+[pair]
+key_file = "pair.key"
+advert_keys = [{ id = 2, file = "two.key" }, { id = 1, file = "one.key" }]
+witness = "198.51.100.50:7948"
+[[vip]]
+name = "web"
+addresses = ["192.0.2.100/24", { address = "2001:db8::100/64", interface = "eth1" }]
+interface = "eth0"
+advert_interface = "eth2"
+virtual_router_id = 51
+version = "2+3"
+advert_interval = "1s"
+checksum = "without_pseudo_header"
+password_file = "password"
+virtual_mac = true
+probe_first = false
+prefer = "lb-a"
+prefer_hold = "0s"
+announce = { burst = 2, repeat = [], refresh = "0s" }
+[[vip]]
+name = "cloud"
+addresses = ["192.0.2.101/32"]
+interface = "eth0"
+virtual_router_id = 52
+transport = "udp"
+[[fitness]]
+name = "router"
+type = "gateway"
+address = "fe80::1"
+vips = ["web"]
+[[fitness]]
+name = "quiet"
+type = "file"
+path = "/run/quiet"
+must = "be_absent"
+[events]
+command = ["/usr/local/bin/move-route", "now"]
+webhook = "https://hooks.example.com/x"
+"#,
+        0o644,
+    );
+    let output = baton(&["check", "--file-only", "--config", text(&file)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let summary = stdout(&output);
+    let expected = [
+        "node lb-a: 192.0.2.11, 10.9.0.11, 2001:db8::11, priority 250",
+        "advert keys: 2, 1; 2 signs",
+        "witness: 198.51.100.50:7948",
+        "vip web: 192.0.2.100/24, 2001:db8::100/64 (on eth1) on eth0, router id 51, unicast adverts on eth2 every 1s; lb-a \
+         takes it back at once",
+        "  VRRPv2 and VRRPv3, authentication enforced, checksum without pseudo-header, with a password, virtual MAC, not \
+         probed before the first takeover",
+        "  announced 2 times",
+        "vip cloud: 192.0.2.101/32 on eth0, router id 52, udp adverts every 100ms; whoever holds it keeps it",
+        "  no VRRP",
+        "fitness router for web: gateway fe80::1 answers on eth0, every 1s within 500ms; unfit after 3 failures, fit after \
+         2 successes",
+        "fitness quiet for web, cloud: /run/quiet is absent, every 1s within 500ms; unfit after 3 failures, fit after 2 \
+         successes",
+        "events: to /usr/local/bin/move-route and https://hooks.example.com/x, each within 10s, at most 1000 kept",
     ];
     for line in expected {
         assert!(summary.lines().any(|found| found == line), "{line:?} is not in\n{summary}");

@@ -1,0 +1,91 @@
+//! The annotated reference says every key there is, and defaults that are real.
+
+use std::path::Path;
+
+use baton::config::{Config, parse};
+
+use super::rules::{PAIR, TRAFFIC, mistakes, vip};
+
+const REFERENCE: &str = include_str!("../../config/baton.toml");
+
+fn good(text: &str) -> Config {
+    parse(text, Path::new("/etc/baton/baton.toml")).unwrap_or_else(|report| panic!("{report}"))
+}
+
+/// Everything but the checksum of the text.
+fn meaning(text: &str) -> Config {
+    Config { checksum: String::new(), ..good(text) }
+}
+
+#[test]
+fn a_default_that_the_reference_shows_is_what_holds_without_it() {
+    let original = meaning(REFERENCE);
+    let mut tried = 0;
+    for (index, line) in REFERENCE.lines().enumerate() {
+        let Some(shown) = line.strip_prefix('#').filter(|shown| shown.starts_with(|c: char| c.is_ascii_lowercase()))
+        else {
+            continue;
+        };
+        // What is no single value: it depends, or there is none.
+        if shown.contains("default:") || shown.starts_with("advert_keys") || shown.starts_with("host") {
+            continue;
+        }
+        tried += 1;
+        let lines = REFERENCE.lines().enumerate().map(|(at, line)| if at == index { shown } else { line });
+        let text = lines.collect::<Vec<_>>().join("\n");
+        assert_eq!(meaning(&text), original, "line {}: {line}", index + 1);
+    }
+    assert!(tried > 25, "only {tried} defaults were tried");
+}
+
+/// The keys of a block, as the answer to an unknown one lists them.
+fn keys_of(text: &str) -> Vec<String> {
+    let found = mistakes(text);
+    let answer = found.iter().find(|found| found.key.ends_with("zzqqzzqq")).expect("the key is unknown");
+    let keys = answer.remedy.strip_prefix("remove it; the keys here are ").expect("the answer lists the keys");
+    keys.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let in_vip = |rest: &str| vip("[\"192.0.2.9/24\"]", &format!("virtual_router_id = 1\n{rest}")) + PAIR;
+    let in_listener = |rest: &str| {
+        format!("[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:81\"]\npool = \"app\"\n{rest}\n{TRAFFIC}")
+    };
+    let in_pool = |rest: &str| format!("[[pool]]\nname = \"p\"\n{rest}\n{TRAFFIC}");
+    let blocks = [
+        format!("zzqqzzqq = 1\n{TRAFFIC}"),
+        format!("[[node]]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        format!("[pair]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        format!("[pair]\nadvert_keys = [{{ zzqqzzqq = 1 }}]\n{TRAFFIC}"),
+        in_vip("zzqqzzqq = 1"),
+        in_vip("announce = { zzqqzzqq = 1 }"),
+        vip("[{ zzqqzzqq = 1 }]", "") + PAIR,
+        in_vip("[[fitness]]\nname = \"f\"\nzzqqzzqq = 1"),
+        format!("[events]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        in_listener("zzqqzzqq = 1"),
+        in_listener("tls = { zzqqzzqq = 1 }"),
+        in_listener("tls = { certificates = [{ zzqqzzqq = 1 }] }"),
+        format!("[[route]]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        in_pool("zzqqzzqq = 1"),
+        in_pool("servers = [{ zzqqzzqq = 1 }]"),
+        in_pool("health = { zzqqzzqq = 1 }"),
+        in_pool("sticky = { zzqqzzqq = 1 }"),
+        format!("[worker]\nzzqqzzqq = 1\n{TRAFFIC}"),
+    ];
+    let mut count = 0;
+    for block in blocks {
+        for key in keys_of(&block) {
+            let is_there = [format!("{key} = "), format!("[{key}]"), format!(".{key}]")]
+                .iter()
+                .any(|written| REFERENCE.contains(written.as_str()));
+            // Refused so far, with what to do instead.
+            assert!(
+                is_there || ["admin", "sessions"].contains(&key.as_str()),
+                "{key} is not in the reference\n{block}"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 80, "only {count} keys were asked for");
+}
