@@ -22,7 +22,7 @@ use tracing::{error, warn};
 
 use self::limit::PerSecond;
 use self::nearby::{Defence, Heard, Listening, Probing};
-use self::place::{Carrier, Placed};
+use self::place::{Carrier, Placed, Put};
 use crate::config::{Transport, Vip};
 use crate::net::clock::Clock;
 use crate::net::neighbour::{Announcer, Claim, question};
@@ -313,14 +313,14 @@ impl Addresses {
         }
     }
 
-    /// Puts a VIP on its interfaces, and says how many of its addresses were not there. All of them or none: a VIP of
-    /// which only a part is reachable would look served.
-    async fn put(&mut self, index: usize) -> Option<usize> {
+    /// Puts a VIP on its interfaces. All of its addresses or none: a VIP of which only a part is reachable would look
+    /// served.
+    async fn put(&mut self, index: usize) -> Option<Put> {
         let group = self.groups.get_mut(index)?;
         match place::put(&self.netlink, &group.carriers).await {
-            Ok((placed, added)) => {
-                group.placed = placed;
-                Some(added)
+            Ok(put) => {
+                group.placed.clone_from(&put.placed);
+                Some(put)
             }
             Err(reason) => {
                 error!(vip = group.vip.name, reason, "the VIP could not be taken");

@@ -33,6 +33,15 @@ pub enum Fault {
     Adverts,
 }
 
+/// How another machine was found to have an address of a VIP as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Conflict {
+    /// By the kernel, which then did not use it.
+    Duplicate,
+    /// It said so.
+    Claimed,
+}
+
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
 
@@ -55,8 +64,8 @@ pub struct Vip {
     restored: u64,
     /// Claims of other machines to its addresses that were answered.
     conflicts: u64,
-    /// The last of them.
-    notice: Option<(Instant, String)>,
+    /// The last of each kind, in words.
+    notices: BTreeMap<Conflict, (Instant, String)>,
     /// What keeps it from taking part; the machine is told of every change between none and some.
     faults: BTreeMap<Fault, String>,
 }
@@ -71,7 +80,7 @@ impl Vip {
     ) -> Self {
         let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
-        let (transitions, restored, conflicts, notice) = (0, 0, 0, None);
+        let (transitions, restored, conflicts, notices) = (0, 0, 0, BTreeMap::new());
         Self {
             priority,
             state,
@@ -83,9 +92,14 @@ impl Vip {
             transitions,
             restored,
             conflicts,
-            notice,
+            notices,
             faults,
         }
+    }
+
+    fn notice_conflict(&mut self, conflict: Conflict, notice: String) {
+        self.conflicts += 1;
+        self.notices.insert(conflict, (Instant::now(), notice));
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -255,15 +269,13 @@ impl Node {
             addresses::Event::Duplicate { vip, address } => {
                 let notice = format!("the kernel found {address} in use at another machine (dadfailed)");
                 if let Some(vip) = self.vips.get_mut(vip) {
-                    vip.conflicts += 1;
-                    vip.notice = Some((Instant::now(), notice));
+                    vip.notice_conflict(Conflict::Duplicate, notice);
                 }
             }
             addresses::Event::Conflict { vip, address, hardware } => {
                 let notice = format!("another machine ({hardware}) claims {address} as well");
                 if let Some(vip) = self.vips.get_mut(vip) {
-                    vip.conflicts += 1;
-                    vip.notice = Some((Instant::now(), notice));
+                    vip.notice_conflict(Conflict::Claimed, notice);
                 }
             }
         }
@@ -271,9 +283,9 @@ impl Node {
 
     /// What befell the addresses of late, in sentences.
     fn notices(&self) -> impl Iterator<Item = String> {
-        self.vips.iter().zip(&self.config.vips).filter_map(|(vip, config)| {
-            let (at, notice) = vip.notice.as_ref().filter(|(at, _)| at.elapsed() < NOTICE_KEPT)?;
-            Some(format!("vip {}: {notice}, {} s ago", config.name, at.elapsed().as_secs()))
+        self.vips.iter().zip(&self.config.vips).flat_map(|(vip, config)| {
+            let recent = vip.notices.values().filter(|(at, _)| at.elapsed() < NOTICE_KEPT);
+            recent.map(|(at, notice)| format!("vip {}: {notice}, {} s ago", config.name, at.elapsed().as_secs()))
         })
     }
 

@@ -17,6 +17,7 @@ mod failures;
 mod figures;
 mod formation;
 mod interoperability;
+mod keeping;
 mod preference;
 mod privileges;
 mod service_manager;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         adverts::trials(),
         split::trials(),
         surroundings::trials(),
+        keeping::trials(),
         interoperability::trials(),
         figures::trials(),
         privileges::trials(),

@@ -21,10 +21,7 @@ impl Addresses {
             let Some(group) = self.groups.get(index) else { continue };
             match group.holding {
                 Holding::Held if group.is_complete(&found) => {}
-                Holding::Held => {
-                    let duplicate = found.iter().find(|at| at.is_duplicate && group.is_placed(at)).copied();
-                    self.put_back(index, duplicate).await;
-                }
+                Holding::Held => _ = self.put_back(index).await,
                 Holding::Leaving => drop(self.release(index).await),
                 Holding::Free => {
                     let carriers = group.carriers.clone();
@@ -47,7 +44,7 @@ impl Addresses {
                 let Some(index) = self.group_of(&address) else { return };
                 let is_missing = self.groups.get(index).is_some_and(|group| group.is_placed(&address));
                 if is_missing && self.may_act(index) {
-                    let did = self.put_back(index, None).await;
+                    let did = self.put_back(index).await;
                     self.acted(index, did);
                 }
             }
@@ -60,7 +57,7 @@ impl Addresses {
                     let did = self.take_stray_off(index, &address).await;
                     self.acted(index, did);
                 } else if is_lost && self.may_act(index) {
-                    let did = self.put_back(index, Some(address)).await;
+                    let did = self.put_back(index).await;
                     self.acted(index, did);
                 }
             }
@@ -72,7 +69,7 @@ impl Addresses {
         self.listen_on(interface);
         for index in 0..self.groups.len() {
             let is_other = |placed: &Placed| placed.index == interface.index && placed.hardware != interface.hardware;
-            let Some(group) = self.groups.get(index) else { continue };
+            let Some(group) = self.groups.get(index).filter(|group| group.holding == Holding::Held) else { continue };
             if group.vip.virtual_mac || !interface.has_carrier || !group.placed.iter().any(is_other) {
                 continue;
             }
@@ -104,29 +101,29 @@ impl Addresses {
     }
 
     /// Puts back what is missing of a VIP that is held, and says whether anything was.
-    async fn put_back(&mut self, index: usize, duplicate: Option<Address>) -> bool {
+    async fn put_back(&mut self, index: usize) -> bool {
         if self.groups.get(index).is_none_or(|group| group.holding != Holding::Held) {
             return false;
         }
-        let Some(count) = self.put(index).await.filter(|count| *count > 0) else { return false };
+        let Some(put) = self.put(index).await.filter(|put| put.added > 0) else { return false };
         let Some(group) = self.groups.get_mut(index) else { return false };
+        let removed = put.added - put.duplicates.len();
         if let Leave::Granted { refused } = group.lines.ask(Instant::now().into_std()) {
             let vip = &group.vip.name;
-            match duplicate {
-                None => warn!(vip, count, unlogged = refused, "put back addresses that somebody else removed"),
-                Some(at) => warn!(
-                    vip,
-                    address = %at.network,
-                    unlogged = refused,
-                    "put an address back that the kernel had found at another machine (dadfailed)"
-                ),
+            if removed > 0 {
+                warn!(vip, count = removed, unlogged = refused, "put back addresses that somebody else removed");
+            }
+            for address in &put.duplicates {
+                warn!(vip, %address, unlogged = refused, "put an address anew that was in use elsewhere (dadfailed)");
             }
         }
         self.announce(index);
-        self.tell(match duplicate {
-            None => Event::Restored { vip: index, count },
-            Some(at) => Event::Duplicate { vip: index, address: at.network.address() },
-        });
+        if removed > 0 {
+            self.tell(Event::Restored { vip: index, count: removed });
+        }
+        for address in put.duplicates {
+            self.tell(Event::Duplicate { vip: index, address });
+        }
         true
     }
 

@@ -7,7 +7,7 @@ use pnet::util::MacAddr;
 use tracing::{info, warn};
 
 use crate::config::Vip;
-use crate::net::netlink::{Interface, Netlink, PrefixRoute};
+use crate::net::netlink::{Address, Interface, Netlink, PrefixRoute};
 use crate::net::sysctl;
 use crate::units::{IpNetwork, VirtualRouterId};
 
@@ -48,6 +48,17 @@ pub struct Placed {
     pub link_index: u32,
     /// The addresses.
     pub networks: Vec<IpNetwork>,
+}
+
+/// How it went to put a VIP where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Put {
+    /// All of it.
+    pub placed: Vec<Placed>,
+    /// How many of the addresses were not there, or not usable.
+    pub added: usize,
+    /// Those of them that the kernel did not use, because another machine had answered for them.
+    pub duplicates: Vec<IpAddr>,
 }
 
 /// The carriers of each VIP.
@@ -93,12 +104,12 @@ fn free_name(id: VirtualRouterId, address: IpAddr, taken: &[String]) -> String {
     names.find(|name| !taken.contains(name)).unwrap_or(base)
 }
 
-/// Puts every address of `carriers` where it belongs, and gives how many of them were not there.
+/// Puts every address of `carriers` where it belongs.
 ///
 /// # Errors
 /// Which one failed and why, in words. The others may be there then.
-pub async fn put(netlink: &Netlink, carriers: &[Carrier]) -> Result<(Vec<Placed>, usize), String> {
-    let (mut placed, mut count) = (Vec::new(), 0);
+pub async fn put(netlink: &Netlink, carriers: &[Carrier]) -> Result<Put, String> {
+    let mut put = Put::default();
     for carrier in carriers {
         let failed =
             |what: &str, error: &io::Error| Err(format!("failed to add {what} to {}: {error}", carrier.interface));
@@ -115,31 +126,46 @@ pub async fn put(netlink: &Netlink, carriers: &[Carrier]) -> Result<(Vec<Placed>
         };
         for network in &carrier.networks {
             match add(netlink, interface.index, *network, prefix_route).await {
-                Ok(added) => count += usize::from(added),
+                Ok(Added::Already) => {}
+                Ok(Added::New) => put.added += 1,
+                Ok(Added::Again) => {
+                    put.added += 1;
+                    put.duplicates.push(network.address());
+                }
                 Err(error) => return failed(&network.to_string(), &error),
             }
         }
         let networks = carrier.networks.clone();
         let Interface { index, hardware, .. } = interface;
-        placed.push(Placed { index, hardware, link_index: link.index, networks });
+        put.placed.push(Placed { index, hardware, link_index: link.index, networks });
     }
-    Ok((placed, count))
+    Ok(put)
+}
+
+/// What became of an address that was to be added.
+enum Added {
+    /// It was there.
+    Already,
+    /// It was not.
+    New,
+    /// It was there, and the kernel did not use it.
+    Again,
 }
 
 /// Adds an address; one that is there but that the kernel refuses to use is put there anew.
-async fn add(netlink: &Netlink, index: u32, network: IpNetwork, prefix_route: PrefixRoute) -> io::Result<bool> {
-    let added = netlink.add_address(index, network, prefix_route).await?;
-    if added || network.address().is_ipv4() {
-        return Ok(added);
+async fn add(netlink: &Netlink, index: u32, network: IpNetwork, prefix_route: PrefixRoute) -> io::Result<Added> {
+    if netlink.add_address(index, network, prefix_route).await? {
+        return Ok(Added::New);
     }
-    let is_duplicate = netlink.all_addresses().await?.iter().any(|found| {
+    let is_duplicate = |found: &Address| {
         found.interface_index == index && found.network.address() == network.address() && found.is_duplicate
-    });
-    if is_duplicate {
-        netlink.remove_address(index, network).await?;
-        return netlink.add_address(index, network, prefix_route).await;
+    };
+    if network.address().is_ipv4() || !netlink.all_addresses().await?.iter().any(is_duplicate) {
+        return Ok(Added::Already);
     }
-    Ok(false)
+    netlink.remove_address(index, network).await?;
+    netlink.add_address(index, network, prefix_route).await?;
+    Ok(Added::Again)
 }
 
 /// The macvlan for a virtual hardware address, up. It is made with the VIP and goes with it, so that a standby has
