@@ -14,7 +14,7 @@ use baton::units::IpNetwork;
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
-use crate::scene::{Outcome, PATIENCE, Plan, Scene, program, until};
+use crate::scene::{Outcome, PATIENCE, Plan, Scene, find_program, program, until};
 use crate::surroundings::{ip, ip_on};
 use crate::wire::hardware_address;
 
@@ -377,7 +377,23 @@ fn virtual_mac_stays_through_a_failover(scene: &mut Scene) -> Outcome {
     scene.pair.wait_until_serving(AT_ONCE)?;
     println!("with a virtual MAC the other node served {:?} after the worker was killed", killed.elapsed());
     assert_eq!(known(scene, "10.77.0.100")?, "00:00:5e:00:01:33");
-    Ok(())
+    // Whatever the old holder still had to say, the switch would follow: longer than its kernel leaves groups.
+    for hardware in ["00:00:5e:00:01:33", "00:00:5e:00:02:33"] {
+        until("the switch to send the virtual hardware address to the new holder", AT_ONCE, || {
+            Ok((ports_of(scene, hardware)? == [standby]).then_some(()))
+        })?;
+    }
+    scene.holds_for("the switch stays with the new holder", Duration::from_secs(2), || {
+        Ok(ports_of(scene, "00:00:5e:00:01:33")? == [standby] && ports_of(scene, "00:00:5e:00:02:33")? == [standby])
+    })
+}
+
+/// The ports of the switch behind which it has learned a hardware address to be.
+fn ports_of(scene: &Scene, hardware: &str) -> anyhow::Result<Vec<String>> {
+    let mut command = scene.pair.topology().switch().command(find_program("bridge", "iproute2")?);
+    let shown = String::from_utf8(command.args(["fdb", "show", "br", "br0"]).output()?.stdout)?;
+    let of_hardware = shown.lines().filter_map(|line| line.strip_prefix(hardware)?.split_whitespace().nth(1));
+    Ok(of_hardware.map(str::to_owned).collect())
 }
 
 fn deleted_macvlan_is_made_again(scene: &mut Scene) -> Outcome {
