@@ -79,6 +79,13 @@ pub struct VipStatus {
     pub advert_interval_ms: u64,
     /// Times that the role changed since the guard started.
     pub transitions: u64,
+    /// Addresses put back since the guard started that somebody else on this machine had removed.
+    #[serde(default)]
+    pub addresses_restored: u64,
+    /// Times since the guard started that another machine claimed one of the addresses while this one held it, or that
+    /// the kernel found one at another machine (dadfailed).
+    #[serde(default)]
+    pub address_conflicts: u64,
     /// Adverts sent.
     pub adverts_sent: u64,
     /// Valid adverts received.

@@ -1,36 +1,56 @@
-//! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
+//! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, tells the link about it, and
+//! sees to it that it stays so: an address that somebody else takes off is put back, one that turns up on a node that does
+//! not hold it is taken off, and another machine's claim to one is answered.
+
+mod announce;
+mod keep;
+mod limit;
+mod nearby;
+mod place;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
+use pnet::util::MacAddr;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use tracing::{error, info, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tracing::{error, warn};
 
+use self::limit::PerSecond;
+use self::nearby::{Defence, Heard, Listening, Probing};
+use self::place::{Carrier, Placed, Put};
 use crate::config::{Transport, Vip};
 use crate::net::clock::Clock;
-use crate::net::neighbour::{Announcer, announcement, question};
-use crate::net::netlink::{Interface, Netlink, promote_secondaries};
+use crate::net::neighbour::{Announcer, Claim, question};
+use crate::net::netlink::{Address, Change, Netlink, watch};
+use crate::net::sysctl::promote_secondaries;
 
-/// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
-/// when it was lost, the last for hosts and switches that were just then restarting.
-const ANNOUNCEMENTS_MS: [u64; 6] = [0, 50, 200, 700, 2_000, 5_000];
+pub use self::place::remove_stale;
 
 /// How often this node makes itself known, an advert interval apart: all of it before its first claim.
 const INTRODUCTIONS: u32 = 3;
 
-/// Time after which addresses that somebody else took off are put back, at the latest.
+/// Time after which everything is looked at in case a message of the kernel was lost, and tried again what failed.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The loopback interface has this index in every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
+/// How often in a second a VIP is put back, or taken off where it does not belong, at once. Somebody who goes on longer
+/// than that is fought once a [`REVIEW_INTERVAL`], so that two programs that disagree do not take a whole core.
+const ACTS_PER_SECOND: u32 = 20;
+
+/// Lines a second about that; those between are counted in the next one.
+const LINES_PER_SECOND: u32 = 2;
+
+/// Claims that may wait; further ones are dropped, as one is enough.
+const CLAIMS_MAX: usize = 64;
 
 /// From the heartbeat.
 #[derive(Debug)]
 pub enum Order {
-    /// Put the VIP on its interface and announce it.
+    /// Put the VIP on its interfaces and announce it.
     Acquire {
         /// Its place among the VIPs.
         vip: usize,
@@ -39,16 +59,11 @@ pub enum Order {
     Release {
         /// Its place among the VIPs.
         vip: usize,
-        /// Gets true once no address of the VIP is left on the interface.
+        /// Gets true once no address of the VIP is left on this machine.
         done: oneshot::Sender<bool>,
     },
     /// Make this node known to the peer, because it begins to listen for its adverts.
     Introduce {
-        /// Its place among the VIPs.
-        vip: usize,
-    },
-    /// Ask the network who answers for its addresses.
-    Probe {
         /// Its place among the VIPs.
         vip: usize,
     },
@@ -57,30 +72,66 @@ pub enum Order {
         /// Its place among the VIPs.
         vip: usize,
     },
+    /// Ask whether another machine has its addresses (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2). An acquisition or
+    /// another question ends it.
+    Probe {
+        /// Its place among the VIPs.
+        vip: usize,
+        /// Time to ask and listen in.
+        within: Duration,
+        /// Gets the first answer; dropped when there is none.
+        found: oneshot::Sender<Claim>,
+    },
 }
 
 /// The two ends of unicast adverts.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends {
     /// This node's heartbeat address.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The peer's.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
 }
 
-/// The VIP could not be put on its interface.
+/// To the guard. Each was logged where it happened.
 #[derive(Debug)]
-pub struct AcquireFailed {
-    /// Its place among the VIPs.
-    pub vip: usize,
-    /// In words.
-    pub reason: String,
+pub enum Event {
+    /// The VIP could not be put on its interfaces; none of its addresses is there.
+    AcquireFailed {
+        /// Its place among the VIPs.
+        vip: usize,
+        /// In words.
+        reason: String,
+    },
+    /// Addresses that somebody else on this machine took off were put back.
+    Restored {
+        /// Their VIP's place among the VIPs.
+        vip: usize,
+        /// How many.
+        count: usize,
+    },
+    /// The kernel refused to use an address, because another machine answered for it. It was put there anew.
+    Duplicate {
+        /// Its VIP's place among the VIPs.
+        vip: usize,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Another machine claims an address of a VIP that is held here.
+    Conflict {
+        /// Its VIP's place among the VIPs.
+        vip: usize,
+        /// The address.
+        address: IpAddr,
+        /// The other machine's hardware address.
+        hardware: MacAddr,
+    },
 }
 
 /// What is to be true of a VIP on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holding {
-    /// It is not here.
+    /// It is not here, and taken off when it turns up.
     Free,
     /// It is here, and put back when somebody takes it off.
     Held,
@@ -88,16 +139,79 @@ enum Holding {
     Leaving,
 }
 
+/// The addresses of a VIP.
+struct Group {
+    vip: Vip,
+    carriers: Vec<Carrier>,
+    holding: Holding,
+    placed: Vec<Placed>,
+    /// Whether macvlans may be there that nothing needs any more.
+    has_macvlans: bool,
+    announcing: Option<JoinHandle<()>>,
+    listening: Vec<Listening>,
+    probing: Option<Probing>,
+    acts: PerSecond,
+    lines: PerSecond,
+    defence: Option<Defence>,
+    defended: Option<Instant>,
+}
+
+impl Group {
+    fn new(vip: Vip, carriers: Vec<Carrier>) -> Self {
+        Self {
+            vip,
+            carriers,
+            holding: Holding::Free,
+            placed: Vec::new(),
+            has_macvlans: false,
+            announcing: None,
+            listening: Vec::new(),
+            probing: None,
+            acts: PerSecond::new(ACTS_PER_SECOND),
+            lines: PerSecond::new(LINES_PER_SECOND),
+            defence: None,
+            defended: None,
+        }
+    }
+
+    /// Ends what is only done while the VIP is held.
+    fn stop_tasks(&mut self) {
+        if let Some(task) = self.announcing.take() {
+            task.abort();
+        }
+        self.defence = None;
+    }
+
+    /// Whether the address is where it belongs.
+    fn is_placed(&self, address: &Address) -> bool {
+        self.placed.iter().any(|placed| {
+            placed.index == address.interface_index
+                && placed.networks.iter().any(|network| network.address() == address.network.address())
+        })
+    }
+
+    /// Whether all that was placed is among `found`.
+    fn is_complete(&self, found: &[Address]) -> bool {
+        let is_found = |index: u32, address: IpAddr| {
+            found.iter().any(|at| (at.interface_index, at.network.address()) == (index, address) && !at.is_duplicate)
+        };
+        let mut placed = self.placed.iter();
+        !self.placed.is_empty()
+            && placed.all(|placed| placed.networks.iter().all(|network| is_found(placed.index, network.address())))
+    }
+}
+
 /// Owns the VIPs' addresses.
 pub struct Addresses {
-    vips: Vec<Vip>,
+    groups: Vec<Group>,
     /// `None` for a node without a peer.
     ends: Option<Ends>,
     netlink: Netlink,
-    announcer: Announcer,
-    announcing: Vec<Option<JoinHandle<()>>>,
-    holdings: Vec<Holding>,
-    failures: mpsc::Sender<AcquireFailed>,
+    /// One for all and for ever: closing it takes the kernel milliseconds.
+    announcer: Arc<Announcer>,
+    claims: mpsc::Receiver<Heard>,
+    claim_sender: mpsc::Sender<Heard>,
+    events: mpsc::Sender<Event>,
 }
 
 impl Addresses {
@@ -105,29 +219,42 @@ impl Addresses {
     ///
     /// # Errors
     /// What socket(2) says.
-    pub fn open(
-        vips: Vec<Vip>,
-        ends: Option<Ends>,
-        netlink: Netlink,
-        failures: mpsc::Sender<AcquireFailed>,
-    ) -> io::Result<Self> {
-        let announcing = vips.iter().map(|_| None).collect();
-        let holdings = vec![Holding::Free; vips.len()];
-        Ok(Self { vips, ends, netlink, announcer: Announcer::open()?, announcing, holdings, failures })
+    pub fn open(vips: Vec<Vip>, ends: Option<Ends>, netlink: Netlink, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let carriers = place::carriers(&vips);
+        let groups = vips.into_iter().zip(carriers).map(|(vip, carriers)| Group::new(vip, carriers)).collect();
+        let (claim_sender, claims) = mpsc::channel(CLAIMS_MAX);
+        Ok(Self { groups, ends, netlink, announcer: Arc::new(Announcer::open()?), claims, claim_sender, events })
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut reviews = interval_at(Instant::now() + REVIEW_INTERVAL, REVIEW_INTERVAL);
         reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = watched();
+        self.listen_everywhere().await;
         loop {
+            let due = self.next_due();
             tokio::select! {
                 biased;
                 order = orders.recv() => match order {
                     Some(order) => self.carry_out(order).await,
                     None => return,
                 },
-                _ = reviews.tick() => self.review().await,
+                change = next(&mut changes) => match change {
+                    Some(change) => self.changed(change).await,
+                    None => changes = None,
+                },
+                Some((vip, claim)) = self.claims.recv() => self.claim_heard(vip, claim),
+                () = wait_until(due) => self.attend(),
+                () = std::future::ready(()), if self.groups.iter().any(|group| group.has_macvlans) => {
+                    self.remove_macvlans().await;
+                }
+                _ = reviews.tick() => {
+                    if changes.is_none() {
+                        changes = watched();
+                    }
+                    self.review().await;
+                }
             }
         }
     }
@@ -140,9 +267,9 @@ impl Addresses {
                 // The heartbeat may have gone on without us after its time-out.
                 let _gone = done.send(released);
             }
-            Order::Probe { .. } => {}
             Order::Introduce { vip } => self.introduce(vip).await,
-            Order::Announce { vip } => self.announce(vip).await,
+            Order::Announce { vip } => self.announce(vip),
+            Order::Probe { vip, within, found } => self.probe(vip, within, found).await,
         }
     }
 
@@ -151,11 +278,12 @@ impl Addresses {
     /// While we were away the peer's kernel asked for us once a second, and keeps its unicast adverts back until it is
     /// answered. Heard a second late, a living peer would have been taken for a silent one.
     async fn introduce(&self, index: usize) {
-        let Some(vip) = self.vips.get(index).filter(|vip| vip.transport == Transport::Unicast) else { return };
-        let (Some(ends), Ok(interface)) = (self.ends, self.netlink.interface(&vip.interface).await) else { return };
-        let Some(frame) = question(interface.hardware, ends.local.into(), ends.peer.into()) else { return };
-        self.send(&vip.name, &interface, std::slice::from_ref(&frame));
-        let Ok(announcer) = Announcer::open() else { return };
+        let group = self.groups.get(index).filter(|group| group.vip.transport != Transport::Multicast);
+        let (Some(Group { vip, .. }), Some(ends)) = (group, self.ends) else { return };
+        let Ok(interface) = self.netlink.interface(&vip.advert_interface).await else { return };
+        let Some(frame) = question(interface.hardware, ends.local, ends.peer) else { return };
+        send(&self.announcer, &vip.name, &[(interface.index, frame.clone())]);
+        let announcer = Arc::clone(&self.announcer);
         let pause = vip.advert_interval.get();
         tokio::spawn(async move {
             for _ in 1..INTRODUCTIONS {
@@ -167,193 +295,125 @@ impl Addresses {
     }
 
     async fn acquire(&mut self, index: usize) {
-        self.set(index, Holding::Held);
-        if let Some(vip) = self.vips.get(index)
-            && let Err(error) = promote_secondaries(&vip.interface)
-        {
-            warn!(
-                interface = vip.interface,
-                %error,
-                "set the sysctl promote_secondaries to 1, or this node may lose its own address with the VIP"
-            );
-        }
-        if self.put(index).await.is_some() {
-            self.announce(index).await;
-        }
-    }
-
-    /// Puts back what somebody else took off, and takes off what could not be taken off before. It happens between
-    /// orders, so it cannot undo one.
-    async fn review(&mut self) {
-        for (index, holding) in self.holdings.clone().into_iter().enumerate() {
-            match holding {
-                Holding::Free => {}
-                Holding::Held => self.put_back(index).await,
-                Holding::Leaving => drop(self.release(index).await),
+        let Some(group) = self.groups.get_mut(index) else { return };
+        (group.holding, group.has_macvlans) = (Holding::Held, false);
+        group.probing = None;
+        for carrier in group.carriers.iter().filter(|carrier| carrier.virtual_mac.is_none()) {
+            if let Err(error) = promote_secondaries(&carrier.interface) {
+                warn!(
+                    interface = carrier.interface,
+                    %error,
+                    "set the sysctl promote_secondaries to 1, or this node may lose its own address with the VIP"
+                );
             }
         }
-    }
-
-    async fn put_back(&mut self, index: usize) {
-        if let Some(added) = self.put(index).await
-            && added > 0
-        {
-            warn!(vip = self.name(index), addresses = added, "put back addresses that somebody else removed");
-            self.announce(index).await;
+        if self.put(index).await.is_some() {
+            self.announce(index);
         }
     }
 
-    fn set(&mut self, index: usize, holding: Holding) {
-        if let Some(place) = self.holdings.get_mut(index) {
-            *place = holding;
-        }
-    }
-
-    /// Puts a VIP on its interface, and says how many of its addresses were not there.
-    async fn put(&mut self, index: usize) -> Option<usize> {
-        let vip = self.vips.get(index)?;
-        match self.add_all(vip).await {
-            Ok(added) => Some(added),
+    /// Puts a VIP on its interfaces. All of its addresses or none: a VIP of which only a part is reachable would look
+    /// served.
+    async fn put(&mut self, index: usize) -> Option<Put> {
+        let group = self.groups.get_mut(index)?;
+        match place::put(&self.netlink, &group.carriers).await {
+            Ok(put) => {
+                group.placed.clone_from(&put.placed);
+                Some(put)
+            }
             Err(reason) => {
-                error!(vip = vip.name, reason, "the VIP could not be taken");
+                error!(vip = group.vip.name, reason, "the VIP could not be taken");
+                self.release(index).await;
                 // The guard reads this queue as long as it lives.
-                drop(self.failures.send(AcquireFailed { vip: index, reason }).await);
+                drop(self.events.send(Event::AcquireFailed { vip: index, reason }).await);
                 None
             }
         }
     }
 
-    fn name(&self, index: usize) -> &str {
-        self.vips.get(index).map_or("", |vip| vip.name.as_str())
-    }
-
-    async fn add_all(&self, vip: &Vip) -> Result<usize, String> {
-        let failed = |what: &str, error: &io::Error| format!("failed to add {what} to {}: {error}", vip.interface);
-        let interface = self.netlink.interface(&vip.interface).await;
-        let interface = interface.map_err(|error| failed(&vip.name, &error))?;
-        let mut count = 0;
-        for address in &vip.addresses {
-            let added = self.netlink.add_address(interface.index, address.network).await;
-            count += usize::from(added.map_err(|error| failed(&address.network.to_string(), &error))?);
-        }
-        Ok(count)
-    }
-
+    /// Takes a VIP off. What it needed besides its addresses goes later, as that takes a time that nobody waits for.
     async fn release(&mut self, index: usize) -> bool {
-        self.set(index, Holding::Leaving);
-        if let Some(task) = self.announcing.get_mut(index).and_then(Option::take) {
-            task.abort();
-        }
-        let Some(vip) = self.vips.get(index) else { return false };
-        match remove_all(&self.netlink, vip).await {
+        let Some(group) = self.groups.get_mut(index) else { return false };
+        group.holding = Holding::Leaving;
+        group.stop_tasks();
+        match place::take_off(&self.netlink, &group.carriers).await {
             Ok(_) => {
-                self.set(index, Holding::Free);
+                group.placed.clear();
+                group.has_macvlans = group.vip.virtual_mac;
+                group.holding = Holding::Free;
                 true
             }
             Err(error) => {
-                error!(vip = vip.name, interface = vip.interface, %error, "the VIP could not be taken off");
+                error!(vip = group.vip.name, interface = group.vip.interface, %error, "the VIP could not be taken off");
                 false
             }
         }
     }
 
-    async fn announce(&mut self, index: usize) {
-        let Some(vip) = self.vips.get(index) else { return };
-        let Ok(interface) = self.netlink.interface(&vip.interface).await else { return };
-        let frames: Vec<_> =
-            vip.addresses.iter().filter_map(|at| announcement(interface.hardware, at.network.address())).collect();
+    /// Removes the macvlans of one VIP that does not need them any more; orders that came meanwhile are first.
+    async fn remove_macvlans(&mut self) {
+        let Some(group) = self.groups.iter_mut().find(|group| group.has_macvlans) else { return };
+        group.has_macvlans = false;
+        if let Err(error) = place::remove_macvlans(&self.netlink, &group.carriers).await {
+            error!(vip = group.vip.name, interface = group.vip.interface, %error, "its macvlan could not be removed");
+            // Tried again at the next review.
+            group.holding = Holding::Leaving;
+        }
+    }
+
+    fn announce(&mut self, index: usize) {
+        let Some(group) = self.groups.get(index).filter(|group| !group.placed.is_empty()) else { return };
+        let frames = announce::frames(&group.placed, group.vip.announce.burst);
         // The first ones now, before anything else gets a turn.
-        self.send(&vip.name, &interface, &frames);
-        let Ok(announcer) = Announcer::open() else { return };
-        let (clock, advert_interval) = (Clock::start(), vip.advert_interval.get());
-        let started = clock.now();
-        let repeat = async move {
-            for at_ms in ANNOUNCEMENTS_MS.into_iter().skip(1) {
-                sleep_without_stall(clock, started + Duration::from_millis(at_ms), advert_interval).await;
-                for frame in &frames {
-                    // One that is lost is followed by another; the first was logged.
-                    drop(announcer.send(interface.index, frame));
-                }
-            }
-        };
-        if let Some(slot) = self.announcing.get_mut(index)
-            && let Some(previous) = slot.replace(tokio::spawn(repeat))
+        send(&self.announcer, &group.vip.name, &frames);
+        let announcer = Arc::clone(&self.announcer);
+        let clock = Clock::start();
+        let (schedule, advert_interval) = (group.vip.announce.clone(), group.vip.advert_interval.get());
+        let repeat = announce::repeat(announcer, frames, schedule, clock, clock.now(), advert_interval);
+        if let Some(group) = self.groups.get_mut(index)
+            && let Some(previous) = group.announcing.replace(tokio::spawn(repeat))
         {
             previous.abort();
         }
     }
 
-    fn send(&self, vip: &str, interface: &Interface, frames: &[Vec<u8>]) {
-        for frame in frames {
-            if let Err(error) = self.announcer.send(interface.index, frame) {
-                warn!(vip, interface = interface.name, %error, "an announcement could not be sent");
-            }
+    /// What is only counted must not hold up what is done.
+    fn tell(&self, event: Event) {
+        drop(self.events.try_send(event));
+    }
+}
+
+type Changes = Box<dyn Stream<Item = Change> + Unpin>;
+
+/// The kernel's messages; `None` where they cannot be had, and is asked again at the next review.
+fn watched() -> Option<Changes> {
+    match watch() {
+        Ok(changes) => Some(Box::new(changes)),
+        Err(error) => {
+            warn!(%error, "the kernel's messages about addresses cannot be read; looking once a second");
+            None
         }
     }
 }
 
-/// Sleeps until `until`, and longer when the process was stalled meanwhile: what it believes is old then, and the
-/// heartbeat, which woke at the same moment, gets an advert interval to release the VIP and so end this task.
-async fn sleep_without_stall(clock: Clock, until: std::time::Instant, advert_interval: Duration) {
-    let mut is_late = false;
-    loop {
-        let before = clock.now();
-        let left = until.saturating_duration_since(before);
-        if left.is_zero() && !is_late {
-            return;
-        }
-        // In steps no longer than an interval: a stall within a long sleep would not show at its end.
-        let step = if is_late { advert_interval } else { left.min(advert_interval) };
-        sleep(step).await;
-        is_late = clock.now().saturating_duration_since(before) >= step + advert_interval;
+async fn next(changes: &mut Option<Changes>) -> Option<Change> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 
-/// Takes every address of a VIP off this machine, and says which were there. It looks on all interfaces, since the one
-/// that got them may have been renamed; loopback is left alone, where others may have put them on purpose.
-///
-/// # Errors
-/// What the kernel says; the other addresses were still tried.
-pub async fn remove_all(netlink: &Netlink, vip: &Vip) -> io::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    let mut failure = None;
-    for (interface_index, network) in netlink.all_addresses().await? {
-        let is_ours = vip.addresses.iter().any(|address| address.network.address() == network.address());
-        if !is_ours || interface_index == LOOPBACK_INDEX {
-            continue;
-        }
-        match netlink.remove_address(interface_index, network).await {
-            Ok(true) => removed.push(network.to_string()),
-            Ok(false) => {}
-            // The interface went, and the address with it.
-            Err(error) if is_no_device(&error) => {}
-            Err(error) => failure = Some(error),
+fn send(announcer: &Announcer, vip: &str, frames: &[announce::Outgoing]) {
+    for (interface_index, frame) in frames {
+        if let Err(error) = announcer.send(*interface_index, frame) {
+            warn!(vip, interface_index, %error, "an announcement could not be sent");
         }
     }
-    failure.map_or(Ok(removed), Err)
 }
 
-/// Takes off what a guard that was killed left behind, before this one takes part.
-///
-/// # Errors
-/// What the kernel says, with the VIP's name.
-pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()> {
-    for vip in vips {
-        let removed = remove_all(netlink, vip).await;
-        let removed = removed
-            .map_err(|error| anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface))?;
-        if !removed.is_empty() {
-            info!(
-                vip = vip.name,
-                interface = vip.interface,
-                addresses = removed.join(" "),
-                "removed a VIP that was left behind"
-            );
-        }
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
-    Ok(())
-}
-
-fn is_no_device(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }

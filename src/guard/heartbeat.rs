@@ -20,6 +20,7 @@ use super::links;
 use super::speaker::{Ear, Incoming, Speaker, Voice};
 use super::vitals::Vitals;
 use crate::net::clock::{Clock, since_boot};
+use crate::net::neighbour::Claim;
 use crate::units::AdvertInterval;
 use crate::vrrp::hello::{Hello, Opened};
 use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State};
@@ -71,8 +72,6 @@ pub enum Command {
     Synced(bool),
     /// What this node sees of the servers behind the VIP: pools with a server that is up, and servers that are up.
     Servers(u16, u16),
-    /// Somebody answers for an address of the VIP, and who.
-    InUse(String),
     /// Open the sockets anew, and tell how that went.
     Reopen,
     /// Move the VIP: to the peer when we hold it, to us when the peer does.
@@ -247,6 +246,7 @@ fn open_all(
             commands: setup.commands,
             orders: orders.clone(),
             events: events.clone(),
+            probed: None,
             peer: Peer::default(),
             switchover: None,
             refusals: HashMap::new(),
@@ -317,6 +317,8 @@ struct Router {
     commands: mpsc::Receiver<Command>,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
+    /// Where it is told who answers for an address, while that is asked.
+    probed: Option<oneshot::Receiver<Claim>>,
     peer: Peer,
     switchover: Option<Switchover>,
     refusals: HashMap<DropReason, Refusals>,
@@ -328,6 +330,7 @@ enum Turn {
     Command(Option<Command>),
     Incoming(Incoming),
     Lease(leases::LeaseAnswer),
+    Probed(Option<Claim>),
     Deadline,
 }
 
@@ -352,6 +355,7 @@ impl Router {
                 Turn::Incoming(Incoming::Advert(ear)) => self.heed(now, ear).await,
                 Turn::Incoming(Incoming::Datagram(link, datagram)) => self.greet(now, link, &datagram).await,
                 Turn::Lease(answer) => self.handle(now, Input::Lease(lease_answer(answer))).await,
+                Turn::Probed(claim) => self.probed(now, claim).await,
                 Turn::Deadline => self.tick(now).await,
             }
             if is_due && burst >= BURST_MAX {
@@ -369,6 +373,12 @@ impl Router {
                 None => std::future::pending().await,
             }
         };
+        let probed = async {
+            match &mut self.probed {
+                Some(probed) => probed.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
         let lease = async {
             match &mut self.lease {
                 Some(lease) => lease.answer().await,
@@ -380,6 +390,7 @@ impl Router {
             command = self.commands.recv() => Turn::Command(command),
             incoming = self.speaker.listen() => Turn::Incoming(incoming),
             answer = lease => Turn::Lease(answer),
+            claim = probed => Turn::Probed(claim),
             () = deadline => Turn::Deadline,
         }
     }
@@ -413,7 +424,6 @@ impl Router {
                 self.handle(now, Input::Synced(is_synced)).await;
             }
             Command::Servers(pools, servers) => (self.hello.pools_up, self.hello.servers_up) = (pools, servers),
-            Command::InUse(who) => self.handle(now, Input::InUse(who)).await,
             Command::Reopen => self.reopen(),
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
             Command::Stop(_) => {}
@@ -432,6 +442,15 @@ impl Router {
             }
             Ear::Refused(reason, source) => self.refuse(now, reason, source),
             Ear::Nothing => {}
+        }
+    }
+
+    /// The network was asked who answers for the addresses. Nobody did when there is no claim.
+    async fn probed(&mut self, now: Instant, claim: Option<Claim>) {
+        self.probed = None;
+        if let Some(claim) = claim {
+            let who = format!("{} for {}", claim.hardware, claim.address);
+            self.handle(now, Input::InUse(who)).await;
         }
     }
 
@@ -523,7 +542,7 @@ impl Router {
                 Action::SendAdvert { .. } => {}
                 Action::AcquireVip => self.order(Order::Acquire { vip: self.vip }),
                 Action::Announce => self.order(Order::Announce { vip: self.vip }),
-                Action::ProbeAddresses => self.order(Order::Probe { vip: self.vip }),
+                Action::ProbeAddresses => self.probe(now),
                 Action::ReleaseVip => {
                     may_send = self.release().await;
                     if may_send {
@@ -556,6 +575,14 @@ impl Router {
                 Action::RoleChanged { from, to, reason } => self.role_changed(now, from, to, reason),
             }
         }
+    }
+
+    /// Has the network asked who answers for the addresses, while the machine waits.
+    fn probe(&mut self, now: Instant) {
+        let within = self.machine.deadline().map_or(self.advert_interval, |at| at.saturating_duration_since(now));
+        let (found, answer) = oneshot::channel();
+        self.probed = Some(answer);
+        self.order(Order::Probe { vip: self.vip, within, found });
     }
 
     fn role_changed(&mut self, now: Instant, from: State, to: State, reason: Reason) {

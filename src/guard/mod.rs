@@ -128,7 +128,7 @@ struct Guard {
     netlink: Netlink,
     pulse: Option<Arc<AtomicU64>>,
     heartbeat: mpsc::Receiver<heartbeat::Event>,
-    failures: mpsc::Receiver<addresses::AcquireFailed>,
+    address_events: mpsc::Receiver<addresses::Event>,
     questions: mpsc::Receiver<Question>,
     memory: Memory,
     state_dir: PathBuf,
@@ -153,7 +153,9 @@ impl Guard {
         let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
         let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
         let memory = remember(&state_dir, &mut warnings);
-        let netlink = Netlink::open().context("the kernel's routing socket cannot be opened")?;
+        // The guard says by its own thread whether there is a real-time priority.
+        let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
+        let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
         let control = control::listen(&runtime_dir)
             .with_context(|| format!("{} cannot be opened", control::socket_path(&runtime_dir).display()))?;
@@ -161,7 +163,7 @@ impl Guard {
         tokio::task::spawn_local(control::serve(control, question_sender));
         let (event_sender, heartbeat) = mpsc::channel(QUEUE_MAX);
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
-        let (failure_sender, failures) = mpsc::channel(QUEUE_MAX);
+        let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
         let mut pulse = None;
         if !config.vips.is_empty() {
@@ -171,7 +173,7 @@ impl Guard {
                 Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), setups.links.boot, &vitals);
             tokio::task::spawn_local(janitor.keep());
             let ends = ends(&config, &local);
-            let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), failure_sender);
+            let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), address_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
             let witness =
                 config.pair.witness.map(|address| Witness { address, health: Arc::new(leases::Health::new(address)) });
@@ -198,7 +200,7 @@ impl Guard {
             netlink,
             pulse,
             heartbeat,
-            failures,
+            address_events,
             questions,
             memory,
             state_dir,
@@ -245,7 +247,7 @@ impl Guard {
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
-                Some(failure) = self.failures.recv() => self.node.acquire_failed(failure.vip, failure.reason),
+                Some(event) = self.address_events.recv() => self.node.address_event(event),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => self.remember(),
                 Some(question) = self.questions.recv() => self.answer(question),
@@ -370,10 +372,10 @@ fn remember(state_dir: &Path, warnings: &mut Vec<String>) -> Memory {
     })
 }
 
-/// Where IPv4 adverts run between; `None` without a peer, or where none do.
+/// Where unicast adverts run between; `None` without a peer.
 fn ends(config: &Config, local: &LocalNode) -> Option<Ends> {
-    let (local, peer) = paths::ipv4_ends(config, local)?;
-    Some(Ends { local, peer })
+    let (own, peer) = config.local_and_peer(local)?;
+    Some(Ends { local: own.address, peer: peer?.address })
 }
 
 impl Bootstrapping {

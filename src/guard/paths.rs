@@ -5,7 +5,7 @@
 //! pair, one for each pair of node addresses, which all VIPs share. Worked out here from the configuration, opened by
 //! [`super::speaker`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::config::{Config, LocalNode, Node, Transport, Vip};
 use crate::net::vrrp_socket::{Destination, Spec};
@@ -98,17 +98,6 @@ pub fn links(config: &Config, local: &LocalNode) -> Vec<LinkPath> {
 pub fn vrrp(config: &Config, local: &LocalNode, vip: &Vip) -> Vec<VrrpPath> {
     let Some((own, peer)) = config.local_and_peer(local) else { return Vec::new() };
     [true, false].into_iter().filter_map(|is_ipv4| vrrp_of_family(vip, own, peer, is_ipv4)).collect()
-}
-
-/// The IPv4 addresses that adverts run between, ours first.
-pub fn ipv4_ends(config: &Config, local: &LocalNode) -> Option<(Ipv4Addr, Ipv4Addr)> {
-    let (own, peer) = config.local_and_peer(local)?;
-    let ends = own.all_addresses().zip(peer?.all_addresses());
-    ends.filter_map(|ends| match ends {
-        (IpAddr::V4(own), IpAddr::V4(peer)) => Some((own, peer)),
-        _ => None,
-    })
-    .next()
 }
 
 fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> Option<VrrpPath> {

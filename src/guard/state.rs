@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::addresses;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::heartbeat::{self, Command};
 use super::setup;
@@ -36,6 +37,18 @@ pub enum Fault {
     Adverts,
 }
 
+/// How another machine was found to have an address of a VIP as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Conflict {
+    /// By the kernel, which then did not use it.
+    Duplicate,
+    /// It said so.
+    Claimed,
+}
+
+/// How long a conflict over an address is spoken of in the status.
+const NOTICE_KEPT: Duration = Duration::from_secs(60);
+
 /// A VIP, as the guard sees it.
 pub struct Vip {
     /// This node's priority for it.
@@ -57,6 +70,12 @@ pub struct Vip {
     pub waiting: Option<String>,
     /// What the witness last said, in words.
     pub witness: Option<String>,
+    /// Addresses put back that somebody else had removed.
+    restored: u64,
+    /// Claims of other machines to its addresses that were answered.
+    conflicts: u64,
+    /// The last of each kind, in words.
+    notices: BTreeMap<Conflict, (Instant, String)>,
     /// What keeps it from taking part; the machine is told of every change between none and some.
     faults: BTreeMap<Fault, String>,
 }
@@ -83,8 +102,16 @@ impl Vip {
             epoch: 0,
             waiting: None,
             witness: None,
+            restored: 0,
+            conflicts: 0,
+            notices: BTreeMap::new(),
             faults,
         }
+    }
+
+    fn notice_conflict(&mut self, conflict: Conflict, notice: String) {
+        self.conflicts += 1;
+        self.notices.insert(conflict, (Instant::now(), notice));
     }
 
     fn add_fault(&mut self, fault: Fault, reason: String) {
@@ -238,11 +265,40 @@ impl Node {
         }
     }
 
-    /// The addresses of a VIP could not be put on its interface.
-    pub fn acquire_failed(&mut self, vip: usize, reason: String) {
-        if let Some(vip) = self.vips.get_mut(vip) {
-            vip.add_fault(Fault::Addresses, reason);
+    /// Takes what befell the addresses of a VIP.
+    pub fn address_event(&mut self, event: addresses::Event) {
+        match event {
+            addresses::Event::AcquireFailed { vip, reason } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.add_fault(Fault::Addresses, reason);
+                }
+            }
+            addresses::Event::Restored { vip, count } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.restored += u64::try_from(count).unwrap_or(0);
+                }
+            }
+            addresses::Event::Duplicate { vip, address } => {
+                let notice = format!("the kernel found {address} in use at another machine (dadfailed)");
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.notice_conflict(Conflict::Duplicate, notice);
+                }
+            }
+            addresses::Event::Conflict { vip, address, hardware } => {
+                let notice = format!("another machine ({hardware}) claims {address} as well");
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.notice_conflict(Conflict::Claimed, notice);
+                }
+            }
         }
+    }
+
+    /// What befell the addresses of late, in sentences.
+    fn notices(&self) -> impl Iterator<Item = String> {
+        self.vips.iter().zip(&self.config.vips).flat_map(|(vip, config)| {
+            let recent = vip.notices.values().filter(|(at, _)| at.elapsed() < NOTICE_KEPT);
+            recent.map(|(at, notice)| format!("vip {}: {notice}, {} s ago", config.name, at.elapsed().as_secs()))
+        })
     }
 
     /// Lets VIPs try again whose addresses could not be put on their interface, or that could send no adverts.
@@ -321,7 +377,7 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
-            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().collect(),
+            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
         }
     }
 
@@ -384,6 +440,8 @@ impl Node {
             priority: vip.priority.get(),
             advert_interval_ms: millis(config.advert_interval.get()),
             transitions: vip.transitions,
+            addresses_restored: vip.restored,
+            address_conflicts: vip.conflicts,
             adverts_sent: counters.sent.load(Ordering::Relaxed),
             adverts_received: counters.received.load(Ordering::Relaxed),
             adverts_dropped: dropped.filter(|(_, count)| *count > 0).collect(),

@@ -9,4 +9,5 @@ pub mod neighbour;
 pub mod netlink;
 pub mod privileges;
 pub mod realtime;
+pub mod sysctl;
 pub mod vrrp_socket;

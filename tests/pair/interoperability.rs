@@ -29,7 +29,9 @@ enum Loss {
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (transport, plan) in [("unicast", Plan::usual().unauthenticated()), ("multicast", Plan::usual().unauthenticated().multicast())] {
+    for (transport, plan) in
+        [("unicast", Plan::usual().unauthenticated()), ("multicast", Plan::usual().unauthenticated().multicast())]
+    {
         for (how, loss) in [("stopped", Loss::Stopped), ("killed", Loss::Killed)] {
             let name = format!("keepalived_takes_over_from_a_{how}_baton_over_{transport}");
             trials.push(plan.clone().trial(&name, move |scene| keepalived_takes_over(scene, loss)));

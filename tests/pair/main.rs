@@ -19,6 +19,7 @@ mod formation;
 mod handover;
 mod interoperability;
 mod janitor;
+mod keeping;
 mod preference;
 mod privileges;
 mod service_manager;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         split::trials(),
         surroundings::trials(),
+        keeping::trials(),
         interoperability::trials(),
         figures::trials(),
         privileges::trials(),

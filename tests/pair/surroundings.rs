@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use baton::lab::namespace::Namespace;
 use baton::lab::node::Node;
 use baton::lab::pair::{NODES, VIP};
 use baton::lab::process::Process;
@@ -57,15 +58,20 @@ fn reader_of_the_log_that_stalls(scene: &mut Scene) -> Outcome {
     survives_with_log(scene, &pipe)
 }
 
-fn ip(node: &Node, arguments: &str) -> Outcome {
-    let done = node.namespace().command(find_program("ip", "iproute2")?).args(arguments.split(' ')).status()?;
-    ensure!(done.success(), "ip {arguments} failed");
-    Ok(())
+/// Runs ip(8) on a machine, and gives what it prints.
+pub fn ip_on(machine: &Namespace, arguments: &str) -> anyhow::Result<String> {
+    let done = machine.command(find_program("ip", "iproute2")?).args(arguments.split(' ')).output()?;
+    ensure!(done.status.success(), "ip {arguments} failed: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(String::from_utf8(done.stdout)?)
+}
+
+/// The same on a node.
+pub fn ip(node: &Node, arguments: &str) -> anyhow::Result<String> {
+    ip_on(node.namespace(), arguments)
 }
 
 fn addresses(node: &Node) -> anyhow::Result<String> {
-    let mut command = node.namespace().command(find_program("ip", "iproute2")?);
-    Ok(String::from_utf8(command.args(["-o", "-4", "addr", "show"]).output()?.stdout)?)
+    ip(node, "-o -4 addr show")
 }
 
 fn renamed_interface_keeps_no_vip(scene: &mut Scene) -> Outcome {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use baton::lab::namespace::Namespace;
 use baton::lab::topology::Topology;
+use baton::net::neighbour::{Claim, claim_in};
 use baton::vrrp::packet::{self, Advert};
 use pnet::datalink::{self, Channel, Config, DataLinkReceiver};
 use pnet::packet::arp::ArpPacket;
@@ -25,6 +26,9 @@ const READ_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Receive buffer of a capture, in frames of the usual length: what comes while its thread does not run.
 const READ_BUFFER_BYTES: usize = 4096;
+
+/// Where Ethernet carries what is for every IPv6 node (RFC 2464 section 7).
+const ALL_NODES: MacAddr = MacAddr(0x33, 0x33, 0, 0, 0, 1);
 
 /// A frame that a machine sent.
 #[derive(Debug, Clone)]
@@ -60,6 +64,8 @@ pub enum Content {
         /// Whom it asks for.
         target: Ipv4Addr,
     },
+    /// A neighbour advertisement.
+    NeighbourAdvert(Claim),
 }
 
 impl fmt::Display for Seen {
@@ -73,13 +79,18 @@ impl Seen {
     pub fn priority(&self) -> Option<u8> {
         match &self.content {
             Content::Advert { advert, .. } => Some(advert.priority),
-            Content::NoAdvert(_) | Content::Arp { .. } => None,
+            Content::NoAdvert(_) | Content::Arp { .. } | Content::NeighbourAdvert(_) => None,
         }
     }
 
-    /// Whether it announces `address`: a gratuitous ARP.
-    pub fn announces(&self, address: Ipv4Addr) -> bool {
-        matches!(self.content, Content::Arp { sender, target, .. } if sender == address && target == address)
+    /// Whether it announces `address`: a gratuitous ARP, or an unsolicited neighbour advertisement.
+    pub fn announces(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        match self.content {
+            Content::Arp { sender, target, .. } => sender == target && IpAddr::from(sender) == address,
+            Content::NeighbourAdvert(claim) => self.destination == ALL_NODES && claim.address == address,
+            Content::Advert { .. } | Content::NoAdvert(_) => false,
+        }
     }
 }
 
@@ -178,6 +189,7 @@ fn content(frame: &EthernetPacket<'_>) -> Option<Content> {
                 target: arp.get_target_proto_addr(),
             })
         }
+        EtherTypes::Ipv6 => claim_in(frame.packet()).map(Content::NeighbourAdvert),
         EtherTypes::Ipv4 => {
             let ip = Ipv4Packet::new(frame.payload())?;
             if ip.get_next_level_protocol().0 != packet::IP_PROTOCOL {
