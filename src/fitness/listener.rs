@@ -11,8 +11,8 @@ use super::Finding;
 pub struct Load {
     /// Connections accepted since the worker started, by all its threads.
     pub accepted: u64,
-    /// Threads that accept nothing now, because they hold as many connections as they may or have no descriptors left.
-    pub full_threads: u32,
+    /// Sockets on which nothing is accepted now: there are as many connections as may be, or no descriptors left.
+    pub full_sockets: u32,
 }
 
 /// What came of a probe.
@@ -36,7 +36,7 @@ pub fn judge(before: Load, after: Load, reaction: Reaction) -> Finding {
         Reaction::NotMade(reason) => return Finding::Untested(reason),
         Reaction::Failed(reason) => reason,
     };
-    if before.full_threads > 0 || after.full_threads > 0 {
+    if before.full_sockets > 0 || after.full_sockets > 0 {
         return Finding::Untested(format!("it takes no more connections for now ({reason})"));
     }
     match after.accepted.checked_sub(before.accepted) {
@@ -51,8 +51,8 @@ pub fn judge(before: Load, after: Load, reaction: Reaction) -> Finding {
 mod tests {
     use super::*;
 
-    fn load(accepted: u64, full_threads: u32) -> Load {
-        Load { accepted, full_threads }
+    fn load(accepted: u64, full_sockets: u32) -> Load {
+        Load { accepted, full_sockets }
     }
 
     #[test]

@@ -243,6 +243,8 @@ pub struct Fitness {
 #[derive(Debug, Clone, Default)]
 struct VipFitness {
     is_fit: bool,
+    /// What counts for it, as places among the tracks.
+    tracks: Vec<usize>,
     comparison: Comparison,
 }
 
@@ -254,8 +256,14 @@ impl Fitness {
 
     /// Adds a check.
     pub fn add(&mut self, check: Check, now: Instant) -> CheckId {
+        let index = self.tracks.len();
+        for vip in &check.vips {
+            if let Some(vip) = self.vips.get_mut(*vip) {
+                vip.tracks.push(index);
+            }
+        }
         self.tracks.push(Track::new(check, now));
-        CheckId(self.tracks.len() - 1)
+        CheckId(index)
     }
 
     /// Takes what happened and says what follows. A timer that comes too early does no harm.
@@ -299,7 +307,7 @@ impl Fitness {
 
     /// All verdicts that count for a VIP, in the order in which their checks were added.
     pub fn verdicts(&self, vip: usize) -> impl Iterator<Item = Verdict<'_>> {
-        self.tracks.iter().filter(move |track| track.check().vips.contains(&vip)).map(Track::verdict)
+        self.tracks_of(vip).map(Track::verdict)
     }
 
     /// What keeps a VIP from being held, in words; empty when it is fit.
@@ -317,7 +325,12 @@ impl Fitness {
 
     fn pools(&self, vip: usize) -> impl Iterator<Item = &Track> {
         let is_pool = |track: &&Track| matches!(track.check().subject, Subject::Servers(_));
-        self.tracks.iter().filter(is_pool).filter(move |track| track.check().vips.contains(&vip))
+        self.tracks_of(vip).filter(is_pool)
+    }
+
+    fn tracks_of(&self, vip: usize) -> impl Iterator<Item = &Track> {
+        let indexes = self.vips.get(vip).into_iter().flat_map(|vip| &vip.tracks);
+        indexes.filter_map(|index| self.tracks.get(*index))
     }
 
     /// As [`Fitness::seen`], unless there is a pool that nothing is known of: then there is nothing to compare yet.

@@ -13,6 +13,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
             since_ms: 0,
             reason: String::new(),
             faults: Vec::new(),
+            verdicts: Vec::new(),
             addresses: vec!["10.77.0.100/24".to_owned()],
             interface: "eth0".to_owned(),
             virtual_router_id: 51,
