@@ -1,7 +1,7 @@
 //! Puts the VIPs on their interfaces and takes them off, on the orders of the heartbeat, and tells the link about it.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,8 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{error, info, warn};
 
 use crate::config::{Transport, Vip};
-use crate::net::arp::{Announcer, announcement, question};
 use crate::net::clock::Clock;
+use crate::net::neighbour::{Announcer, announcement, question};
 use crate::net::netlink::{Interface, Netlink, promote_secondaries};
 
 /// Times after a takeover at which the addresses are announced. The first one moves the traffic; the others are for
@@ -147,7 +147,7 @@ impl Addresses {
     async fn introduce(&self, index: usize) {
         let Some(vip) = self.vips.get(index).filter(|vip| vip.transport == Transport::Unicast) else { return };
         let (Some(ends), Ok(interface)) = (self.ends, self.netlink.interface(&vip.interface).await) else { return };
-        let Some(frame) = question(interface.hardware, ends.local, ends.peer) else { return };
+        let Some(frame) = question(interface.hardware, ends.local.into(), ends.peer.into()) else { return };
         self.send(&vip.name, &interface, std::slice::from_ref(&frame));
         let Ok(announcer) = Announcer::open() else { return };
         let pause = vip.advert_interval.get();
@@ -254,11 +254,8 @@ impl Addresses {
     async fn announce(&mut self, index: usize) {
         let Some(vip) = self.vips.get(index) else { return };
         let Ok(interface) = self.netlink.interface(&vip.interface).await else { return };
-        let frames: Vec<_> = vip
-            .addresses
-            .iter()
-            .filter_map(|at| announcement(interface.hardware, ipv4(at.network.address())?))
-            .collect();
+        let frames: Vec<_> =
+            vip.addresses.iter().filter_map(|at| announcement(interface.hardware, at.network.address())).collect();
         // The first ones now, before anything else gets a turn.
         self.send(&vip.name, &interface, &frames);
         let Ok(announcer) = Announcer::open() else { return };
@@ -353,11 +350,4 @@ pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()>
 
 fn is_no_device(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
-}
-
-fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::addresses::Order;
 use crate::net::clock::Clock;
-use crate::net::vrrp_socket::{PacketBuffer, VrrpSocket};
+use crate::net::vrrp_socket::{Packet, PacketBuffer, VrrpSocket};
 use crate::vrrp::machine::{Action, Input, Machine, Parameters, Reason, State};
 use crate::vrrp::packet::{Advert, DropReason, Expected, Heard, decode, judge};
 
@@ -317,7 +317,8 @@ impl Router {
             biased;
             command = self.commands.recv() => Turn::Command(command),
             packet = self.socket.receive(&mut self.buffer) => match packet {
-                Ok(packet) => match examine(packet, &self.expected, &self.siblings) {
+                Ok(Packet::Ipv6 { .. }) => Turn::Ignored,
+                Ok(Packet::Ipv4(packet)) => match examine(packet, &self.expected, &self.siblings) {
                     Examined::Heard(heard) => Turn::Heard(heard),
                     Examined::Dropped(reason) => {
                         self.counters.dropped(reason);

@@ -37,7 +37,7 @@ use crate::config::{Config, LocalNode, PairKey};
 use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
-use crate::net::vrrp_socket::{Destination, VrrpSocket};
+use crate::net::vrrp_socket::{Destination, Spec, VrrpSocket};
 use crate::units::Priority;
 use crate::vrrp::machine::{Parameters, Preempt, Resignation, Startup};
 use crate::vrrp::packet::{Expected, MULTICAST_GROUP};
@@ -322,14 +322,19 @@ async fn routers(
         let interface = interface.with_context(|| format!("vip {}: interface {}", vip.name, vip.interface))?;
         let destination = match (vip.transport, peer_address) {
             (crate::config::Transport::Multicast, _) => Destination::Group,
-            (crate::config::Transport::Unicast, Some(peer)) => Destination::Peer(peer),
+            (crate::config::Transport::Unicast, Some(peer)) => Destination::Peer(peer.into()),
             (crate::config::Transport::Unicast, None) | (crate::config::Transport::Udp, _) => Destination::Nowhere,
         };
         let (priority, preempt) = standing(vip.prefer, local.index, own.priority);
         let addresses: Vec<Ipv4Addr> = vip.addresses.iter().filter_map(|at| ipv4(at.network.address()).ok()).collect();
         let counters = Arc::new(VipCounters::new());
         let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
-        let name = vip.interface.clone();
+        let spec = Spec {
+            interface: vip.interface.clone(),
+            local: own.address,
+            destination,
+            never_local: vip.addresses.iter().map(|at| at.network.address()).collect(),
+        };
         setups.push(heartbeat::Setup {
             vip: index,
             parameters: Parameters {
@@ -350,8 +355,11 @@ async fn routers(
             },
             addresses,
             siblings: siblings(config, index),
-            open: Box::new(move || VrrpSocket::open(&name, own_address, destination)),
-            destination: destination.address(),
+            open: Box::new(move || VrrpSocket::open(&spec)),
+            destination: match destination {
+                Destination::Group => MULTICAST_GROUP,
+                _ => peer_address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            },
             counters: Arc::clone(&counters),
             commands,
         });

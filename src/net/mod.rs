@@ -1,9 +1,10 @@
 //! Thin adapters to the operating system: each file wraps one thing the kernel offers, and decides nothing.
 
-pub mod arp;
 pub mod clock;
 pub mod descriptors;
+pub mod link_socket;
 pub mod listen;
+pub mod neighbour;
 pub mod netlink;
 pub mod privileges;
 pub mod realtime;
