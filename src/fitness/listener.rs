@@ -12,7 +12,7 @@ pub struct Load {
     /// Connections accepted since the worker started, by all its threads.
     pub accepted: u64,
     /// Sockets on which nothing is accepted now: there are as many connections as may be, or no descriptors left.
-    pub full_sockets: u32,
+    pub full_sockets: u64,
 }
 
 /// What came of a probe.
@@ -51,7 +51,7 @@ pub fn judge(before: Load, after: Load, reaction: Reaction) -> Finding {
 mod tests {
     use super::*;
 
-    fn load(accepted: u64, full_sockets: u32) -> Load {
+    fn load(accepted: u64, full_sockets: u64) -> Load {
         Load { accepted, full_sockets }
     }
 

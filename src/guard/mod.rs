@@ -2,10 +2,11 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
+//! [`supervisor`] runs the worker, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say.
 
 mod addresses;
 pub mod control;
+mod fitness;
 mod heartbeat;
 mod listeners;
 mod notify;
@@ -34,6 +35,7 @@ use self::heartbeat::{Command, VipCounters};
 use self::state::{Node, Vip, WorkerState};
 use self::supervisor::Supervisor;
 use crate::config::{Config, LocalNode, PairKey};
+use crate::fitness::Input;
 use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
@@ -163,6 +165,7 @@ impl Guard {
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
             (vips, pulse) = (states, Some(beat.pulse));
         }
+        warnings.extend(fitness::warnings(&config));
         warnings.iter().for_each(|warning| warn!("{warning}"));
         let threads = config.worker.threads;
         let bootstrapping = Bootstrapping {
@@ -198,6 +201,10 @@ impl Guard {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let (finding_sender, mut findings) = mpsc::channel(QUEUE_MAX);
+        let (checks, situation) = (&self.node.checks, self.node.situation());
+        fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
+            .context("a thread for fitness checks cannot be started")?;
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut is_stopping = false;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
@@ -214,6 +221,8 @@ impl Guard {
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(failure) = self.failures.recv() => self.node.acquire_failed(failure.vip, failure.reason),
+                Some((check, finding)) = findings.recv() => self.node.found(check, finding),
+                () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
                 _ = reviews.tick() => self.review().await,
                 Some(question) = self.questions.recv() => self.answer(question),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
@@ -252,8 +261,9 @@ impl Guard {
     /// Looks at links again, and lets VIPs try again that failed.
     async fn review(&mut self) {
         self.node.retry();
-        let names: std::collections::BTreeSet<_> =
-            self.node.config.vips.iter().map(|vip| vip.interface.clone()).collect();
+        let of_vips = self.node.config.vips.iter().map(|vip| &vip.interface);
+        let carriers = self.node.checks.carriers.iter().map(|(name, _)| name);
+        let names: std::collections::BTreeSet<_> = of_vips.chain(carriers).cloned().collect();
         for name in names {
             let gone = |_| Interface {
                 name: name.clone(),
@@ -287,6 +297,14 @@ impl Guard {
             notify::status(&line);
             self.status_line = line;
         }
+    }
+}
+
+/// Waits for a time; for ever where there is none.
+async fn sleep_until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 

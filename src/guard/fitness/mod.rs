@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::command::warnings;
 pub use self::listener::Situation;
-use crate::config::{Config, FitnessCheck, FitnessSubject, Listener, LocalNode};
+use crate::config::{Config, FitnessCheck, FitnessSubject, Listener};
 use crate::fitness::{Check, CheckId, Finding, Fitness, Severity, Start, Subject};
 use crate::net::netlink::Netlink;
 
@@ -108,7 +108,9 @@ fn interfaces(config: &Config) -> Vec<(String, Vec<usize>)> {
 fn vips_of_listener(config: &Config, listener: &Listener) -> Vec<usize> {
     let serves = |index: &usize| {
         let addresses = config.vips.get(*index).into_iter().flat_map(|vip| &vip.addresses);
-        addresses.map(|address| address.network.address()).any(|address| listener.bind.iter().any(|bind| covers(bind, address)))
+        addresses
+            .map(|address| address.network.address())
+            .any(|address| listener.bind.iter().any(|bind| covers(bind, address)))
     };
     (0..config.vips.len()).filter(serves).collect()
 }
@@ -152,8 +154,10 @@ fn ways_in(config: &Config, listener: &Listener) -> Vec<listener::WayIn> {
             IpAddr::V6(ip) if ip.is_unspecified() => Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
             _ => None,
         };
-        let always = loopback.map(|ip| listener::WayIn { address: SocketAddr::new(ip, bind.port()), while_active: None });
-        let carries = |vip: &crate::config::Vip| vip.addresses.iter().any(|address| address.network.address() == bind.ip());
+        let always =
+            loopback.map(|ip| listener::WayIn { address: SocketAddr::new(ip, bind.port()), while_active: None });
+        let carries =
+            |vip: &crate::config::Vip| vip.addresses.iter().any(|address| address.network.address() == bind.ip());
         let of_vips = config.vips.iter().enumerate().filter(move |(_, vip)| carries(vip));
         let of_vips = of_vips.map(|(vip, _)| listener::WayIn { address: *bind, while_active: Some(vip) });
         always.into_iter().chain(of_vips).collect::<Vec<_>>()
@@ -171,7 +175,6 @@ pub type Found = (CheckId, Finding);
 pub fn start(
     checks: &Checks,
     config: &Config,
-    local: &LocalNode,
     netlink: &Netlink,
     situation: &watch::Receiver<Situation>,
     found: &mpsc::Sender<Found>,
@@ -186,9 +189,9 @@ pub fn start(
         let rhythm = Rhythm { check: *id, interval: check.interval, timeout: check.timeout, found: found.clone() };
         match check.subject.clone() {
             FitnessSubject::Gateway { address, interface } => {
-                let own = local.index.and_then(|index| config.nodes.get(index));
-                let own = own.and_then(|node| node.all_addresses().find(|own| own.is_ipv4() == address.is_ipv4()));
-                let gateway = gateway::Gateway { address, interface, own, netlink: netlink.clone() };
+                let vips = config.vips.iter().flat_map(|vip| &vip.addresses);
+                let vips = vips.map(|address| address.network.address()).collect();
+                let gateway = gateway::Gateway { address, interface, vips, netlink: netlink.clone() };
                 tokio::task::spawn_local(gateway.watch(rhythm));
             }
             FitnessSubject::Command { command } => {

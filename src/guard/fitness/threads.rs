@@ -51,14 +51,20 @@ mod tests {
     fn line_of_the_kernel_is_read() {
         let stat = "4711 (proxy-1) R 4700 4711 9428 0 -1 4194304 136 0 0 0 57 23 0 0 20 0 4 0 1869062 3133440 416";
         let used = Duration::from_millis(800);
-        assert_eq!(parse(4711, stat), Some(Thread { id: 4711, name: "proxy-1".to_owned(), doing: Doing::Running, used }));
+        assert_eq!(
+            parse(4711, stat),
+            Some(Thread { id: 4711, name: "proxy-1".to_owned(), doing: Doing::Running, used })
+        );
     }
 
     #[test]
     fn brackets_and_blanks_in_a_name_do_no_harm() {
         let stat = "1 (a) S (b)) T 4700 4711 9428 0 -1 4194304 136 0 0 0 0 1 0 0 20 0";
         let thread = parse(1, stat).unwrap();
-        assert_eq!((thread.name.as_str(), thread.doing, thread.used), ("a) S (b)", Doing::Stopped, Duration::from_millis(10)));
+        assert_eq!(
+            (thread.name.as_str(), thread.doing, thread.used),
+            ("a) S (b)", Doing::Stopped, Duration::from_millis(10))
+        );
     }
 
     #[test]
