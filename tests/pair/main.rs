@@ -15,6 +15,7 @@ mod wire;
 mod adverts;
 mod failures;
 mod figures;
+mod fitness;
 mod formation;
 mod interoperability;
 mod preference;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let trials = [
         formation::trials(),
         failures::trials(),
+        fitness::trials(),
         preference::trials(),
         adverts::trials(),
         split::trials(),

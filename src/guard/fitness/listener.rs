@@ -34,6 +34,12 @@ pub struct Situation {
     pub load: Vec<Load>,
 }
 
+impl Situation {
+    fn load_of(&self, listener: usize) -> Load {
+        self.load.get(listener).copied().unwrap_or_default()
+    }
+}
+
 /// An address at which a listener can be reached from this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WayIn {
@@ -53,21 +59,27 @@ pub async fn watch(
 ) {
     let mut turns = interval(INTERVAL);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let load = || situation.borrow().load.get(listener).copied().unwrap_or_default();
+    // The guard's loop waits to change the situation while it is borrowed: it is copied, and never held over an await.
+    let look_around = || situation.borrow().clone();
     loop {
         turns.tick().await;
+        let before = look_around();
         // Of a worker that does not serve the guard knows already, and it is no news of the listener.
-        if !situation.borrow().serves {
+        if !before.serves {
             continue;
         }
-        let finding = match way_in(&ways_in, &situation.borrow()) {
+        let finding = match way_in(&ways_in, &before) {
             None => Finding::Untested("it can only be reached where the vip is".to_owned()),
             Some(address) => {
-                let before = load();
-                judge(before, load(), knock(address, TIMEOUT).await)
+                let reaction = knock(address, TIMEOUT).await;
+                let after = look_around();
+                if !after.serves {
+                    continue;
+                }
+                judge(before.load_of(listener), after.load_of(listener), reaction)
             }
         };
-        if situation.borrow().serves && found.send((check, finding)).await.is_err() {
+        if found.send((check, finding)).await.is_err() {
             return;
         }
     }
