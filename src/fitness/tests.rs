@@ -212,7 +212,8 @@ fn nothing_moves_for_fewer_servers_of_as_many_pools() {
 
 #[test]
 fn peer_has_to_see_more_without_a_break_and_the_node_to_be_active_and_to_know() {
-    let breaks: [(&str, fn([CheckId; 2]) -> Input); 4] = [
+    type Break = fn([CheckId; 2]) -> Input;
+    let breaks: [(&str, Break); 4] = [
         ("the peer falls silent", |_| Input::Peer { vip: 0, seen: None }),
         ("the peer sees as little", |_| peer(0, 0)),
         ("no longer active", |_| Input::Role { vip: 0, is_active: false }),

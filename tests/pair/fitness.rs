@@ -297,7 +297,7 @@ fn starved_worker(scene: &mut Scene) -> Outcome {
     let load = scene.pair.start_load()?;
     let cores = std::thread::available_parallelism()?.get();
     let spin = |_| Command::new("/bin/sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
-    let spinners = (0..cores * 2).map(spin).collect::<Result<Vec<_>, _>>()?;
+    let spinners = (0..cores * 4).map(spin).collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     let seen = scene.holds_for("the VIP stays", Duration::from_secs(20), || Ok(scene.holders()? == [node]));
     let window = load.window(started, Instant::now());

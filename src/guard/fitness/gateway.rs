@@ -69,8 +69,9 @@ impl Gateway {
     async fn own_address(&self, interface_index: u32) -> io::Result<IpAddr> {
         let is_fit = |address: &IpAddr| address.is_ipv4() == self.address.is_ipv4() && !self.vips.contains(address);
         let all = self.netlink.all_addresses().await?;
-        let own = all.into_iter().filter(|(index, _)| *index == interface_index).map(|(_, network)| network.address());
-        Ok(own.map(IpAddr::from).find(is_fit).unwrap_or(match self.address {
+        let mut own =
+            all.into_iter().filter(|(index, _)| *index == interface_index).map(|(_, network)| network.address());
+        Ok(own.find(is_fit).unwrap_or(match self.address {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         }))
