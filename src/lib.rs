@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`units`] |
-//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`] |
+//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`telemetry`] |
 //! | the data plane | [`proxy`], [`probe`] |
 //! | the processes | [`guard`], [`worker`], [`witness`] |
@@ -22,6 +22,8 @@ pub mod session;
 pub mod balance;
 
 pub mod health;
+
+pub mod fitness;
 
 pub mod net;
 

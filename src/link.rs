@@ -98,8 +98,20 @@ pub struct Report {
     pub requests: u64,
     /// Pools and the health of their servers.
     pub pools: Vec<PoolStatus>,
+    /// How busy the listeners are, in the order of the configuration.
+    pub listeners: Vec<ListenerLoad>,
     /// What it could not do, in words.
     pub warnings: Vec<String>,
+}
+
+/// How busy a listener is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerLoad {
+    /// Connections accepted since the worker started.
+    pub accepted: u64,
+    /// Of its sockets, those on which nothing is accepted now: the connection limit is reached, or there are no
+    /// descriptors left.
+    pub full_sockets: u64,
 }
 
 /// Reads one message a line.

@@ -67,6 +67,9 @@ pub struct VipStatus {
     pub reason: String,
     /// What keeps it from taking the VIP; empty when it is fit.
     pub faults: Vec<String>,
+    /// What was found out about everything that counts for it.
+    #[serde(default)]
+    pub verdicts: Vec<VerdictStatus>,
     /// Its addresses with prefix length.
     pub addresses: Vec<String>,
     /// The interface that carries them.
@@ -110,8 +113,6 @@ pub struct VipStatus {
     pub prefer_hold_ms: u64,
     /// `off`, `receive_only`, `permissive` or `enforce`.
     pub authentication: String,
-    /// What the witness last said, in words; `None` without one.
-    pub witness: Option<String>,
 }
 
 /// A path of a VIP's adverts.
@@ -161,6 +162,20 @@ pub struct SwitchoverStatus {
     pub role: Role,
     /// Why it did not move; `None` when it did.
     pub refused: Option<String>,
+}
+
+/// What this node thinks of one of the things that count for a VIP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictStatus {
+    /// What was looked at, for example `worker`, `listener http` or `gateway uplink`.
+    pub subject: String,
+    /// `good`; `broken`, which gives the VIP up; `weaker`, which moves it only if the peer is better off; `unknown`, not
+    /// looked at yet or not possible now; `held_down`, good again but not for long enough to be believed.
+    pub state: String,
+    /// What was found, in words.
+    pub evidence: String,
+    /// Time since the state changed, in milliseconds.
+    pub since_ms: u64,
 }
 
 /// The last valid advert of the peer for a VIP.
@@ -253,6 +268,9 @@ pub struct ServerStatus {
     pub address: SocketAddr,
     /// Whether it gets requests.
     pub up: bool,
+    /// Whether that is known: it has no checks, which counts as up, or at least one of them is done.
+    #[serde(default)]
+    pub checked: bool,
     /// Time since it went up or down, in milliseconds.
     pub since_ms: u64,
     /// What the last check said, in words; `not checked` without checks.

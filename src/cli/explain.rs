@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::status::{ask, time};
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PathStatus, PeerVipStatus, Role, VipStatus};
+use crate::status::{NodeStatus, PathStatus, PeerVipStatus, Role, VipStatus, WitnessStatus};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -54,8 +54,8 @@ fn explain(status: &NodeStatus, vip: &VipStatus) -> String {
     say(about_the_peer(status, vip));
     vip.paths.iter().for_each(|path| say(about_a_path(vip, path)));
     say(what_happens_next(status, vip));
-    if let Some(witness) = &vip.witness {
-        say(format!("Witness: {witness}."));
+    if let Some(witness) = &status.witness {
+        say(about_the_witness(witness));
     }
     if !vip.adverts_dropped.is_empty() {
         let dropped: Vec<String> =
@@ -111,6 +111,20 @@ fn about_a_path(vip: &VipStatus, path: &PathStatus) -> String {
     let failures =
         if path.send_failures > 0 { format!("; {} sends failed", path.send_failures) } else { String::new() };
     format!("Path {}: the peer {heard}{silent}{failures}.", path.name)
+}
+
+fn about_the_witness(witness: &WitnessStatus) -> String {
+    match witness.last_answer_ms {
+        Some(ms) if witness.reachable => {
+            format!("The witness at {} answered {} ago: it decides when the nodes cannot hear each other.", witness.address, time(ms))
+        }
+        Some(ms) => format!(
+            "The witness at {} has not answered for {}: while the nodes cannot hear each other, none of them can claim.",
+            witness.address,
+            time(ms)
+        ),
+        None => format!("The witness at {} has never answered since this node started.", witness.address),
+    }
 }
 
 fn what_happens_next(status: &NodeStatus, vip: &VipStatus) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, Role, VipStatus};
+use crate::status::{NodeStatus, PoolStatus, VipStatus};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -99,10 +99,9 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
         vip.priority,
         vip.advert_interval_ms
     );
-    if vip.role == Role::Unfit {
-        for fault in &vip.faults {
-            let _ = writeln!(text, "  fault: {fault}");
-        }
+    for verdict in vip.verdicts.iter().filter(|verdict| verdict.state != "good") {
+        let (state, since) = (verdict.state.replace('_', " "), time(verdict.since_ms));
+        let _ = writeln!(text, "  {state} for {since}: {} ({})", verdict.subject, verdict.evidence);
     }
     let peer = vip.peer.as_ref().map_or("no advert of the peer yet".to_owned(), |peer| {
         format!("last advert of {} {} ago with priority {}", peer.address, time(peer.age_ms), peer.priority)

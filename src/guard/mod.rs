@@ -2,11 +2,13 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
+//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`fitness`] looks at what a VIP depends on,
+//! [`control`] answers questions, [`state`] puts together what all of them say, [`janitor`] cleans up after all of them.
 
 mod addresses;
 pub mod control;
 mod counters;
+mod fitness;
 mod heartbeat;
 pub mod janitor;
 pub mod leases;
@@ -47,6 +49,7 @@ use self::store::Memory;
 use self::supervisor::Supervisor;
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
+use crate::fitness::Input;
 use crate::link::{Bootstrap, CertificatePem};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
@@ -184,6 +187,7 @@ impl Guard {
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
             (vips, pulse) = (setups.vips, Some(beat.pulse));
         }
+        warnings.extend(fitness::warnings(&config));
         warnings.iter().for_each(|warning| warn!("{warning}"));
         let threads = config.worker.threads;
         let bootstrapping = Bootstrapping {
@@ -231,6 +235,10 @@ impl Guard {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let (finding_sender, mut findings) = mpsc::channel(QUEUE_MAX);
+        let (checks, situation) = (&self.node.checks, self.node.situation());
+        fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
+            .context("a thread for fitness checks cannot be started")?;
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
@@ -248,6 +256,8 @@ impl Guard {
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
+                Some((check, finding)) = findings.recv() => self.node.found(check, finding),
+                () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => self.remember(),
                 Some(question) = self.questions.recv() => self.answer(question),
@@ -288,8 +298,9 @@ impl Guard {
     /// Looks at links again, and lets VIPs try again that failed.
     async fn review(&mut self) {
         self.node.retry();
-        let names: std::collections::BTreeSet<_> =
-            self.node.config.vips.iter().flat_map(state::interfaces).map(str::to_owned).collect();
+        let of_vips = self.node.config.vips.iter().flat_map(state::interfaces).map(str::to_owned);
+        let carriers = self.node.checks.carriers.iter().map(|(name, _)| name.clone());
+        let names: std::collections::BTreeSet<_> = of_vips.chain(carriers).collect();
         for name in names {
             let gone = |_| Interface {
                 name: name.clone(),
@@ -343,6 +354,14 @@ impl Guard {
             notify::status(&line);
             self.status_line = line;
         }
+    }
+}
+
+/// Waits for a time; for ever where there is none.
+async fn sleep_until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,36 +6,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, error, info, warn};
 
 use super::addresses;
 use super::counters::{PathCounters, VipCounters, millis};
+use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::setup;
 use super::supervisor;
 use crate::config::{Authentication, Config, LocalNode};
-use crate::link::Report;
+use crate::fitness::listener::Load;
+use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
+use crate::link::{ListenerLoad, Report};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, Role, VipStatus, WorkerStatus,
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, VerdictStatus,
+    VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::DropReason;
-
-/// What can keep a node from holding a VIP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// The worker does not serve.
-    Worker,
-    /// The interface has no carrier.
-    Link,
-    /// The addresses could not be put on the interface.
-    Addresses,
-    /// Adverts cannot be sent: the peer takes this node for dead, or is about to.
-    Adverts,
-}
 
 /// How another machine was found to have an address of a VIP as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,16 +59,12 @@ pub struct Vip {
     pub epoch: u32,
     /// What its machine waits for, in words.
     pub waiting: Option<String>,
-    /// What the witness last said, in words.
-    pub witness: Option<String>,
     /// Addresses put back that somebody else had removed.
     restored: u64,
     /// Claims of other machines to its addresses that were answered.
     conflicts: u64,
     /// The last of each kind, in words.
     notices: BTreeMap<Conflict, (Instant, String)>,
-    /// What keeps it from taking part; the machine is told of every change between none and some.
-    faults: BTreeMap<Fault, String>,
 }
 
 impl Vip {
@@ -88,7 +75,6 @@ impl Vip {
         commands: mpsc::Sender<Command>,
         interface_index: u32,
     ) -> Self {
-        let faults = BTreeMap::from([(Fault::Worker, "the worker is starting".to_owned())]);
         let (state, since, reason) = (State::Init, Instant::now(), "starting".to_owned());
         Self {
             priority,
@@ -101,31 +87,15 @@ impl Vip {
             transitions: 0,
             epoch: 0,
             waiting: None,
-            witness: None,
             restored: 0,
             conflicts: 0,
             notices: BTreeMap::new(),
-            faults,
         }
     }
 
     fn notice_conflict(&mut self, conflict: Conflict, notice: String) {
         self.conflicts += 1;
         self.notices.insert(conflict, (Instant::now(), notice));
-    }
-
-    fn add_fault(&mut self, fault: Fault, reason: String) {
-        let was_fit = self.faults.is_empty();
-        self.faults.insert(fault, reason.clone());
-        if was_fit {
-            self.tell(Command::Unfit(reason));
-        }
-    }
-
-    fn clear_fault(&mut self, fault: Fault) {
-        if self.faults.remove(&fault).is_some() && self.faults.is_empty() {
-            self.tell(Command::Fit);
-        }
     }
 
     /// The queue holds more changes than a heartbeat that lives can be behind; the watchdog sees to one that does not.
@@ -175,6 +145,10 @@ pub struct Node {
     pub worker: WorkerState,
     /// What is less than it should be.
     pub warnings: Vec<String>,
+    /// What is thought of everything that counts for a VIP.
+    pub checks: Checks,
+    /// What the looks at listeners depend on.
+    situation: watch::Sender<Situation>,
     threads: usize,
     pid: Option<u32>,
     starts: u64,
@@ -186,23 +160,77 @@ impl Node {
     /// A node whose worker has not been started.
     pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, threads: usize, warnings: Vec<String>) -> Self {
         Self {
-            config,
             local,
             vips,
             worker: WorkerState::Starting,
             warnings,
+            checks: Checks::new(&config),
+            situation: watch::Sender::new(Situation::default()),
             threads,
             pid: None,
             starts: 0,
             last_exit: None,
             report: Report::default(),
+            config,
+        }
+    }
+
+    /// What the looks at listeners depend on, as it changes.
+    pub fn situation(&self) -> watch::Receiver<Situation> {
+        self.situation.subscribe()
+    }
+
+    /// Takes something that bears on fitness, and tells the machines what follows from it.
+    pub fn observe(&mut self, input: Input) {
+        for change in self.checks.fitness.handle(Instant::now(), input) {
+            match change {
+                Change::Verdict(check) => self.log_verdict(check),
+                Change::Fit { vip } => self.tell(vip, Command::Fit),
+                Change::Unfit { vip, reason } => self.tell(vip, Command::Unfit(reason)),
+                Change::PeerSeesMore { vip, reason } => {
+                    let vip = self.config.vips.get(vip).map_or("", |vip| vip.name.as_str());
+                    info!(vip, reason, "the peer sees more servers");
+                }
+            }
+        }
+    }
+
+    /// As [`Node::observe`], for what was found about a check.
+    pub fn found(&mut self, check: CheckId, finding: Finding) {
+        self.observe(Input::Found { check, finding });
+    }
+
+    /// What is logged where it happens, with more to say, is not logged again.
+    fn log_verdict(&self, check: CheckId) {
+        let Some(verdict) = self.checks.fitness.verdict(check) else { return };
+        if matches!(verdict.subject, Subject::Worker | Subject::Addresses | Subject::Adverts | Subject::Servers(_)) {
+            return;
+        }
+        let (subject, evidence) = (verdict.subject, verdict.evidence);
+        match verdict.state {
+            fitness::State::Broken => warn!(%subject, evidence, "not fit"),
+            fitness::State::HeldDown => info!(%subject, evidence, "good again, and held down"),
+            fitness::State::Good => info!(%subject, evidence, "fit"),
+            fitness::State::Unknown | fitness::State::Weaker => debug!(%subject, evidence, "not known"),
+        }
+    }
+
+    fn tell(&self, vip: usize, command: Command) {
+        if let Some(vip) = self.vips.get(vip) {
+            vip.tell(command);
         }
     }
 
     /// Whether every VIP takes part, or is kept from it by something that waiting for us would not mend.
     pub fn is_settled(&self) -> bool {
-        self.worker == WorkerState::Running
-            && self.vips.iter().all(|vip| vip.state != State::Init || vip.faults.contains_key(&Fault::Link))
+        let is_lasting = |verdict: fitness::Verdict<'_>| {
+            let is_ours = matches!(verdict.subject, Subject::Worker | Subject::Addresses | Subject::Adverts);
+            verdict.is_fault && !is_ours && verdict.state != fitness::State::Unknown
+        };
+        let is_settled = |(index, vip): (usize, &Vip)| {
+            vip.state != State::Init || self.checks.fitness.verdicts(index).any(is_lasting)
+        };
+        self.worker == WorkerState::Running && self.vips.iter().enumerate().all(is_settled)
     }
 
     /// Takes what the supervisor says of the worker.
@@ -215,53 +243,88 @@ impl Node {
             }
             supervisor::Event::Ready => self.worker_serves(),
             supervisor::Event::Alive(report) => {
-                self.report = report;
+                self.take_report(report);
                 if self.worker == WorkerState::Hung {
                     warn!("the worker answers again");
                     self.worker_serves();
                 }
             }
-            supervisor::Event::Hung(time) => {
-                error!(for_ms = millis(time), "the worker does not answer");
+            supervisor::Event::Hung { silent_for, evidence } => {
+                error!(for_ms = millis(silent_for), evidence, "the worker does not answer");
                 self.worker = WorkerState::Hung;
-                self.worker_fails(&format!("the worker did not answer for {} ms", millis(time)));
+                self.worker_fails(format!("the worker did not answer for {} ms: {evidence}", millis(silent_for)));
             }
             supervisor::Event::Ended(reason) => {
                 error!(reason, "the worker has ended");
                 (self.worker, self.pid) = (WorkerState::Waiting, None);
-                self.worker_fails(&format!("the worker has ended: {reason}"));
+                self.worker_fails(format!("the worker has ended: {reason}"));
                 self.last_exit = Some(reason);
-                self.report = Report::default();
+                self.take_report(Report::default());
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
+        self.publish();
     }
 
     fn worker_serves(&mut self) {
         self.worker = WorkerState::Running;
-        self.vips.iter_mut().for_each(|vip| vip.clear_fault(Fault::Worker));
+        self.found(self.checks.worker, Finding::Good("it serves".to_owned()));
     }
 
-    fn worker_fails(&mut self, reason: &str) {
-        self.vips.iter_mut().for_each(|vip| vip.add_fault(Fault::Worker, reason.to_owned()));
+    fn worker_fails(&mut self, reason: String) {
+        self.found(self.checks.worker, Finding::Bad(reason));
+    }
+
+    /// Takes a report; an empty one when the worker is gone.
+    fn take_report(&mut self, report: Report) {
+        for index in 0..self.checks.pools.len() {
+            let Some(check) = self.checks.pools.get(index).copied().flatten() else { continue };
+            let (before, now) = (self.report.pools.get(index), report.pools.get(index));
+            match now.and_then(servers_up) {
+                Some((up, count)) if before.and_then(servers_up) != Some((up, count)) => {
+                    self.observe(Input::Servers { check, up, count });
+                }
+                None if before.and_then(servers_up).is_some() => {
+                    self.found(check, Finding::Untested("the worker says nothing of it".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        self.report = report;
+    }
+
+    /// Lets the looks at listeners know what they depend on.
+    fn publish(&self) {
+        let load = |load: &ListenerLoad| Load { accepted: load.accepted, full_sockets: load.full_sockets };
+        let now = Situation {
+            serves: self.worker == WorkerState::Running,
+            active: self.vips.iter().map(|vip| vip.state == State::Active).collect(),
+            load: self.report.listeners.iter().map(load).collect(),
+        };
+        self.situation.send_if_modified(|situation| std::mem::replace(situation, now.clone()) != now);
     }
 
     /// Takes what the kernel says of an interface.
     pub fn interface_changed(&mut self, interface: &Interface) {
-        for (vip, config) in self.vips.iter_mut().zip(&self.config.vips) {
-            if config.interface != interface.name {
+        let carrier = self.checks.carriers.iter().find(|(name, _)| *name == interface.name).map(|(_, check)| *check);
+        if let Some(check) = carrier {
+            self.found(check, carrier_finding(interface));
+        }
+        for index in 0..self.vips.len() {
+            let (Some(vip), Some(config)) = (self.vips.get_mut(index), self.config.vips.get(index)) else { continue };
+            let is_another = interface.index != 0 && interface.index != vip.interface_index;
+            if config.interface != interface.name || !is_another {
                 continue;
             }
-            if interface.index != 0 && interface.index != vip.interface_index {
-                vip.interface_index = interface.index;
-                vip.add_fault(Fault::Adverts, format!("interface {} was made anew", interface.name));
-                vip.tell(Command::Reopen);
-            }
-            if interface.has_carrier {
-                vip.clear_fault(Fault::Link);
-            } else {
-                vip.add_fault(Fault::Link, format!("interface {} has no carrier", interface.name));
-            }
+            vip.interface_index = interface.index;
+            vip.tell(Command::Reopen);
+            self.adverts_fail(index, format!("interface {} was made anew", interface.name));
+        }
+    }
+
+    fn adverts_fail(&mut self, vip: usize, reason: String) {
+        if let Some(check) = self.checks.adverts.get(vip) {
+            self.found(*check, Finding::Bad(reason));
         }
     }
 
@@ -269,8 +332,8 @@ impl Node {
     pub fn address_event(&mut self, event: addresses::Event) {
         match event {
             addresses::Event::AcquireFailed { vip, reason } => {
-                if let Some(vip) = self.vips.get_mut(vip) {
-                    vip.add_fault(Fault::Addresses, reason);
+                if let Some(check) = self.checks.addresses.get(vip) {
+                    self.found(*check, Finding::Bad(reason));
                 }
             }
             addresses::Event::Restored { vip, count } => {
@@ -303,12 +366,18 @@ impl Node {
 
     /// Lets VIPs try again whose addresses could not be put on their interface, or that could send no adverts.
     pub fn retry(&mut self) {
-        for vip in &mut self.vips {
-            vip.clear_fault(Fault::Addresses);
-            if vip.faults.contains_key(&Fault::Adverts) {
-                vip.tell(Command::Reopen);
+        for vip in 0..self.vips.len() {
+            if let Some(check) = self.checks.addresses.get(vip).copied().filter(|check| self.is_broken(*check)) {
+                self.found(check, Finding::Good("to be tried again".to_owned()));
+            }
+            if self.checks.adverts.get(vip).is_some_and(|check| self.is_broken(*check)) {
+                self.tell(vip, Command::Reopen);
             }
         }
+    }
+
+    fn is_broken(&self, check: CheckId) -> bool {
+        self.checks.fitness.verdict(check).is_some_and(|verdict| verdict.state == fitness::State::Broken)
     }
 
     /// Takes what the heartbeat says.
@@ -323,23 +392,23 @@ impl Node {
                     vip.transitions += 1;
                     vip.epoch = epoch;
                 }
+                self.observe(Input::Role { vip: index, is_active: to == State::Active });
+                self.publish();
             }
             heartbeat::Event::NotReleased { vip } => {
                 error!(vip = name(vip), "the VIP could not be taken off in time; no resignation was sent");
             }
             heartbeat::Event::Mute { vip: index, error } => {
                 let reason = format!("adverts cannot be sent: {error}");
-                if self.vips.get(index).is_some_and(|vip| !vip.faults.contains_key(&Fault::Adverts)) {
+                if self.checks.adverts.get(index).is_some_and(|check| !self.is_broken(*check)) {
                     error!(vip = name(index), reason, "the VIP is given up");
                 }
-                if let Some(vip) = self.vips.get_mut(index) {
-                    vip.add_fault(Fault::Adverts, reason);
-                }
+                self.adverts_fail(index, reason);
             }
             heartbeat::Event::Reopened { vip: index } => {
                 info!(vip = name(index), "adverts can be sent again");
-                if let Some(vip) = self.vips.get_mut(index) {
-                    vip.clear_fault(Fault::Adverts);
+                if let Some(check) = self.checks.adverts.get(index) {
+                    self.found(*check, Finding::Good("they can be sent".to_owned()));
                 }
             }
             heartbeat::Event::AddressesDiffer { vip } => warn!(
@@ -361,7 +430,8 @@ impl Node {
 
     /// How the node is.
     pub fn status(&self) -> NodeStatus {
-        let vips = self.vips.iter().zip(&self.config.vips).map(|(vip, config)| self.vip_status(vip, config)).collect();
+        let vips = self.vips.iter().zip(&self.config.vips).enumerate();
+        let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
         let listeners = self.config.listeners.iter().map(|listener| ListenerStatus {
             name: listener.name.clone(),
             bind: listener.bind.clone(),
@@ -417,7 +487,7 @@ impl Node {
         })
     }
 
-    fn vip_status(&self, vip: &Vip, config: &crate::config::Vip) -> VipStatus {
+    fn vip_status(&self, index: usize, vip: &Vip, config: &crate::config::Vip) -> VipStatus {
         let counters = &vip.counters;
         let dropped = DropReason::ALL.iter().zip(&counters.dropped);
         let dropped = dropped.map(|(reason, count)| (reason.as_str().to_owned(), count.load(Ordering::Relaxed)));
@@ -433,7 +503,8 @@ impl Node {
             role: role(vip.state),
             since_ms: millis(vip.since.elapsed()),
             reason: vip.reason.clone(),
-            faults: vip.faults.values().cloned().collect(),
+            faults: self.checks.fitness.faults(index).map(str::to_owned).collect(),
+            verdicts: self.checks.fitness.verdicts(index).map(verdict_status).collect(),
             addresses: config.addresses.iter().map(|at| at.network.to_string()).collect(),
             interface: config.interface.clone(),
             virtual_router_id: config.virtual_router_id.get(),
@@ -454,8 +525,32 @@ impl Node {
             prefer: config.prefer.and_then(|node| self.config.nodes.get(node)).map(|node| node.name.clone()),
             prefer_hold_ms: millis(config.prefer_hold),
             authentication: authentication(config).to_owned(),
-            witness: vip.witness.clone(),
         }
+    }
+}
+
+/// Up and all servers of a pool; `None` while none is known to be up and not all of them are known to be down.
+fn servers_up(pool: &PoolStatus) -> Option<(u16, u16)> {
+    let count = |servers: usize| u16::try_from(servers).unwrap_or(u16::MAX);
+    let up = pool.servers.iter().filter(|server| server.up && server.checked).count();
+    let is_known = up > 0 || pool.servers.iter().all(|server| server.checked);
+    is_known.then(|| (count(up), count(pool.servers.len())))
+}
+
+fn carrier_finding(interface: &Interface) -> Finding {
+    if interface.has_carrier {
+        Finding::Good("it has one".to_owned())
+    } else {
+        Finding::Bad(format!("interface {} has no carrier", interface.name))
+    }
+}
+
+fn verdict_status(verdict: fitness::Verdict<'_>) -> VerdictStatus {
+    VerdictStatus {
+        subject: verdict.subject.to_string(),
+        state: verdict.state.as_str().to_owned(),
+        evidence: verdict.evidence.to_owned(),
+        since_ms: millis(verdict.since.elapsed()),
     }
 }
 

@@ -10,7 +10,10 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::debug;
 
+use super::fitness::threads;
+use crate::fitness::silence::{Judged, Silence};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 
@@ -39,8 +42,13 @@ pub enum Event {
     Ready,
     /// It answered a probe.
     Alive(Report),
-    /// It has not answered for the time given.
-    Hung(Duration),
+    /// It does not answer and will not.
+    Hung {
+        /// Time without an answer.
+        silent_for: Duration,
+        /// What shows it, in words.
+        evidence: String,
+    },
     /// It has ended, and why, in words.
     Ended(String),
     /// It has drained and ended, as it was told to.
@@ -55,7 +63,7 @@ pub struct Supervisor {
     pub sockets: Vec<std::net::TcpListener>,
     /// Time between two probes.
     pub probe_interval: Duration,
-    /// Time without an answer after which it counts as hung.
+    /// Time without an answer after which its threads are looked at, and it counts as hung or as starved.
     pub probe_timeout: Duration,
     /// Time that it gets to drain.
     pub drain_timeout: Duration,
@@ -108,53 +116,47 @@ impl Supervisor {
     }
 
     async fn watch(&mut self, mut child: Child, socket: UnixStream) -> Ending {
-        if let Some(pid) = child.id() {
-            self.tell(Event::Started { pid }).await;
-        }
+        let pid = child.id().unwrap_or_default();
+        self.tell(Event::Started { pid }).await;
         let (mut sender, mut receiver) = link::halves(socket);
         let mut probes = interval(self.probe_interval);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sequence = 0;
-        let mut last_alive = Instant::now();
-        let mut is_ready = false;
-        let mut is_hung = false;
+        let mut state = Watched::new(Instant::now());
         let mut failure = None;
         loop {
-            let patience = if is_ready { self.probe_timeout } else { START_TIMEOUT };
+            // What has arrived comes before any judgement: this loop may have been late itself.
             tokio::select! {
                 biased;
                 ended = child.wait() => return Ending::Ended(failure.unwrap_or_else(|| exit_reason(ended))),
                 _ = self.stop.recv() => return self.drain(child, sender).await,
                 message = receiver.receive() => match message {
                     Ok(Some(FromWorker::Ready)) => {
-                        (is_ready, last_alive) = (true, Instant::now());
+                        state.ready(Instant::now());
                         self.tell(Event::Ready).await;
                     }
                     Ok(Some(FromWorker::Alive { report, .. })) => {
-                        (is_hung, last_alive) = (false, Instant::now());
+                        state.answered(Instant::now());
                         self.tell(Event::Alive(report)).await;
                     }
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
                     // It is about to end, or talks nonsense; either way it is of no more use.
                     Ok(None) | Err(_) => return Ending::Ended(last_words(child, failure).await),
                 },
-                _ = probes.tick(), if is_ready => {
-                    sequence += 1;
-                    // A worker that hangs reads nothing. The socket holds minutes of probes; a full one is no reason to wait.
-                    let probe = ToWorker::Probe { sequence };
+                // One question at a time: a worker that is behind must not have to answer the last of many.
+                _ = probes.tick(), if state.may_ask() => {
+                    let probe = state.ask(self.probe_interval, self.probe_timeout);
+                    // A worker that hangs reads nothing. The socket holds far more than the one probe.
                     if timeout(self.probe_interval, sender.send(&probe)).await.is_err() {
                         return kill(child, "it reads no probes".to_owned()).await;
                     }
                 }
-                () = sleep_until(last_alive + patience), if !is_hung => {
-                    if !is_ready {
-                        return kill(child, format!("it did not serve within {} s", START_TIMEOUT.as_secs())).await;
+                () = sleep_until(state.look_at()), if state.may_look() => {
+                    if let Judged::Hung { silent_for, evidence } = state.look(pid) {
+                        self.tell(Event::Hung { silent_for, evidence }).await;
                     }
-                    is_hung = true;
-                    self.tell(Event::Hung(patience)).await;
                 }
-                () = sleep_until(last_alive + HUNG_MAX), if is_hung => {
-                    return kill(child, format!("it did not answer for {} s and was killed", HUNG_MAX.as_secs())).await;
+                () = sleep_until(state.give_up_at()), if !state.is_ready || state.is_hung => {
+                    return kill(child, state.why_given_up()).await;
                 }
             }
         }
@@ -172,6 +174,71 @@ impl Supervisor {
     async fn tell(&self, event: Event) {
         // The guard reads this queue for as long as it lives.
         drop(self.events.send(event).await);
+    }
+}
+
+/// A worker that runs, as the supervisor sees it.
+struct Watched {
+    started: Instant,
+    is_ready: bool,
+    is_hung: bool,
+    last_alive: Instant,
+    sequence: u64,
+    /// While a question waits for its answer.
+    silence: Option<Silence>,
+}
+
+impl Watched {
+    fn new(now: Instant) -> Self {
+        Self { started: now, is_ready: false, is_hung: false, last_alive: now, sequence: 0, silence: None }
+    }
+
+    fn ready(&mut self, now: Instant) {
+        (self.is_ready, self.last_alive) = (true, now);
+    }
+
+    fn answered(&mut self, now: Instant) {
+        (self.is_hung, self.silence, self.last_alive) = (false, None, now);
+    }
+
+    fn may_ask(&self) -> bool {
+        self.is_ready && self.silence.is_none()
+    }
+
+    fn ask(&mut self, probe_interval: Duration, probe_timeout: Duration) -> ToWorker {
+        let (now, last_alive) = (Instant::now().into_std(), self.last_alive.into_std());
+        self.silence = Some(Silence::begin(now, last_alive, probe_interval, probe_timeout));
+        self.sequence += 1;
+        ToWorker::Probe { sequence: self.sequence }
+    }
+
+    fn may_look(&self) -> bool {
+        self.silence.is_some() && !self.is_hung
+    }
+
+    fn look_at(&self) -> Instant {
+        self.silence.as_ref().map_or(self.last_alive, |silence| Instant::from_std(silence.deadline()))
+    }
+
+    fn look(&mut self, pid: u32) -> Judged {
+        let Some(silence) = &mut self.silence else { return Judged::Wait };
+        let threads = threads::of_worker(pid);
+        debug!(?threads, "the worker has not answered yet");
+        let judged = silence.look(Instant::now().into_std(), threads);
+        self.is_hung = judged != Judged::Wait;
+        judged
+    }
+
+    fn give_up_at(&self) -> Instant {
+        if self.is_ready { self.last_alive + HUNG_MAX } else { self.started + START_TIMEOUT }
+    }
+
+    fn why_given_up(&self) -> String {
+        if self.is_ready {
+            format!("it did not answer for {} s and was killed", HUNG_MAX.as_secs())
+        } else {
+            format!("it did not serve within {} s", START_TIMEOUT.as_secs())
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{self, Config, PoolIndex};
+use crate::link::ListenerLoad;
 use crate::session::ServerCookies;
 use crate::status::{PoolStatus, ServerStatus};
 
@@ -65,6 +66,7 @@ pub struct Server {
 
 struct Verdict {
     since: Instant,
+    is_checked: bool,
     last_check: String,
 }
 
@@ -77,6 +79,17 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Requests sent to each server, by pool and server.
     pub by_server: Vec<Vec<AtomicU64>>,
+    /// For each listener.
+    pub by_listener: Vec<ListenerCounters>,
+}
+
+/// What a thread counts of a listener.
+#[derive(Default)]
+pub struct ListenerCounters {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
+    pub full_sockets: AtomicU64,
 }
 
 impl Server {
@@ -91,6 +104,7 @@ impl Server {
         if self.up.swap(up, Ordering::Relaxed) != up {
             verdict.since = Instant::now();
         }
+        verdict.is_checked = true;
         verdict.last_check = last_check;
     }
 }
@@ -112,7 +126,24 @@ impl Site {
     /// Counters that fit this site.
     pub fn counters(&self) -> Counters {
         let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
-        Counters { by_server: self.pools.iter().map(zeros).collect(), ..Counters::default() }
+        Counters {
+            by_server: self.pools.iter().map(zeros).collect(),
+            by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
+            ..Counters::default()
+        }
+    }
+
+    /// Listeners as they are, by what all threads counted.
+    pub fn listener_load(&self, threads: &[Arc<Counters>]) -> Vec<ListenerLoad> {
+        let sum = |listener: usize, count: fn(&ListenerCounters) -> &AtomicU64| {
+            let counters = threads.iter().filter_map(|thread| thread.by_listener.get(listener));
+            counters.map(|counters| count(counters).load(Ordering::Relaxed)).sum()
+        };
+        let load = |index| ListenerLoad {
+            accepted: sum(index, |counters| &counters.accepted),
+            full_sockets: sum(index, |counters| &counters.full_sockets),
+        };
+        (0..self.listeners.len()).map(load).collect()
     }
 
     /// Pools and servers as they are, with the requests that all threads counted.
@@ -130,7 +161,8 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 
 impl Pool {
     fn new(config: &config::Pool, cookie_key: &[u8]) -> Self {
-        let unchecked = || Verdict { since: Instant::now(), last_check: "not checked".to_owned() };
+        let (is_checked, last_check) = (config.health.is_none(), "not checked");
+        let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let server = |_| Server { up: AtomicBool::new(true), verdict: Mutex::new(unchecked()) };
         let servers = config.servers.iter().map(server).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Sticky::new(sticky, config, cookie_key));
@@ -145,6 +177,7 @@ impl Pool {
                 name: config.name.clone(),
                 address: config.address,
                 up: server.is_up(),
+                checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
                 requests: requests(index),

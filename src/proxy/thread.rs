@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
 use super::http::{self, Client, ClientStream};
-use super::state::{Counters, Site};
+use super::state::{Counters, ListenerCounters, Site};
 use super::timers::Timers;
 use super::upstream::{IdleConnections, Upstream};
 use crate::balance::{Candidate, RoundRobin};
@@ -206,8 +206,8 @@ impl Acceptor {
         let open = Rc::new(Cell::new(0_usize));
         loop {
             // At the limit, connections wait in the kernel's queue, which is bounded too.
-            while open.get() >= self.limit && !self.thread.is_draining() {
-                self.thread.changed.notified().await;
+            if open.get() >= self.limit {
+                self.while_full(self.room(&open)).await;
             }
             let accepted = tokio::select! {
                 biased;
@@ -225,8 +225,29 @@ impl Acceptor {
         }
     }
 
+    async fn room(&self, open: &Cell<usize>) {
+        while open.get() >= self.limit && !self.thread.is_draining() {
+            self.thread.changed.notified().await;
+        }
+    }
+
+    /// Waits with the socket counted as full: who looks at the listener then sees a crowd, not a fault.
+    async fn while_full(&self, wait: impl Future<Output = ()>) {
+        let full = self.counters().map(|counters| &counters.full_sockets);
+        full.map(|count| count.fetch_add(1, Ordering::Relaxed));
+        wait.await;
+        full.map(|count| count.fetch_sub(1, Ordering::Relaxed));
+    }
+
+    fn counters(&self) -> Option<&ListenerCounters> {
+        self.thread.counters.by_listener.get(self.listener)
+    }
+
     fn start(&self, stream: TcpStream, peer: SocketAddr, open: &Rc<Cell<usize>>) {
         open.set(open.get() + 1);
+        if let Some(counters) = self.counters() {
+            counters.accepted.fetch_add(1, Ordering::Relaxed);
+        }
         self.thread.counters.connections.fetch_add(1, Ordering::Relaxed);
         let (thread, listener, limit, open) = (Rc::clone(&self.thread), self.listener, self.limit, Rc::clone(open));
         tokio::task::spawn_local(async move {
@@ -245,7 +266,7 @@ impl Acceptor {
         // Any other error is of the one connection that went away before it was accepted (accept(2)).
         if is_ours {
             warn!(%error, "no connection can be accepted: raise the limit on open files (LimitNOFILE) or lower connections_max");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            self.while_full(tokio::time::sleep(ACCEPT_PAUSE)).await;
         }
     }
 }

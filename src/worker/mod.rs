@@ -148,6 +148,7 @@ impl Worker {
             connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
             pools: self.site.pool_status(&self.counters),
+            listeners: self.site.listener_load(&self.counters),
             warnings: self.warnings.clone(),
         }
     }

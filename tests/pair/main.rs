@@ -15,6 +15,7 @@ mod wire;
 mod adverts;
 mod failures;
 mod figures;
+mod fitness;
 mod formation;
 mod handover;
 mod interoperability;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let trials = [
         formation::trials(),
         failures::trials(),
+        fitness::trials(),
         preference::trials(),
         handover::trials(),
         janitor::trials(),

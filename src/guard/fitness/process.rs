@@ -1,0 +1,56 @@
+//! Looks whether a process of a name runs.
+
+use std::fs;
+
+use crate::fitness::Finding;
+
+/// One look through /proc. The name is the kernel's (`comm`, proc_pid_comm(5)); a process that has ended and was not
+/// waited for does not run. Some microseconds for each process of the machine.
+pub(super) fn look(name: &str) -> Finding {
+    let processes = match fs::read_dir("/proc") {
+        Ok(processes) => processes,
+        Err(error) => return Finding::Bad(format!("/proc cannot be read: {error}")),
+    };
+    let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    match ids.into_iter().find(|id| is_named(*id, name) && is_running(*id)) {
+        Some(id) => Finding::Good(format!("process {id} is {name}")),
+        None => Finding::Bad(format!("no process {name} runs")),
+    }
+}
+
+fn is_named(id: u32, name: &str) -> bool {
+    fs::read(format!("/proc/{id}/comm")).is_ok_and(|comm| comm.strip_suffix(b"\n") == Some(name.as_bytes()))
+}
+
+fn is_running(id: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !['Z', 'X', 'x'].contains(&state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn process_runs_until_it_has_ended_even_when_nobody_waits_for_it() {
+        // A name that no other process has.
+        let directory = std::env::temp_dir().join(format!("baton-process-{:08x}", fastrand::u32(..)));
+        fs::create_dir(&directory).unwrap();
+        let name = format!("bt-{:08x}", fastrand::u32(..));
+        let program = directory.join(&name);
+        fs::copy("/bin/sleep", &program).unwrap();
+        assert_eq!(look(&name), Finding::Bad(format!("no process {name} runs")));
+        let mut child = Command::new(&program).arg("1000").spawn().unwrap();
+        assert_eq!(look(&name), Finding::Good(format!("process {} is {name}", child.id())));
+        child.kill().unwrap();
+        while is_running(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(is_named(child.id(), &name), "it is still in the table");
+        assert_eq!(look(&name), Finding::Bad(format!("no process {name} runs")));
+        child.wait().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
