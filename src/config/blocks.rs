@@ -9,13 +9,18 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
-use super::model::{Pool, Protocol, Transport, WorkerSettings};
-use super::reader::{Table, Value};
+use super::model::{
+    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Transport, VrrpVersion, WorkerSettings,
+};
+use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
-use super::{pools, traffic, values};
+use super::{pools, traffic, values, vips, watching};
 
-const VIPS_MAX: usize = 64;
-const VIP_ADDRESSES_MAX: usize = 16;
+/// VIPs of a file, and so the most that a fitness check can name.
+pub(super) const VIPS_MAX: usize = 64;
+const FURTHER_ADDRESSES_MAX: usize = 4;
+const ADVERT_KEYS_MAX: usize = 8;
+const FITNESS_MAX: usize = 64;
 const LISTENERS_MAX: usize = 256;
 const ROUTES_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
@@ -30,6 +35,8 @@ pub(super) struct Blocks {
     pub(super) listeners: Vec<ListenerBlock>,
     pub(super) routes: Vec<RouteBlock>,
     pub(super) pools: Vec<PoolBlock>,
+    pub(super) fitness: Vec<FitnessBlock>,
+    pub(super) events: EventsBlock,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -40,27 +47,114 @@ pub(super) struct NodeBlock {
     pub(super) place: Place,
     pub(super) name: Option<Located<String>>,
     pub(super) address: Option<Located<IpAddr>>,
+    /// `None` for one that could not be read.
+    pub(super) further_addresses: Vec<Option<Located<IpAddr>>>,
     pub(super) priority: Option<Located<Priority>>,
 }
 
+impl NodeBlock {
+    /// The address and the further ones, as far as they could be read.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = &Located<IpAddr>> {
+        self.address.iter().chain(self.further_addresses.iter().flatten())
+    }
+}
+
 /// `[pair]`
-#[derive(Default)]
 pub(super) struct PairBlock {
-    pub(super) key_file: Option<Located<PathBuf>>,
+    pub(super) key_file: Written<Located<PathBuf>>,
     pub(super) sync_port: Option<u16>,
+    pub(super) advert_keys: Vec<AdvertKeyBlock>,
+    /// Whether `advert_keys` is there, whatever it holds.
+    pub(super) has_advert_keys: bool,
+    pub(super) witness: Option<Located<SocketAddr>>,
+}
+
+/// An entry of `pair.advert_keys`.
+pub(super) struct AdvertKeyBlock {
+    pub(super) id: Option<Located<u8>>,
+    pub(super) file: Option<Located<PathBuf>>,
 }
 
 /// `[[vip]]`
 pub(super) struct VipBlock {
     pub(super) place: Place,
     pub(super) name: Option<Located<String>>,
-    pub(super) addresses: Vec<Located<IpNetwork>>,
+    pub(super) addresses: Vec<VipAddressBlock>,
+    /// Whether every address could be read.
+    pub(super) are_addresses_whole: bool,
     pub(super) interface: Option<Located<String>>,
+    pub(super) advert_interface: Written<Located<String>>,
     pub(super) virtual_router_id: Option<Located<VirtualRouterId>>,
     /// `None` when it is not written.
     pub(super) advert_interval: Option<AdvertInterval>,
-    pub(super) transport: Transport,
+    pub(super) transport: Written<Located<Transport>>,
+    pub(super) version: VrrpVersion,
+    pub(super) checksum: AdvertChecksum,
+    pub(super) authentication: Written<Located<Authentication>>,
+    pub(super) password_file: Option<Located<PathBuf>>,
+    pub(super) virtual_mac: bool,
     pub(super) prefer: Option<Located<String>>,
+    pub(super) prefer_hold: Duration,
+    pub(super) announce: Announce,
+    pub(super) probe_first: bool,
+}
+
+impl VipBlock {
+    /// The interface that carries the adverts.
+    pub(super) fn advert_interface(&self) -> Option<&str> {
+        match &self.advert_interface {
+            Written::No => self.interface.as_ref().map(|found| found.value.as_str()),
+            Written::Broken => None,
+            Written::As(found) => Some(&found.value),
+        }
+    }
+
+    /// The interface that carries an address.
+    pub(super) fn interface_of<'v>(&'v self, address: &'v VipAddressBlock) -> Option<&'v str> {
+        match &address.interface {
+            Written::No => self.interface.as_ref().map(|found| found.value.as_str()),
+            Written::Broken => None,
+            Written::As(found) => Some(&found.value),
+        }
+    }
+}
+
+/// An entry of `vip.addresses`.
+pub(super) struct VipAddressBlock {
+    pub(super) network: Located<IpNetwork>,
+    pub(super) interface: Written<Located<String>>,
+}
+
+/// `[[fitness]]`
+pub(super) struct FitnessBlock {
+    pub(super) place: Place,
+    pub(super) name: Option<Located<String>>,
+    /// `None` when its type could not be read.
+    pub(super) subject: Option<SubjectBlock>,
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+    pub(super) fall: u32,
+    pub(super) rise: u32,
+    /// `None` when it is not written: all.
+    pub(super) vips: Option<Vec<Located<String>>>,
+}
+
+/// What a `[[fitness]]` looks at.
+pub(super) enum SubjectBlock {
+    Gateway { address: Option<Located<IpAddr>>, interface: Option<Located<String>> },
+    Command { command: Vec<Located<String>> },
+    File { path: Option<Located<PathBuf>>, must_exist: bool },
+    Process { process: Option<Located<String>> },
+}
+
+/// `[events]`
+pub(super) struct EventsBlock {
+    /// Whole when the file has no mistake.
+    pub(super) events: Events,
+    /// `events.command[#1]` with its place in the file.
+    pub(super) program: Option<Located<String>>,
+    /// `events.user` with its place in the file.
+    pub(super) user: Option<Located<String>>,
 }
 
 /// `[[listener]]`
@@ -113,8 +207,8 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
     let (worker, worker_user) = worker(root.block("worker"), mistakes);
     let blocks = Blocks {
         nodes: root.blocks("node", NODES_READ_MAX).into_iter().map(node).collect(),
-        pair: root.block("pair").map(|table| pair(table, directory)).unwrap_or_default(),
-        vips: root.blocks("vip", VIPS_MAX).into_iter().map(|table| vip(table, mistakes)).collect(),
+        pair: pair(root.block("pair"), mistakes, directory),
+        vips: root.blocks("vip", VIPS_MAX).into_iter().map(|table| vips::vip(table, mistakes, directory)).collect(),
         listeners: root
             .blocks("listener", LISTENERS_MAX)
             .into_iter()
@@ -122,6 +216,12 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
+        fitness: root
+            .blocks("fitness", FITNESS_MAX)
+            .into_iter()
+            .map(|table| watching::fitness(table, mistakes, directory))
+            .collect(),
+        events: watching::events(root.block("events")),
         worker,
         worker_user,
     };
@@ -137,22 +237,65 @@ fn node(mut table: Table<'_>) -> NodeBlock {
     let address = table
         .required("address", "write the address that the other node reaches this one at, such as \"192.0.2.11\"")
         .and_then(|value| value.parsed(values::node_address));
+    let further_addresses = table
+        .optional("further_addresses")
+        .map(|value| value.list_of(0, FURTHER_ADDRESSES_MAX))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|value| value.parsed(values::node_address))
+        .collect();
     let priority = table.optional("priority").and_then(|value| value.integer(1..=254)).and_then(|found| {
         let value = u8::try_from(found.value).ok().and_then(Priority::new)?;
         Some(Located { value, place: found.place })
     });
     table.finish();
-    NodeBlock { place, name, address, priority }
+    NodeBlock { place, name, address, further_addresses, priority }
 }
 
-fn pair(mut table: Table<'_>, directory: &Path) -> PairBlock {
-    let key_file = table.optional("key_file").and_then(|value| file(value, directory));
-    let sync_port = table
+fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> PairBlock {
+    let mut block = PairBlock {
+        key_file: Written::No,
+        sync_port: None,
+        advert_keys: Vec::new(),
+        has_advert_keys: false,
+        witness: None,
+    };
+    let Some(mut table) = table else { return block };
+    block.key_file = table.written("key_file", |value| file(value, directory));
+    block.sync_port = table
         .optional("sync_port")
         .and_then(|value| value.integer(1..=65_535))
         .and_then(|found| u16::try_from(found.value).ok());
+    if let Some(value) = table.optional("advert_keys") {
+        block.has_advert_keys = true;
+        block.advert_keys =
+            value.blocks(ADVERT_KEYS_MAX).into_iter().map(|table| advert_key(table, directory)).collect();
+        let ids = || block.advert_keys.iter().filter_map(|key| key.id.as_ref());
+        for (index, id) in ids().enumerate() {
+            if let Some(first) = ids().take(index).find(|first| first.value == id.value) {
+                mistakes.value(
+                    &id.place,
+                    format!("{} is the same", first.place.key),
+                    "give each key a number of its own; other nodes choose the key by it",
+                );
+            }
+        }
+    }
+    block.witness = table.optional("witness").and_then(|value| value.parsed(values::witness));
     table.finish();
-    PairBlock { key_file, sync_port }
+    block
+}
+
+fn advert_key(mut table: Table<'_>, directory: &Path) -> AdvertKeyBlock {
+    let id = table
+        .required("id", "give the key a number from 1 to 255, the same on every node")
+        .and_then(|value| value.integer(1..=255))
+        .and_then(|found| Some(Located { value: u8::try_from(found.value).ok()?, place: found.place }));
+    let file = table
+        .required("file", "name the file that holds the key, such as \"/etc/baton/advert2.key\"")
+        .and_then(|value| file(value, directory));
+    table.finish();
+    AdvertKeyBlock { id, file }
 }
 
 /// The path of a file; a relative one is relative to the configuration's directory, wherever the program was started.
@@ -161,54 +304,39 @@ pub(super) fn file(value: Value<'_>, directory: &Path) -> Option<Located<PathBuf
     Some(Located { value: directory.join(found.value), place: found.place })
 }
 
-fn vip(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> VipBlock {
-    let block = VipBlock {
-        place: table.place().clone(),
-        name: table.name(),
-        addresses: table
-            .required("addresses", "list the addresses that move together, such as [\"192.0.2.100/24\"]")
-            .map(|value| value.list(VIP_ADDRESSES_MAX))
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|value| value.parsed(values::vip_address))
-            .collect(),
-        interface: table
-            .required("interface", "name the interface that carries the addresses, such as \"eth0\"")
-            .and_then(|value| value.parsed(values::interface)),
-        virtual_router_id: table
-            .required("virtual_router_id", "choose a number from 1 to 255 that no other virtual router here uses")
-            .and_then(|value| value.integer(1..=255))
-            .and_then(|found| {
-                let value = u8::try_from(found.value).ok().and_then(VirtualRouterId::new)?;
-                Some(Located { value, place: found.place })
-            }),
-        advert_interval: table
-            .optional("advert_interval")
-            .and_then(|value| value.duration(AdvertInterval::MIN..=AdvertInterval::MAX))
-            .and_then(|found| advert_interval(&found, mistakes)),
-        transport: table
-            .optional("transport")
-            .and_then(|value| {
-                value.choice(&[("unicast", Transport::Unicast), ("multicast", Transport::Multicast)], &[])
-            })
-            .unwrap_or(Transport::Unicast),
-        prefer: table.optional("prefer").and_then(|value| value.parsed(values::reference)),
-    };
-    table.finish();
-    block
+/// The ranges and defaults of something that is looked at again and again.
+pub(super) struct Rhythm {
+    pub(super) interval_min: Duration,
+    pub(super) interval_default: Duration,
+    pub(super) timeout_default: Duration,
 }
 
-fn advert_interval(found: &Located<Duration>, mistakes: &Mistakes<'_>) -> Option<AdvertInterval> {
-    let interval = AdvertInterval::new(found.value);
-    if interval.is_none() {
-        let below = values::duration_text(Duration::from_millis(found.value.as_millis() as u64 / 10 * 10));
+/// The longest that may lie between two looks, and so the longest that one may take.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+const LOOK_TIMEOUT_MIN: Duration = Duration::from_millis(10);
+
+/// Interval and timeout. They are not compared when the interval is broken, which is reported already.
+pub(super) fn interval_and_timeout(
+    table: &mut Table<'_>,
+    mistakes: &Mistakes<'_>,
+    rhythm: &Rhythm,
+) -> (Duration, Duration) {
+    let written = table.written("interval", |value| value.duration(rhythm.interval_min..=LOOK_INTERVAL_MAX));
+    let interval = written.or_default(rhythm.interval_default);
+    let timeout = table.optional("timeout").and_then(|value| value.duration(LOOK_TIMEOUT_MIN..=LOOK_INTERVAL_MAX));
+    let Some(interval) = interval else { return (rhythm.interval_default, rhythm.timeout_default) };
+    let Some(timeout) = timeout else {
+        return (interval, rhythm.timeout_default.min(interval));
+    };
+    if timeout.value > interval {
+        let interval = values::duration_text(interval);
         mistakes.value(
-            &found.place,
-            "must be a multiple of 10ms, the unit of an advert",
-            format!("the nearest below is \"{below}\""),
+            &timeout.place,
+            format!("must not be above interval, which is {interval}"),
+            format!("write at most \"{interval}\", or a longer interval"),
         );
     }
-    interval
+    (interval, timeout.value)
 }
 
 /// Probes of the worker: often enough to see a hang at once, not so often that they are the load.

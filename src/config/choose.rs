@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::model::Config;
+use super::model::{Config, Node};
 
 /// What may say which node this machine is, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,13 @@ impl Config {
     /// Index of the node called `name`.
     pub fn node_named(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// The node that this machine is, and the other one where there are two; `None` in a file without nodes.
+    pub fn local_and_peer(&self, local: &LocalNode) -> Option<(&Node, Option<&Node>)> {
+        let own = local.index?;
+        let peer = self.nodes.iter().enumerate().find(|(index, _)| *index != own).map(|(_, node)| node);
+        Some((self.nodes.get(own)?, peer))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Checks across blocks: names, references, addresses and what two nodes need to share a vip.
+//! Checks across blocks: names, references, listeners and routes. What nodes and vips need of each other is in `pairing`.
 //!
 //! A check says nothing when what it compares could not be read: that is reported already.
 
@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
-use super::blocks::{Blocks, ListenerBlock, NodeBlock, PoolReference, RouteBlock, VipBlock};
+use super::blocks::{Blocks, ListenerBlock, PoolReference, RouteBlock};
+use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
 
@@ -15,10 +16,14 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let nodes = Names::of(mistakes, "node", blocks.nodes.iter().map(|node| node.name.as_ref()));
     let listeners = Names::of(mistakes, "listener", blocks.listeners.iter().map(|listener| listener.name.as_ref()));
     let pools = Names::of(mistakes, "pool", blocks.pools.iter().map(|pool| pool.name.as_ref()));
-    Names::of(mistakes, "vip", blocks.vips.iter().map(|vip| vip.name.as_ref()));
+    let vips = Names::of(mistakes, "vip", blocks.vips.iter().map(|vip| vip.name.as_ref()));
+    Names::of(mistakes, "fitness check", blocks.fitness.iter().map(|check| check.name.as_ref()));
 
-    check_nodes(blocks, mistakes);
-    check_vips(blocks, &nodes, mistakes);
+    pairing::check(blocks, mistakes);
+    for prefer in blocks.vips.iter().filter_map(|vip| vip.prefer.as_ref()) {
+        nodes.check(prefer, mistakes);
+    }
+    check_fitness(blocks, &vips, mistakes);
     check_binds(&blocks.listeners, mistakes);
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
@@ -87,7 +92,9 @@ pub(super) fn listed(names: &[&str]) -> String {
 }
 
 /// The second and later appearances of each key, with the place of its first.
-fn repeated<'p, K: Hash + Eq + Clone>(items: impl Iterator<Item = (K, &'p Place)>) -> Vec<(&'p Place, &'p Place, K)> {
+pub(super) fn repeated<'p, K: Hash + Eq + Clone>(
+    items: impl Iterator<Item = (K, &'p Place)>,
+) -> Vec<(&'p Place, &'p Place, K)> {
     let mut first: HashMap<K, &'p Place> = HashMap::new();
     let mut repeated = Vec::new();
     for (key, place) in items {
@@ -101,99 +108,21 @@ fn repeated<'p, K: Hash + Eq + Clone>(items: impl Iterator<Item = (K, &'p Place)
     repeated
 }
 
-fn check_nodes(blocks: &Blocks, mistakes: &Mistakes<'_>) {
-    for third in blocks.nodes.iter().skip(2) {
-        mistakes.block(&third.place, "a pair has at most two nodes", "leave one [[node]] out");
-    }
-    let addresses = blocks.nodes.iter().filter_map(|node| node.address.as_ref());
-    for (first, again, _) in repeated(addresses.clone().map(|address| (address.value.to_canonical(), &address.place))) {
-        mistakes.value(again, format!("{} is the same address", first.key), "write each node's own address");
-    }
-    for address in addresses {
-        if !blocks.vips.is_empty() && address.value.is_ipv6() {
-            mistakes.value(
-                &address.place,
-                "adverts between IPv6 addresses are not in this release",
-                "write the node's IPv4 address",
-            );
-        }
-        if blocks.nodes.len() > 1 && address.value.to_canonical().is_loopback() {
-            mistakes.value(
-                &address.place,
-                "the other node cannot reach a loopback address",
-                "write the address that the other node reaches this one at",
-            );
-        }
-    }
-    check_priorities(&blocks.nodes, mistakes);
-}
-
-/// Equal priorities would leave the choice between two claims to their addresses, which nobody chose for that.
-fn check_priorities(nodes: &[NodeBlock], mistakes: &Mistakes<'_>) {
-    let [first, second, ..] = nodes else { return };
-    let written = second.priority.as_ref().or(first.priority.as_ref());
-    let (Some(a), Some(b)) = (effective_priority(first, 0), effective_priority(second, 1)) else { return };
-    if let Some(written) = written
-        && a == b
-    {
-        mistakes.value(
-            &written.place,
-            format!("both nodes have priority {a}"),
-            "give the node that should win the higher one; the defaults are 250 and 249",
-        );
-    }
-}
-
-fn effective_priority(node: &NodeBlock, index: u8) -> Option<u8> {
-    match &node.priority {
-        Some(written) => Some(written.value.get()),
-        None => 250_u8.checked_sub(index),
-    }
-}
-
-fn check_vips(blocks: &Blocks, nodes: &Names<'_>, mistakes: &Mistakes<'_>) {
-    if let (Some(vip), true) = (blocks.vips.first(), blocks.nodes.is_empty()) {
+/// What a fitness check counts for: some vip, each named once.
+fn check_fitness(blocks: &Blocks, vips: &Names<'_>, mistakes: &Mistakes<'_>) {
+    if let (Some(check), true) = (blocks.fitness.first(), blocks.vips.is_empty()) {
         mistakes.absent(
-            &vip.place,
-            "a vip needs a [[node]] to hold it, and there is none",
-            "add a [[node]] with name and address for each machine of the pair",
+            &check.place,
+            "there is no vip that a node would have to be fit for",
+            "leave [[fitness]] out, or add a [[vip]]",
         );
     }
-    for prefer in blocks.vips.iter().filter_map(|vip| vip.prefer.as_ref()) {
-        nodes.check(prefer, mistakes);
-    }
-    check_router_ids(&blocks.vips, mistakes);
-    check_vip_addresses(blocks, mistakes);
-}
-
-fn check_router_ids(vips: &[VipBlock], mistakes: &Mistakes<'_>) {
-    let ids = vips.iter().filter_map(|vip| {
-        let (id, interface) = (vip.virtual_router_id.as_ref()?, vip.interface.as_ref()?);
-        Some(((id.value, interface.value.as_str()), &id.place))
-    });
-    for (first, again, (_, interface)) in repeated(ids) {
-        mistakes.value(
-            again,
-            format!("{} is the same on {interface}", first.key),
-            "choose a number that no other virtual router on that interface uses",
-        );
-    }
-}
-
-fn check_vip_addresses(blocks: &Blocks, mistakes: &Mistakes<'_>) {
-    let addresses = blocks.vips.iter().flat_map(|vip| &vip.addresses);
-    for (first, again, _) in repeated(addresses.clone().map(|found| (found.value.address(), &found.place))) {
-        mistakes.value(again, format!("{} is the same address", first.key), "leave one of the two out");
-    }
-    for address in addresses {
-        let ip = address.value.address();
-        let owner = blocks.nodes.iter().filter_map(|node| node.address.as_ref()).find(|node| node.value == ip);
-        if let Some(owner) = owner {
-            mistakes.value(
-                &address.place,
-                format!("{} is that address, and a vip must be nobody's own", owner.place.key),
-                "choose a free address of the network",
-            );
+    for named in blocks.fitness.iter().filter_map(|check| check.vips.as_ref()) {
+        for (first, again, _) in repeated(named.iter().map(|vip| (vip.value.as_str(), &vip.place))) {
+            mistakes.value(again, format!("{} is the same vip", first.key), "leave one of the two out");
+        }
+        for vip in named.iter().filter(|_| !blocks.vips.is_empty()) {
+            vips.check(vip, mistakes);
         }
     }
 }

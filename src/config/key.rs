@@ -1,4 +1,5 @@
-//! The pair key: the secret that both nodes share, in a file of its own so that the configuration holds no secret.
+//! The pair key, advert keys and the password of VRRPv2: secrets that nodes share, each in a file of its own so that the
+//! configuration holds none.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -72,19 +73,7 @@ impl PairKey {
     /// See [`KeyError`]. The mode is judged as root too, who could read the file whatever its mode: what matters is who
     /// else can.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
-        // Non-blocking, so that a named pipe is refused instead of waited for.
-        let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(KeyError::NotAFile { path: path.to_owned() });
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_owned(), mode });
-        }
-        let text = read_at_most(&file, KEY_MAX_BYTES * 2 + 2).map_err(unreadable)?;
+        let text = read_secret(path, KEY_MAX_BYTES * 2 + 2)?;
         Self::parse(&text).ok_or_else(|| KeyError::Malformed { path: path.to_owned() })
     }
 
@@ -113,6 +102,90 @@ impl fmt::Debug for PairKey {
 
 fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// The password of VRRPv2 (RFC 2338 section 5.3.6), padded with zeros. It travels in clear, so that it keeps apart what was
+/// wired together by mistake, and keeps nobody out. Never shown by `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AdvertPassword([u8; 8]);
+
+/// Why a password file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// The file cannot be used, whatever it holds.
+    #[error(transparent)]
+    File(#[from] KeyError),
+    /// It holds something else than a password.
+    #[error("{} must hold a password of 1 to 8 printable characters without spaces, on one line", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl PasswordError {
+    /// What an operator does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            PasswordError::File(error @ (KeyError::Exposed { .. } | KeyError::Malformed { .. })) => error.remedy(),
+            PasswordError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                "run as root, or as the user who owns the file".to_owned()
+            }
+            PasswordError::File(_) | PasswordError::Malformed { .. } => {
+                "write the password that the other routers have into a file of its own, with mode 0600".to_owned()
+            }
+        }
+    }
+}
+
+impl AdvertPassword {
+    /// Reads a password file, open to its owner alone: 1 to 8 printable ASCII characters without spaces, and a newline.
+    ///
+    /// # Errors
+    /// See [`PasswordError`].
+    pub fn load(path: &Path) -> Result<Self, PasswordError> {
+        let text = read_secret(path, 16)?;
+        Self::parse(&text).ok_or_else(|| PasswordError::Malformed { path: path.to_owned() })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let password = text.trim_ascii_end();
+        let mut padded = [0; 8];
+        let room = padded.get_mut(..password.len())?;
+        if password.is_empty() || !password.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        room.copy_from_slice(password);
+        Some(Self(padded))
+    }
+
+    /// As it stands in an advert.
+    pub const fn as_bytes(&self) -> &[u8; 8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AdvertPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdvertPassword(..)")
+    }
+}
+
+/// The beginning of a file that its owner alone can use.
+fn read_secret(path: &Path, max_bytes: usize) -> Result<Vec<u8>, KeyError> {
+    let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
+    // Non-blocking, so that a named pipe is refused instead of waited for.
+    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(KeyError::NotAFile { path: path.to_owned() });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    }
+    read_at_most(&file, max_bytes).map_err(unreadable)
 }
 
 /// The content of a file, cut after `max` bytes.
@@ -147,6 +220,17 @@ mod tests {
         assert!(parses(&"a".repeat(64)));
         assert!(parses(&"a".repeat(1024)));
         assert!(!parses(&"a".repeat(1026)));
+    }
+
+    #[test]
+    fn a_password_is_one_to_eight_characters_padded_with_zeros() {
+        let parsed = |text: &str| AdvertPassword::parse(text.as_bytes()).map(|password| *password.as_bytes());
+        assert_eq!(parsed("secret\n"), Some(*b"secret\0\0"));
+        assert_eq!(parsed("eight888\r\n"), Some(*b"eight888"));
+        assert_eq!(parsed("nine99999"), None);
+        assert_eq!(parsed("\n"), None);
+        assert_eq!(parsed("a b"), None);
+        assert_eq!(parsed("pa\u{e9}"), None);
     }
 
     #[test]

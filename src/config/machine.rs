@@ -1,6 +1,7 @@
 //! What depends on the machine: interfaces, key files, certificates. The same file can be good on one node and not on
 //! the other, so these checks are apart from those of the file.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,18 +10,46 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::blocks::{Blocks, CertificateBlock};
+use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
-use super::key::PairKey;
+use super::key::{AdvertPassword, PairKey};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use crate::net::privileges;
 
 /// Checks the file's blocks against this machine.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    check_interfaces(blocks, mistakes);
+    check_secrets(blocks, mistakes);
+    for user in blocks.worker_user.iter().chain(&blocks.events.user) {
+        if let Ok(None) = privileges::user(&user.value) {
+            mistakes.value(
+                &user.place,
+                "this machine has no such user",
+                "make it with `useradd --system`, or leave the key out: then it is baton, or nobody",
+            );
+        }
+    }
+    for program in programs(blocks) {
+        check_program(program, mistakes);
+    }
+    for certificate in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flatten() {
+        check_certificate(certificate, mistakes);
+    }
+}
+
+fn check_interfaces(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let interfaces: Vec<String> = pnet::datalink::interfaces().into_iter().map(|interface| interface.name).collect();
     let known: Vec<&str> = interfaces.iter().map(String::as_str).collect();
-    for interface in blocks.vips.iter().filter_map(|vip| vip.interface.as_ref()) {
+    let of_vip = |vip: &'_ VipBlock| {
+        let of_addresses = vip.addresses.iter().filter_map(|address| address.interface.known());
+        vip.interface.iter().chain(vip.advert_interface.known()).chain(of_addresses).cloned().collect::<Vec<_>>()
+    };
+    let of_checks = blocks.fitness.iter().filter_map(|check| match &check.subject {
+        Some(SubjectBlock::Gateway { interface, .. }) => interface.clone(),
+        _ => None,
+    });
+    for interface in blocks.vips.iter().flat_map(of_vip).chain(of_checks) {
         if !known.contains(&interface.value.as_str()) {
             mistakes.value(
                 &interface.place,
@@ -29,22 +58,42 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             );
         }
     }
-    if let Some(key_file) = &blocks.pair.key_file
-        && let Err(error) = PairKey::load(&key_file.value)
-    {
-        mistakes.value(&key_file.place, error.to_string(), error.remedy());
+}
+
+fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let advert_keys = blocks.pair.advert_keys.iter().filter_map(|key| key.file.as_ref());
+    for file in blocks.pair.key_file.known().into_iter().chain(advert_keys) {
+        if let Err(error) = PairKey::load(&file.value) {
+            mistakes.value(&file.place, error.to_string(), error.remedy());
+        }
     }
-    if let Some(user) = &blocks.worker_user
-        && let Ok(None) = privileges::user(&user.value)
-    {
-        mistakes.value(
-            &user.place,
-            "this machine has no such user",
-            "make it with `useradd --system`, or leave the key out: then it is baton, or nobody",
-        );
+    for file in blocks.vips.iter().filter_map(|vip| vip.password_file.as_ref()) {
+        if let Err(error) = AdvertPassword::load(&file.value) {
+            mistakes.value(&file.place, error.to_string(), error.remedy());
+        }
     }
-    for certificate in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flatten() {
-        check_certificate(certificate, mistakes);
+}
+
+/// The programs that the file says to run.
+fn programs(blocks: &Blocks) -> impl Iterator<Item = &Located<String>> {
+    let of_checks = blocks.fitness.iter().filter_map(|check| match &check.subject {
+        Some(SubjectBlock::Command { command }) => command.first(),
+        _ => None,
+    });
+    of_checks.chain(&blocks.events.program)
+}
+
+fn check_program(program: &Located<String>, mistakes: &Mistakes<'_>) {
+    let remedy = "put the program there, or change the path";
+    match std::fs::metadata(&program.value) {
+        Err(error) => mistakes.value(&program.place, format!("failed to find the program: {error}"), remedy),
+        Ok(metadata) if !metadata.is_file() => mistakes.value(&program.place, "is not a file", remedy),
+        Ok(metadata) if metadata.mode() & 0o111 == 0 => mistakes.value(
+            &program.place,
+            format!("has mode {:04o}, so nobody may run it", metadata.mode() & 0o7777),
+            format!("chmod 755 {}", program.value),
+        ),
+        Ok(_) => {}
     }
 }
 
@@ -122,12 +171,14 @@ fn check_match(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>
 /// What is odd on this machine and may be meant: reported, and nothing more.
 pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(node) = node
-        && !config.vips.is_empty()
-        && !pnet::datalink::interfaces().iter().any(|at| at.ips.iter().any(|network| network.ip() == node.address))
-    {
-        warnings
-            .push(format!("node {} has address {}, which is on no interface of this machine", node.name, node.address));
+    if let Some(node) = node.filter(|_| !config.vips.is_empty()) {
+        let interfaces = pnet::datalink::interfaces();
+        let is_here =
+            |address: IpAddr| interfaces.iter().any(|at| at.ips.iter().any(|network| network.ip() == address));
+        for address in node.all_addresses().filter(|address| !is_here(*address)) {
+            warnings
+                .push(format!("node {} has address {address}, which is on no interface of this machine", node.name));
+        }
     }
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     for certificate in certificates.flat_map(|tls| &tls.certificates) {

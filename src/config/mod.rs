@@ -5,8 +5,8 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `traffic` and `pools`) reads each section, `cross` compares the sections, `machine` compares
-//! them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
+//! `blocks` (with `vips`, `traffic`, `pools` and `watching`) reads each section, `cross` (with `pairing`) compares the
+//! sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
 
 mod blocks;
 mod choose;
@@ -14,13 +14,16 @@ mod cross;
 mod key;
 mod machine;
 mod model;
+mod pairing;
 mod pools;
 mod reader;
 mod report;
 mod resolve;
 mod traffic;
 mod values;
+mod vips;
 mod warnings;
+mod watching;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, choose_node};
-pub use key::{KeyError, PAIR_KEY_LEN_BYTES, PairKey};
+pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
 pub use values::duration_text;

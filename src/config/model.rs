@@ -43,6 +43,13 @@ pub struct Node {
     pub priority: Priority,
 }
 
+impl Node {
+    /// [`Node::address`] and then the further ones, so that the n-th ones of both nodes are the ends of one path.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.further_addresses.iter().copied())
+    }
+}
+
 /// What the two nodes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -53,7 +60,8 @@ pub struct Pair {
     /// Keys of the advert authentication, at most 8: the first one signs, all of them verify. Without any, key 1 is
     /// derived from the pair key.
     pub advert_keys: Vec<AdvertKey>,
-    /// The witness that decides who may take over when the nodes cannot hear each other.
+    /// The witness that decides who may take over when the nodes cannot hear each other; only with a pair key and two
+    /// nodes.
     pub witness: Option<SocketAddr>,
 }
 
@@ -71,15 +79,16 @@ pub struct AdvertKey {
 pub struct Vip {
     /// Unique name: 1 to 63 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// 1 to 16 addresses of both families, none of which is a node's own.
+    /// 1 to 16 addresses of both families, none of which is a node's own, in the order of the file, except that among
+    /// the IPv6 ones the link-local come first (RFC 9568 section 5.2.9).
     pub addresses: Vec<VipAddress>,
     /// The interface that carries the addresses, unless one of them names another.
     pub interface: String,
     /// The interface that carries the adverts. Default: `interface`.
     pub advert_interface: String,
-    /// Unique on one interface.
+    /// Unique on one advert interface.
     pub virtual_router_id: VirtualRouterId,
-    /// Time between adverts. Default 100 ms.
+    /// Time between adverts. Default 100 ms, with VRRPv2 alone 1 s.
     pub advert_interval: AdvertInterval,
     /// How adverts travel. Default unicast.
     pub transport: Transport,
@@ -87,8 +96,8 @@ pub struct Vip {
     pub version: VrrpVersion,
     /// What the checksum of a VRRPv3 advert over IPv4 covers. Default as RFC 9568 has it.
     pub checksum: AdvertChecksum,
-    /// What is made of the authentication trailer. Default [`Authentication::Enforce`] with a pair key and two nodes,
-    /// otherwise [`Authentication::Off`].
+    /// What is made of the authentication trailer. Default [`Authentication::Enforce`] with a pair key or advert keys and
+    /// two nodes, otherwise [`Authentication::Off`]. Never another than that without a key.
     pub authentication: Authentication,
     /// A file with the simple password of VRRPv2 (RFC 2338 section 5.3.6, 1 to 8 bytes); only with version 2.
     pub password_file: Option<PathBuf>,

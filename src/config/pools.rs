@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::blocks::PoolBlock;
+use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server, Sticky};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
@@ -15,10 +15,11 @@ const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
-const HEALTH_INTERVAL_MAX: Duration = Duration::from_secs(3600);
-const HEALTH_INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
-const HEALTH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+const HEALTH_RHYTHM: Rhythm = Rhythm {
+    interval_min: Duration::from_millis(100),
+    interval_default: Duration::from_secs(2),
+    timeout_default: Duration::from_secs(1),
+};
 const COOKIE_TTL_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Named in the design, not built yet.
@@ -42,7 +43,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         algorithm: table
             .optional("algorithm")
             .and_then(|value| value.choice(&[("round_robin", Algorithm::RoundRobin)], &ALGORITHMS_PLANNED))
-            .unwrap_or(Algorithm::RoundRobin),
+            .map_or(Algorithm::RoundRobin, |found| found.value),
         servers: servers(&mut table, mistakes),
         health: table.block("health").map(|table| health(table, mistakes)),
         sticky: table.block("sticky").map(sticky),
@@ -109,7 +110,7 @@ fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
     let kind = table
         .optional("type")
         .and_then(|value| value.choice(&[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)], &CHECKS_PLANNED))
-        .unwrap_or(CheckKind::Http);
+        .map_or(CheckKind::Http, |found| found.value);
     let path = table.optional("path");
     let host = table.optional("host");
     if let CheckKind::Tcp = kind {
@@ -123,7 +124,7 @@ fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
     }
     let path = path.and_then(|value| value.parsed(values::path)).map_or_else(|| "/".to_owned(), |found| found.value);
     let host = host.and_then(|value| value.parsed(values::host_header)).map(|found| found.value);
-    let (interval, timeout) = health_times(&mut table, mistakes);
+    let (interval, timeout) = interval_and_timeout(&mut table, mistakes, &HEALTH_RHYTHM);
     let health = Health {
         check: match kind {
             CheckKind::Http => Check::Http { path, host },
@@ -136,27 +137,6 @@ fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
     };
     table.finish();
     health
-}
-
-/// Interval and timeout. They are not compared when the interval is broken, which is reported already.
-fn health_times(table: &mut Table<'_>, mistakes: &Mistakes<'_>) -> (Duration, Duration) {
-    let range = HEALTH_INTERVAL_MIN..=HEALTH_INTERVAL_MAX;
-    let written = table.optional("interval").map(|value| value.duration(range));
-    let is_broken = matches!(written, Some(None));
-    let interval = written.flatten().map_or(HEALTH_INTERVAL_DEFAULT, |found| found.value);
-    let timeout = table.optional("timeout").and_then(|value| value.duration(SERVER_TIMEOUT_MIN..=HEALTH_INTERVAL_MAX));
-    let Some(timeout) = timeout else {
-        return (interval, HEALTH_TIMEOUT_DEFAULT.min(interval));
-    };
-    if timeout.value > interval && !is_broken {
-        let interval = values::duration_text(interval);
-        mistakes.value(
-            &timeout.place,
-            format!("must not be above interval, which is {interval}"),
-            format!("write at most \"{interval}\", or a longer interval"),
-        );
-    }
-    (interval, timeout.value)
 }
 
 fn sticky(mut table: Table<'_>) -> Sticky {

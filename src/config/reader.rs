@@ -21,6 +21,51 @@ pub(super) struct Table<'a> {
     missing: Vec<(&'static str, &'static str)>,
 }
 
+/// What an optional key says. A check that compares it with another key is silent about a broken one, which is reported
+/// already.
+pub(super) enum Written<T> {
+    /// The key is not there.
+    No,
+    /// It is there, and its value cannot be used.
+    Broken,
+    /// Its value.
+    As(T),
+}
+
+impl<T> Written<T> {
+    /// Whether the key is there, whatever it says.
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(self, Written::No)
+    }
+
+    /// Its value, when it is there and can be used.
+    pub(super) fn known(&self) -> Option<&T> {
+        match self {
+            Written::As(value) => Some(value),
+            Written::No | Written::Broken => None,
+        }
+    }
+
+    /// As [`Written::known`], by value.
+    pub(super) fn into_known(self) -> Option<T> {
+        match self {
+            Written::As(value) => Some(value),
+            Written::No | Written::Broken => None,
+        }
+    }
+}
+
+impl<T: Copy> Written<Located<T>> {
+    /// What holds: the value, or the default when the key is not there. `None` when nobody can say.
+    pub(super) fn or_default(&self, default: T) -> Option<T> {
+        match self {
+            Written::No => Some(default),
+            Written::Broken => None,
+            Written::As(found) => Some(found.value),
+        }
+    }
+}
+
 /// A value of the file.
 pub(super) struct Value<'a> {
     mistakes: &'a Mistakes<'a>,
@@ -45,9 +90,24 @@ impl<'a> Table<'a> {
 
     /// The value of `key`, when there is one.
     pub(super) fn optional(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         let entry = self.entries.get(key)?;
         Some(Value { mistakes: self.mistakes, place: self.place.below(key, entry.span()), value: entry.get_ref() })
+    }
+
+    /// The value of `key` as `read` has it.
+    pub(super) fn written<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(Value<'a>) -> Option<Located<T>>,
+    ) -> Written<Located<T>> {
+        match self.optional(key).map(read) {
+            None => Written::No,
+            Some(None) => Written::Broken,
+            Some(Some(found)) => Written::As(found),
+        }
     }
 
     /// The value of `key`; a mistake when there is none.
@@ -92,6 +152,20 @@ impl<'a> Table<'a> {
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         self.optional(key).and_then(Value::boolean).unwrap_or(default)
+    }
+
+    /// Passes over keys that may have been meant, as far as can be told.
+    pub(super) fn skip(&mut self, keys: &[&'static str]) {
+        self.asked.extend(keys);
+    }
+
+    /// Refuses the keys that mean nothing beside what else the block says.
+    pub(super) fn without_meaning(&mut self, keys: &[&'static str], rule: &str, remedy: &str) {
+        for key in keys {
+            if let Some(value) = self.optional(key) {
+                self.mistakes.block(&value.place, rule, remedy);
+            }
+        }
     }
 
     /// Refuses a key that has a meaning, but not yet.
@@ -155,7 +229,7 @@ impl<'a> Value<'a> {
     }
 
     /// One of the words in `known`; those in `planned` have a meaning, but not yet.
-    pub(super) fn choice<T: Copy>(self, known: &[(&str, T)], planned: &[&str]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(self, known: &[(&str, T)], planned: &[&str]) -> Option<Located<T>> {
         let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
         let parse = |text: &str| {
             if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
@@ -168,7 +242,17 @@ impl<'a> Value<'a> {
             let remedy = closest(text, &words).map_or(instead, |meant| format!("did you mean \"{meant}\"?"));
             Err(Wrong::new(format!("must be {}", quoted(&words, " or ")), remedy))
         };
-        self.parsed(parse).map(|found| found.value)
+        // A number that reads as one of the words is that word: version = 3.
+        let number = self.value.as_integer().filter(|number| number.radix() == 10).map(|number| number.as_str());
+        match number.and_then(|number| known.iter().find(|(word, _)| *word == number)) {
+            Some((_, value)) => Some(self.located(*value)),
+            None => self.parsed(parse),
+        }
+    }
+
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
     }
 
     /// A duration in `range`.
@@ -224,15 +308,20 @@ impl<'a> Value<'a> {
 
     /// The values of a list of 1 to `max`. One value that stands alone is reported, and then read as a list of one.
     pub(super) fn list(self, max: usize) -> Vec<Value<'a>> {
+        self.list_of(1, max)
+    }
+
+    /// As [`Value::list`], for a list of `min` to `max`.
+    pub(super) fn list_of(self, min: usize, max: usize) -> Vec<Value<'a>> {
         let DeValue::Array(items) = self.value else {
             let written = self.mistakes.written(&self.place).unwrap_or("…");
             let shown = super::report::shortened(written, 60);
             let _: Option<()> = self.wrong_type("a list", format!("write [{shown}]"));
             return if matches!(self.value, DeValue::Table(_)) { Vec::new() } else { vec![self] };
         };
-        if items.is_empty() || items.len() > max {
-            let rule = format!("must have 1 to {max} entries, has {}", items.len());
-            self.mistakes.block(&self.place, rule, if items.is_empty() { "add an entry" } else { "leave some out" });
+        if items.len() < min || items.len() > max {
+            let rule = format!("must have {min} to {max} entries, has {}", items.len());
+            self.mistakes.block(&self.place, rule, if items.len() < min { "add an entry" } else { "leave some out" });
         }
         let (mistakes, key) = (self.mistakes, &self.place.key);
         let item = |(index, item): (usize, &'a Spanned<DeValue<'a>>)| {

@@ -5,26 +5,25 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, Priority};
 
-use super::blocks::{Blocks, CertificateBlock, ListenerBlock, NodeBlock, PoolReference, RouteBlock, VipBlock};
-use super::model::{
-    AdvertChecksum, Announce, Authentication, Certificate, Config, Events, Listener, Node, Pair, PoolIndex, Route, Tls,
-    Vip, VipAddress, VrrpVersion,
+use super::blocks::{
+    AdvertKeyBlock, Blocks, CertificateBlock, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference,
+    RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
 };
+use super::model::{
+    AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex,
+    Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
+};
+use super::values;
 
 const SYNC_PORT_DEFAULT: u16 = 7947;
 const PRIORITIES_DEFAULT: [u8; 2] = [250, 249];
 const ADVERT_INTERVAL_DEFAULT: Duration = Duration::from_millis(100);
-const PREFER_HOLD_DEFAULT: Duration = Duration::from_secs(30);
-/// The first announcement moves the traffic; the others are for when it was lost, the last for hosts and switches that
-/// were just then restarting.
-const ANNOUNCEMENTS_MS_DEFAULT: [u64; 5] = [50, 200, 700, 2_000, 5_000];
-const ANNOUNCE_REFRESH_DEFAULT: Duration = Duration::from_secs(60);
-const EVENT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-const EVENTS_KEPT_DEFAULT: u32 = 1000;
+/// VRRPv2 cannot say less.
+const V2_ADVERT_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// `None` when a value is missing, which the readers and checks have then reported.
 pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
-    let Blocks { nodes, pair, vips, listeners, routes, pools, worker, worker_user: _ } = blocks;
+    let Blocks { nodes, pair, vips, listeners, routes, pools, fitness, events, worker, worker_user: _ } = blocks;
     let pools: Vec<_> = pools.into_iter().map(|block| block.pool).collect();
     let pool_names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let nodes: Vec<Node> = nodes
@@ -34,26 +33,16 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         .collect::<Option<_>>()?;
     let listeners =
         listeners.into_iter().map(|block| listener(block, &routes, &pool_names)).collect::<Option<Vec<_>>>()?;
-    let has_key = pair.key_file.is_some() && nodes.len() == 2;
+    let has_key = (pair.key_file.is_there() || pair.has_advert_keys) && nodes.len() == 2;
+    let vips: Vec<Vip> = vips.into_iter().map(|block| vip(block, &nodes, has_key)).collect::<Option<_>>()?;
     Some(Config {
-        vips: vips.into_iter().map(|block| vip(block, &nodes, has_key)).collect::<Option<_>>()?,
+        fitness: fitness.into_iter().map(|block| fitness_check(block, &vips)).collect::<Option<_>>()?,
+        vips,
         nodes,
-        pair: Pair {
-            key_file: pair.key_file.map(|file| file.value),
-            sync_port: pair.sync_port.unwrap_or(SYNC_PORT_DEFAULT),
-            advert_keys: Vec::new(),
-            witness: None,
-        },
+        pair: resolved_pair(pair)?,
         listeners,
         pools,
-        fitness: Vec::new(),
-        events: Events {
-            command: None,
-            webhook: None,
-            timeout: EVENT_TIMEOUT_DEFAULT,
-            kept_max: EVENTS_KEPT_DEFAULT,
-            user: None,
-        },
+        events: events.events,
         worker,
         checksum,
     })
@@ -64,7 +53,23 @@ fn node(block: NodeBlock, default: u8) -> Option<Node> {
         Some(written) => written.value,
         None => Priority::new(default)?,
     };
-    Some(Node { name: block.name?.value, address: block.address?.value, further_addresses: Vec::new(), priority })
+    let further = block.further_addresses.into_iter().map(|address| Some(address?.value));
+    Some(Node {
+        name: block.name?.value,
+        address: block.address?.value,
+        further_addresses: further.collect::<Option<_>>()?,
+        priority,
+    })
+}
+
+fn resolved_pair(block: PairBlock) -> Option<Pair> {
+    let key = |key: AdvertKeyBlock| Some(AdvertKey { id: key.id?.value, file: key.file?.value });
+    Some(Pair {
+        key_file: block.key_file.into_known().map(|file| file.value),
+        sync_port: block.sync_port.unwrap_or(SYNC_PORT_DEFAULT),
+        advert_keys: block.advert_keys.into_iter().map(key).collect::<Option<_>>()?,
+        witness: block.witness.map(|witness| witness.value),
+    })
 }
 
 fn vip(block: VipBlock, nodes: &[Node], has_key: bool) -> Option<Vip> {
@@ -72,36 +77,77 @@ fn vip(block: VipBlock, nodes: &[Node], has_key: bool) -> Option<Vip> {
         Some(name) => Some(nodes.iter().position(|node| node.name == name.value)?),
         None => None,
     };
-    let advert_interval = match block.advert_interval {
-        Some(written) => written,
-        None => AdvertInterval::new(ADVERT_INTERVAL_DEFAULT)?,
+    let advert_interval = match (block.advert_interval, block.version) {
+        (Some(written), _) => written,
+        (None, VrrpVersion::V2) => AdvertInterval::new(V2_ADVERT_INTERVAL_DEFAULT)?,
+        (None, VrrpVersion::V3 | VrrpVersion::Mixed) => AdvertInterval::new(ADVERT_INTERVAL_DEFAULT)?,
     };
+    let authentication = if has_key { Authentication::Enforce } else { Authentication::Off };
     let interface = block.interface?.value;
+    let address = |at: VipAddressBlock| VipAddress {
+        network: at.network.value,
+        interface: at.interface.into_known().map_or_else(|| interface.clone(), |found| found.value),
+    };
     Some(Vip {
         name: block.name?.value,
-        addresses: block
-            .addresses
-            .into_iter()
-            .map(|address| VipAddress { network: address.value, interface: interface.clone() })
-            .collect(),
-        advert_interface: interface.clone(),
+        addresses: link_local_first(block.addresses.into_iter().map(address).collect()),
+        advert_interface: block.advert_interface.into_known().map_or_else(|| interface.clone(), |found| found.value),
         interface,
         virtual_router_id: block.virtual_router_id?.value,
         advert_interval,
-        transport: block.transport,
-        version: VrrpVersion::V3,
-        checksum: AdvertChecksum::Rfc,
-        authentication: if has_key { Authentication::Enforce } else { Authentication::Off },
-        password_file: None,
-        virtual_mac: false,
+        transport: block.transport.or_default(Transport::Unicast)?,
+        version: block.version,
+        checksum: block.checksum,
+        authentication: block.authentication.or_default(authentication)?,
+        password_file: block.password_file.map(|file| file.value),
+        virtual_mac: block.virtual_mac,
         prefer,
-        prefer_hold: PREFER_HOLD_DEFAULT,
-        announce: Announce {
-            burst: 1,
-            repeat: ANNOUNCEMENTS_MS_DEFAULT.map(Duration::from_millis).to_vec(),
-            refresh: Some(ANNOUNCE_REFRESH_DEFAULT),
+        prefer_hold: block.prefer_hold,
+        announce: block.announce,
+        probe_first: block.probe_first,
+    })
+}
+
+/// An advert's first IPv6 address has to be a link-local one (RFC 9568 section 5.2.9), where there is one: those go to the
+/// front of the IPv6 addresses, and otherwise the order of the file stays.
+fn link_local_first(mut addresses: Vec<VipAddress>) -> Vec<VipAddress> {
+    let is_v6 = |at: &VipAddress| at.network.address().is_ipv6();
+    let mut ordered: Vec<VipAddress> = addresses.iter().filter(|at| is_v6(at)).cloned().collect();
+    ordered.sort_by_key(|at| !values::is_link_local_v6(at.network.address()));
+    for (slot, address) in addresses.iter_mut().filter(|at| is_v6(at)).zip(ordered) {
+        *slot = address;
+    }
+    addresses
+}
+
+fn fitness_check(block: FitnessBlock, vips: &[Vip]) -> Option<FitnessCheck> {
+    let vip_index = |name: &str| vips.iter().position(|vip| vip.name == name);
+    let counts_for: Vec<usize> = match block.vips {
+        Some(names) => names.iter().map(|name| vip_index(&name.value)).collect::<Option<_>>()?,
+        None => (0..vips.len()).collect(),
+    };
+    let subject = match block.subject? {
+        SubjectBlock::Gateway { address, interface } => FitnessSubject::Gateway {
+            address: address?.value,
+            interface: match interface {
+                Some(interface) => interface.value,
+                None => vips.get(*counts_for.first()?)?.interface.clone(),
+            },
         },
-        probe_first: true,
+        SubjectBlock::Command { command } => {
+            FitnessSubject::Command { command: command.into_iter().map(|word| word.value).collect() }
+        }
+        SubjectBlock::File { path, must_exist } => FitnessSubject::File { path: path?.value, must_exist },
+        SubjectBlock::Process { process } => FitnessSubject::Process { process: process?.value },
+    };
+    Some(FitnessCheck {
+        name: block.name?.value,
+        subject,
+        interval: block.interval,
+        timeout: block.timeout,
+        fall: block.fall,
+        rise: block.rise,
+        vips: counts_for,
     })
 }
 

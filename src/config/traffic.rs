@@ -32,7 +32,7 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         protocol: table
             .optional("protocol")
             .and_then(|value| value.choice(&[("http", Protocol::Http)], &["tcp", "udp"]))
-            .unwrap_or(Protocol::Http),
+            .map_or(Protocol::Http, |found| found.value),
         pool: match table.optional("pool").map(|value| value.parsed(values::reference)) {
             None => PoolReference::None,
             Some(None) => PoolReference::Broken,

@@ -1,6 +1,6 @@
 //! How each kind of value is written: text in, a valid value or a [`Wrong`] out. No file, no place, no key.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::units::IpNetwork;
@@ -114,12 +114,35 @@ pub(super) fn node_address(text: &str) -> Result<IpAddr, Wrong> {
         };
         Wrong::new("must be an IP address", remedy)
     })?;
+    not_mapped(address)?;
+    if is_link_local_v6(address) {
+        return Err(Wrong::new(
+            "must be an address that means one machine on every link, not a link-local one",
+            "write a global or a unique local address of the node",
+        ));
+    }
     match kind_of(address) {
         Kind::Unicast | Kind::Loopback => Ok(address),
         kind => Err(Wrong::new(
             format!("must be an address of one machine, not {}", kind.text()),
             "write the address that the other node reaches this one at",
         )),
+    }
+}
+
+/// Whether the address is of fe80::/10, which every link has for itself.
+pub(super) fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// The address of a gateway; a link-local one is usual for IPv6.
+pub(super) fn gateway(text: &str) -> Result<IpAddr, Wrong> {
+    let wrong = |rule: &str| Wrong::new(rule, "write the gateway's address, such as \"192.0.2.1\" or \"fe80::1\"");
+    let address: IpAddr = text.parse().map_err(|_| wrong("must be an IP address"))?;
+    not_mapped(address)?;
+    match kind_of(address) {
+        Kind::Unicast => Ok(address),
+        kind => Err(wrong(&format!("must be an address of another machine, not {}", kind.text()))),
     }
 }
 
@@ -146,6 +169,18 @@ pub(super) fn server_address(text: &str) -> Result<SocketAddr, Wrong> {
     }
 }
 
+/// Where the witness listens.
+pub(super) fn witness(text: &str) -> Result<SocketAddr, Wrong> {
+    let address = socket(text)?;
+    match kind_of(address.ip()) {
+        Kind::Unicast => Ok(address),
+        kind => Err(Wrong::new(
+            format!("must be an address of a third machine, not {}", kind.text()),
+            "write where `baton witness` listens, such as \"192.0.2.50:7948\"",
+        )),
+    }
+}
+
 fn socket(text: &str) -> Result<SocketAddr, Wrong> {
     let address: SocketAddr = text.parse().map_err(|_| {
         let host_and_port = text.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
@@ -165,28 +200,21 @@ fn socket(text: &str) -> Result<SocketAddr, Wrong> {
 
 /// A virtual address with the length of its network's prefix.
 pub(super) fn vip_address(text: &str) -> Result<IpNetwork, Wrong> {
-    let example = "write an address with its prefix length, such as \"192.0.2.100/24\"";
-    let (address, prefix) = text.split_once('/').ok_or_else(|| match text.parse::<Ipv4Addr>() {
-        Ok(_) => Wrong::new(
-            "must have a prefix length",
-            format!(
-                "write \"{text}/24\" where the network's prefix is 24 bits, or \"{text}/32\" for the address alone"
-            ),
-        ),
-        Err(_) if text.parse::<Ipv6Addr>().is_ok() => ipv6_vip(),
-        Err(_) => Wrong::new("must be an IPv4 address with a prefix length", example),
+    let example = "write an address with its prefix length, such as \"192.0.2.100/24\" or \"2001:db8::100/64\"";
+    let malformed = || Wrong::new("must be an IP address with a prefix length", example);
+    let (address, prefix) = text.split_once('/').ok_or_else(|| match text.parse::<IpAddr>() {
+        Ok(address) => without_prefix(address),
+        Err(_) => malformed(),
     })?;
-    if address.parse::<Ipv6Addr>().is_ok() {
-        return Err(ipv6_vip());
-    }
-    let address: Ipv4Addr =
-        address.parse().map_err(|_| Wrong::new("must be an IPv4 address with a prefix length", example))?;
+    let address: IpAddr = address.parse().map_err(|_| malformed())?;
+    not_mapped(address)?;
+    let prefix_len_max = if address.is_ipv4() { 32 } else { 128 };
     let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let network = prefix.parse().ok().filter(|len| digits && (1..=32).contains(len));
+    let network = prefix.parse().ok().filter(|len| digits && (1..=prefix_len_max).contains(len));
     let network = network
         .and_then(|prefix_len| IpNetwork::new(address, prefix_len))
-        .ok_or_else(|| Wrong::new("the prefix length must be 1 to 32", example))?;
-    match kind_of(IpAddr::V4(address)) {
+        .ok_or_else(|| Wrong::new(format!("the prefix length must be 1 to {prefix_len_max}"), example))?;
+    match kind_of(address) {
         Kind::Unicast => not_the_network_itself(network),
         kind => Err(Wrong::new(
             format!("must be an address of one machine, not {}", kind.text()),
@@ -195,21 +223,53 @@ pub(super) fn vip_address(text: &str) -> Result<IpNetwork, Wrong> {
     }
 }
 
-fn ipv6_vip() -> Wrong {
-    Wrong::new("IPv6 virtual addresses are not in this release", "leave it out; IPv4 addresses work")
+fn without_prefix(address: IpAddr) -> Wrong {
+    let (usual, alone) = if address.is_ipv4() { (24, 32) } else { (64, 128) };
+    Wrong::new(
+        "must have a prefix length",
+        format!(
+            "write \"{address}/{usual}\" where the network's prefix is {usual} bits, or \"{address}/{alone}\" for the \
+             address alone"
+        ),
+    )
 }
 
-/// Refuses 192.0.2.0/24 and 192.0.2.255/24, which no client can connect to.
-fn not_the_network_itself(network: IpNetwork) -> Result<IpNetwork, Wrong> {
-    let host_bits = u32::MAX.checked_shr(u32::from(network.prefix_len())).unwrap_or(0);
-    let IpAddr::V4(address) = network.address() else { return Ok(network) };
-    let host = address.to_bits() & host_bits;
-    // A /31 has two usable addresses (RFC 3021), a /32 one.
-    if network.prefix_len() >= 31 || (host != 0 && host != host_bits) {
-        return Ok(network);
+/// Refuses `::ffff:192.0.2.1`, which means an IPv4 address and is none of an interface.
+fn not_mapped(address: IpAddr) -> Result<(), Wrong> {
+    match address.to_canonical() {
+        canonical if canonical == address => Ok(()),
+        canonical => Err(Wrong::new("must not be an IPv4 address in IPv6 form", format!("write \"{canonical}\""))),
     }
-    let what = if host == 0 { "the network's own address" } else { "the network's broadcast address" };
-    Err(Wrong::new(format!("must be an address of one machine, not {what}"), "choose a free address of the network"))
+}
+
+/// Refuses 192.0.2.0/24 and 192.0.2.255/24, which no client can connect to, and 2001:db8::/64, which every router of the
+/// network answers to (RFC 4291 section 2.6.1).
+fn not_the_network_itself(network: IpNetwork) -> Result<IpNetwork, Wrong> {
+    let prefix_len = u32::from(network.prefix_len());
+    let what = match network.address() {
+        // A /31 has two usable addresses (RFC 3021), a /32 one.
+        IpAddr::V4(address) if prefix_len < 31 => {
+            let host_bits = u32::MAX.checked_shr(prefix_len).unwrap_or(0);
+            match address.to_bits() & host_bits {
+                0 => Some("the network's own address"),
+                host if host == host_bits => Some("the network's broadcast address"),
+                _ => None,
+            }
+        }
+        // So has a /127 (RFC 6164).
+        IpAddr::V6(address) if prefix_len < 127 => {
+            let host_bits = u128::MAX.checked_shr(prefix_len).unwrap_or(0);
+            (address.to_bits() & host_bits == 0).then_some("the anycast address of the network's routers")
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    };
+    match what {
+        None => Ok(network),
+        Some(what) => Err(Wrong::new(
+            format!("must be an address of one machine, not {what}"),
+            "choose a free address of the network",
+        )),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -336,6 +396,68 @@ pub(super) fn file(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
+/// Bytes of a program's path (the kernel's PATH_MAX) and of one of its arguments.
+const ARGUMENT_MAX: usize = 4096;
+
+/// A program to run: an absolute path, because there is no shell that would search for it.
+pub(super) fn program(text: &str) -> Result<String, Wrong> {
+    if text.starts_with('/') && text.len() < ARGUMENT_MAX && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        "must be the absolute path of a program",
+        "write a path such as \"/usr/local/bin/check\"; a shell is run only where one is named: [\"/bin/sh\", \"-c\", \"…\"]",
+    ))
+}
+
+/// An argument of a program, handed over as it is.
+pub(super) fn argument(text: &str) -> Result<String, Wrong> {
+    if text.len() < ARGUMENT_MAX && !text.contains('\0') {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new("must be an argument of at most 4095 bytes, without a zero byte", "put long input into a file"))
+}
+
+/// The name of a process as the kernel keeps it (TASK_COMM_LEN less its terminator).
+pub(super) fn process(text: &str) -> Result<String, Wrong> {
+    if !text.is_empty() && text.len() <= 15 && !text.starts_with('/') && !text.contains(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        "must be the name of a process as the kernel keeps it, 1 to 15 bytes",
+        "write what `ps -o comm` shows for it; the kernel cuts longer names after 15 bytes",
+    ))
+}
+
+/// Characters of a URL; as much as servers commonly take.
+const URL_MAX: usize = 2048;
+
+/// A URL to post to.
+pub(super) fn webhook(text: &str) -> Result<String, Wrong> {
+    let wrong = |rule: &str| Wrong::new(rule, "write a URL such as \"https://hooks.example.com/baton\"");
+    if text.len() > URL_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("must be at most 2048 characters of printable ASCII without spaces"));
+    }
+    let url: http::Uri = text.parse().map_err(|_| wrong("must be a URL"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(wrong("must begin with http:// or https://"));
+    }
+    if text.contains('#') {
+        return Err(wrong("must not have a fragment"));
+    }
+    let Some(authority) = url.authority().filter(|authority| !authority.host().is_empty()) else {
+        return Err(wrong("must name a host"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(wrong("must not hold a user or a password"));
+    }
+    let has_port = authority.as_str().len() > authority.host().len();
+    if has_port && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err(wrong("the port must be 1 to 65535"));
+    }
+    Ok(text.to_owned())
+}
+
 /// The name of a user of the system.
 pub(super) fn user(text: &str) -> Result<String, Wrong> {
     let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, ':' | '/');
@@ -406,8 +528,77 @@ mod tests {
         assert!(read("192.0.2.100/33").is_err_and(|rule| rule.contains("1 to 32")));
         assert!(read("192.0.2.100/+24").is_err_and(|rule| rule.contains("1 to 32")));
         assert!(read("192.0.2.100").is_err_and(|rule| rule.contains("prefix length")));
-        assert!(read("2001:db8::1/64").is_err_and(|rule| rule.contains("not in this release")));
-        assert!(read("::1").is_err_and(|rule| rule.contains("not in this release")));
+    }
+
+    #[test]
+    fn virtual_addresses_are_usable_ipv6_addresses() {
+        let read = |text| vip_address(text).map(|network| network.to_string()).map_err(|wrong| wrong.rule);
+        assert_eq!(read("2001:db8::100/64"), Ok("2001:db8::100/64".to_owned()));
+        assert_eq!(read("2001:DB8:0::1/1"), Ok("2001:db8::1/1".to_owned()));
+        assert_eq!(read("2001:db8::/127"), Ok("2001:db8::/127".to_owned()));
+        assert_eq!(read("2001:db8::/128"), Ok("2001:db8::/128".to_owned()));
+        assert_eq!(read("fe80::51/64"), Ok("fe80::51/64".to_owned()));
+        assert!(read("2001:db8::/64").is_err_and(|rule| rule.contains("anycast")));
+        assert!(read("2001:db8::2/126").is_ok());
+        assert!(read("2001:db8::4/126").is_err_and(|rule| rule.contains("anycast")));
+        assert!(read("2001:db8::1/0").is_err_and(|rule| rule.contains("1 to 128")));
+        assert!(read("2001:db8::1/129").is_err_and(|rule| rule.contains("1 to 128")));
+        assert!(read("2001:db8::1").is_err_and(|rule| rule.contains("prefix length")));
+        assert!(read("::1/128").is_err_and(|rule| rule.contains("not a loopback")));
+        assert!(read("::/64").is_err_and(|rule| rule.contains("not the unspecified")));
+        assert!(read("ff02::12/64").is_err_and(|rule| rule.contains("not a multicast")));
+        assert!(read("::ffff:192.0.2.1/128").is_err_and(|rule| rule.contains("IPv4 address in IPv6 form")));
+        assert!(read("fe80::51%eth0/64").is_err_and(|rule| rule.contains("must be an IP address")));
+    }
+
+    #[test]
+    fn node_addresses_mean_one_machine_on_every_link() {
+        let read = |text| node_address(text).map(|address| address.to_string()).map_err(|wrong| wrong.rule);
+        assert_eq!(read("192.0.2.11"), Ok("192.0.2.11".to_owned()));
+        assert_eq!(read("2001:db8::11"), Ok("2001:db8::11".to_owned()));
+        assert_eq!(read("fd00::11"), Ok("fd00::11".to_owned()));
+        assert!(read("fe80::11").is_err_and(|rule| rule.contains("not a link-local")));
+        assert!(read("::ffff:192.0.2.11").is_err_and(|rule| rule.contains("IPv4 address in IPv6 form")));
+    }
+
+    #[test]
+    fn webhooks_are_urls_with_a_host() {
+        for text in ["http://h/", "https://hooks.example.com/a?b=c", "http://[2001:db8::1]:8080/x", "http://192.0.2.1"]
+        {
+            assert!(webhook(text).is_ok(), "{text:?} was refused");
+        }
+        let long = format!("http://h/{}", "a".repeat(2048 - 9));
+        assert!(webhook(&long).is_ok());
+        for text in [
+            "",
+            "/x",
+            "hooks.example.com",
+            "ftp://h/",
+            "http://",
+            "http:///x",
+            "http://a b/",
+            "http://h:0/",
+            "http://h:65536/",
+            "http://u:p@h/",
+            "http://h/#x",
+            &format!("{long}a"),
+        ] {
+            assert!(webhook(text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn programs_are_absolute_and_process_names_short() {
+        assert!(program("/bin/true").is_ok());
+        assert!(program("true").is_err());
+        assert!(program("/bin/\0").is_err());
+        assert!(argument("").is_ok());
+        assert!(argument(&"x".repeat(4095)).is_ok());
+        assert!(argument(&"x".repeat(4096)).is_err());
+        assert!(process("fifteen-bytes-l").is_ok());
+        assert!(process("sixteen-bytes-lo").is_err());
+        assert!(process("").is_err());
+        assert!(process("/sbin/init").is_err());
     }
 
     #[test]

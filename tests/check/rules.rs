@@ -110,8 +110,6 @@ fn vip(addresses: &str, rest: &str) -> String {
 refused! {
     vip_without_prefix: [vip("[\"192.0.2.100\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "must have a prefix length";
     vip_prefix_too_long: [vip("[\"192.0.2.100/33\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "1 to 32";
-    vip_ipv6: [vip("[\"192.0.2.100/24\", \"2001:db8::100/64\"]", "virtual_router_id = 1"), PAIR.to_owned()],
-        3, "vip[v].addresses[#2]", "not in this release";
     vip_multicast: [vip("[\"224.0.0.5/24\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not a multicast";
     vip_loopback: [vip("[\"127.0.0.5/8\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not a loopback";
     vip_unspecified: [vip("[\"0.0.0.0/8\"]", "virtual_router_id = 1"), PAIR.to_owned()], 3, "vip[v].addresses[#1]", "not the unspecified";
@@ -134,13 +132,11 @@ refused! {
     advert_interval_between_steps: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nadvert_interval = \"105ms\""), PAIR.to_owned()],
         6, "vip[v].advert_interval", "multiple of 10ms";
     unknown_transport: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\ntransport = \"broadcast\""), PAIR.to_owned()],
-        6, "vip[v].transport", "must be \"unicast\" or \"multicast\"";
+        6, "vip[v].transport", "must be \"unicast\", \"multicast\" or \"udp\"";
     dangling_prefer: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1\nprefer = \"lb-c\""), PAIR.to_owned()], 6, "vip[v].prefer", "no node of that name";
     bad_interface: ["[[vip]]\nname = \"v\"\naddresses = [\"192.0.2.9/24\"]\ninterface = \"eth0/1\"\nvirtual_router_id = 1\n", PAIR],
         4, "vip[v].interface", "name of a network interface";
     vip_without_nodes: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1")], 1, "vip[v]", "needs a [[node]]";
-    vip_with_an_ipv6_node: ["[[node]]\nname = \"a\"\naddress = \"2001:db8::1\"\n", "[[vip]]\nname = \"v\"\naddresses = [\"192.0.2.9/24\"]\ninterface = \"eth0\"\nvirtual_router_id = 1\n"],
-        3, "node[a].address", "not in this release";
     vip_names_equal: [vip("[\"192.0.2.9/24\"]", "virtual_router_id = 1"), vip("[\"192.0.2.10/24\"]", "virtual_router_id = 2"), PAIR.to_owned()],
         7, "vip[v].name", "another vip has that name";
 }
