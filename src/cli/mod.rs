@@ -4,6 +4,7 @@
 //! only when the thing asked for is so.
 
 mod check;
+mod courier;
 mod demo;
 mod keygen;
 mod release;
@@ -47,6 +48,9 @@ enum Command {
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
+    /// The process that tells others of events; started by `run`
+    #[command(hide = true)]
+    Courier(courier::Arguments),
 }
 
 /// Runs what the command line says.
@@ -56,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
+        Command::Courier(arguments) => courier::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),

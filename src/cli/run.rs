@@ -17,6 +17,9 @@ pub(super) struct Arguments {
     /// Where the control socket and the lock are kept
     #[arg(long, value_name = "DIR", default_value = control::RUNTIME_DIR)]
     runtime_dir: PathBuf,
+    /// Where is kept what has to outlast a restart of the machine, such as events that are to be delivered
+    #[arg(long, value_name = "DIR", default_value = guard::STATE_DIR)]
+    state_dir: PathBuf,
 }
 
 /// Runs the node.
@@ -29,6 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, local) =
         config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints())?;
     let _logging = telemetry::start();
-    let (config_path, runtime_dir) = (arguments.config.clone(), arguments.runtime_dir.clone());
-    guard::run(Options { config, config_path, config_text, local, runtime_dir })
+    let config_path = arguments.config.clone();
+    let (runtime_dir, state_dir) = (arguments.runtime_dir.clone(), arguments.state_dir.clone());
+    guard::run(Options { config, config_path, config_text, local, runtime_dir, state_dir })
 }

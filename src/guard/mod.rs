@@ -2,10 +2,11 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
+//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`control`] answers questions, [`state`] puts together what all of them say.
 
 mod addresses;
 pub mod control;
+mod events;
 mod heartbeat;
 pub mod leases;
 mod listeners;
@@ -31,6 +32,7 @@ use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
 use self::control::{Answer, Question, Reply, Request};
+use self::events::Events;
 use self::heartbeat::{Command, VipCounters};
 use self::state::{Node, Vip, WorkerState};
 use self::supervisor::Supervisor;
@@ -55,6 +57,9 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Real-time priority of the guard's own loop, which moves the addresses: below the heartbeat's.
 const REALTIME_PRIORITY: i32 = 10;
 
+/// Where a node keeps what has to outlast a restart of the machine, unless told otherwise.
+pub const STATE_DIR: &str = "/var/lib/baton";
+
 /// What a node that `prefer` names gets; the other one stays below it.
 const PREFERRED: u8 = 254;
 
@@ -70,6 +75,8 @@ pub struct Options {
     pub local: LocalNode,
     /// Where sockets and locks are kept.
     pub runtime_dir: PathBuf,
+    /// Where is kept what has to outlast the machine's restart.
+    pub state_dir: PathBuf,
 }
 
 /// Runs the node until it is told to stop.
@@ -140,7 +147,7 @@ struct Bootstrapping {
 
 impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
-        let Options { config, config_path, config_text, local, runtime_dir } = options;
+        let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
         let netlink = Netlink::open().context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
         let control = control::listen(&runtime_dir)
@@ -164,8 +171,9 @@ impl Guard {
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
             (vips, pulse) = (states, Some(beat.pulse));
         }
+        let (events, of_events) = Events::start(&config, &local.name, &state_dir);
+        warnings.extend(of_events);
         warnings.iter().for_each(|warning| warn!("{warning}"));
-        let threads = config.worker.threads;
         let bootstrapping = Bootstrapping {
             pair_key: config.pair.key_file.as_deref().map(PairKey::load).transpose()?,
             certificates: listeners::certificates(&config)?,
@@ -174,7 +182,7 @@ impl Guard {
             text: config_text,
             node: local.name.clone(),
         };
-        let node = Node::new(config, local, vips, threads, warnings);
+        let node = Node::new(config, local, vips, events, warnings);
         let (is_ready, status_line) = (false, String::new());
         Ok((Self { node, netlink, pulse, heartbeat, failures, questions, is_ready, status_line }, bootstrapping))
     }
@@ -208,6 +216,7 @@ impl Guard {
                 Some(event) = worker_events.recv() => {
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
+                        self.node.events.finish().await;
                         info!("baton has stopped");
                         return Ok(());
                     }
@@ -242,6 +251,10 @@ impl Guard {
         let all = futures_util::future::join_all(stopped);
         if timeout(STOP_TIMEOUT, all).await.is_err() {
             error!("the heartbeat did not stop in time; taking the VIPs off without it");
+        }
+        // What it said while it stopped is told to others as well, however soon the worker has finished.
+        while let Ok(event) = self.heartbeat.try_recv() {
+            self.node.heartbeat_event(event);
         }
         // Whatever went wrong before: no node stops with an address that it does not serve.
         addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::events::{Change, Events};
 use super::heartbeat::{self, Command, VipCounters, millis};
 use super::supervisor;
 use crate::config::{Config, LocalNode};
@@ -125,6 +126,8 @@ pub struct Node {
     pub worker: WorkerState,
     /// What is less than it should be.
     pub warnings: Vec<String>,
+    /// Who else is told of changes.
+    pub events: Events,
     threads: usize,
     pid: Option<u32>,
     starts: u64,
@@ -134,13 +137,15 @@ pub struct Node {
 
 impl Node {
     /// A node whose worker has not been started.
-    pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, threads: usize, warnings: Vec<String>) -> Self {
+    pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, events: Events, warnings: Vec<String>) -> Self {
+        let threads = config.worker.threads;
         Self {
             config,
             local,
             vips,
             worker: WorkerState::Starting,
             warnings,
+            events,
             threads,
             pid: None,
             starts: 0,
@@ -238,6 +243,8 @@ impl Node {
         match event {
             heartbeat::Event::Changed { vip: index, from, to, reason } => {
                 let reason = reason.to_string();
+                let change = Change { vip: index, from: role(from), to: role(to), reason: reason.clone(), epoch: 0 };
+                self.events.record(change);
                 info!(vip = name(index), %from, %to, reason, "role changed");
                 if let Some(vip) = self.vips.get_mut(index) {
                     (vip.state, vip.since, vip.reason) = (to, Instant::now(), reason);
@@ -287,6 +294,7 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
+            events: self.events.status(),
             warnings: self.warnings.iter().chain(&self.report.warnings).cloned().collect(),
         }
     }

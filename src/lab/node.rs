@@ -68,6 +68,11 @@ impl Node {
         self.spec.directory.join("run")
     }
 
+    /// Where it keeps what outlasts it.
+    pub fn state_dir(&self) -> PathBuf {
+        self.spec.directory.join("state")
+    }
+
     /// Where its output goes, of all its starts.
     pub fn log(&self) -> PathBuf {
         self.spec.directory.join("log")
@@ -95,7 +100,7 @@ impl Node {
         }
         let mut command = self.namespace.command(&self.spec.program);
         command.arg("run").arg("--config").arg(&self.spec.config).args(["--node", &self.spec.name]);
-        command.arg("--runtime-dir").arg(self.runtime_dir());
+        command.arg("--runtime-dir").arg(self.runtime_dir()).arg("--state-dir").arg(self.state_dir());
         self.guard = Some(Process::spawn(&self.spec.name, command, &self.log())?);
         Ok(())
     }
