@@ -260,7 +260,7 @@ impl Shared {
             tokio::select! {
                 Some(answer) = answers.recv() => self.written(answer),
                 _ = rewrites.tick() => {
-                    let events = self.queue.borrow_mut().to_write_again();
+                    let events = self.queue.borrow_mut().take_unwritten();
                     for event in events {
                         let spooling = self.write(&event);
                         self.queue.borrow_mut().spooled(event.sequence, spooling);

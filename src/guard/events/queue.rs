@@ -96,7 +96,7 @@ impl Queue {
     }
 
     /// Events that are to be written again: they wait from now on.
-    pub fn to_write_again(&mut self) -> Vec<Event> {
+    pub fn take_unwritten(&mut self) -> Vec<Event> {
         let failed = self.kept.iter_mut().filter(|entry| entry.spooling == Spooling::Failed);
         let events = failed.map(|entry| {
             entry.spooling = Spooling::Waiting;
@@ -293,8 +293,8 @@ mod tests {
         queue.push(now, event(1), Spooling::Written);
         queue.push(now, event(2), Spooling::Waiting);
         queue.spooled(2, Spooling::Failed);
-        assert_eq!(queue.to_write_again(), [event(2)]);
-        assert_eq!(queue.to_write_again(), []);
+        assert_eq!(queue.take_unwritten(), [event(2)]);
+        assert_eq!(queue.take_unwritten(), []);
     }
 
     #[test]
