@@ -7,9 +7,9 @@
 //! |---|---|
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
-//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`telemetry`] |
+//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
 //! | the data plane | [`proxy`], [`probe`] |
-//! | the processes | [`guard`], [`worker`], [`witness`] |
+//! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
 
@@ -33,6 +33,8 @@ pub mod status;
 
 pub mod link;
 
+pub mod event;
+
 pub mod telemetry;
 
 pub mod proxy;
@@ -42,6 +44,8 @@ pub mod probe;
 pub mod guard;
 
 pub mod worker;
+
+pub mod courier;
 
 pub mod witness;
 

@@ -50,6 +50,12 @@ pub struct NodeStatus {
     pub listeners: Vec<ListenerStatus>,
     /// Where requests go.
     pub pools: Vec<PoolStatus>,
+    /// How events are delivered; `None` when nobody is to be told of any.
+    #[serde(default)]
+    pub events: Option<EventsStatus>,
+    /// The witness, when the configuration names one.
+    #[serde(default)]
+    pub witness: Option<WitnessStatus>,
     /// What is less than it should be and does not stop service, in sentences.
     pub warnings: Vec<String>,
 }
@@ -201,6 +207,21 @@ pub struct PeerStatus {
     /// Time since any advert of it came, in milliseconds; `None` when none came since the start.
     /// A standby sends no adverts, so silence is only a fault while the peer should be active.
     pub last_heard_ms: Option<u64>,
+}
+
+/// How events are delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsStatus {
+    /// Events that somebody has still to be told of.
+    pub spooled: u64,
+    /// Events that everybody has been told of since the guard started.
+    pub delivered: u64,
+    /// Events that had to go undelivered since then, because more were waiting than are kept.
+    pub dropped: u64,
+    /// What went wrong last, until nothing is waiting any more.
+    pub last_error: Option<String>,
+    /// Time since the oldest one that is waiting was recorded, in milliseconds.
+    pub oldest_age_ms: Option<u64>,
 }
 
 /// The witness, when the configuration names one.

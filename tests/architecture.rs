@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
     (&["vrrp", "session", "balance", "health", "fitness"], Peers::Never),
-    (&["net", "config", "status", "link", "telemetry"], Peers::LeftToRight),
+    (&["net", "config", "status", "link", "event", "telemetry"], Peers::LeftToRight),
     (&["proxy", "probe"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),

@@ -1,6 +1,6 @@
 //! The real `baton witness` on the loopback interface, asked as nodes ask it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test may end the test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper of a test may end the test")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

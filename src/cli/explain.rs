@@ -116,7 +116,11 @@ fn about_a_path(vip: &VipStatus, path: &PathStatus) -> String {
 fn about_the_witness(witness: &WitnessStatus) -> String {
     match witness.last_answer_ms {
         Some(ms) if witness.reachable => {
-            format!("The witness at {} answered {} ago: it decides when the nodes cannot hear each other.", witness.address, time(ms))
+            format!(
+                "The witness at {} answered {} ago: it decides when the nodes cannot hear each other.",
+                witness.address,
+                time(ms)
+            )
         }
         Some(ms) => format!(
             "The witness at {} has not answered for {}: while the nodes cannot hear each other, none of them can claim.",

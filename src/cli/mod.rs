@@ -4,6 +4,7 @@
 //! only when the thing asked for is so.
 
 mod check;
+mod courier;
 mod demo;
 mod explain;
 mod janitor;
@@ -57,6 +58,9 @@ enum Command {
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
+    /// The process that tells others of events; started by `run`
+    #[command(hide = true)]
+    Courier(courier::Arguments),
 }
 
 /// Runs what the command line says.
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Release(arguments) => release::run(&arguments),
         Command::Janitor(arguments) => janitor::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),
+        Command::Courier(arguments) => courier::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::{self, Scope};
-use crate::guard::{self, Options, control, store};
+use crate::guard::{self, Options, control};
 use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     /// Where the control socket and the lock are kept
     #[arg(long, value_name = "DIR", default_value = control::RUNTIME_DIR)]
     runtime_dir: PathBuf,
-    /// Where is kept what outlives a restart
-    #[arg(long, value_name = "DIR", default_value = store::STATE_DIR)]
+    /// Where is kept what has to outlast a restart of the machine, such as events that are to be delivered
+    #[arg(long, value_name = "DIR", default_value = guard::STATE_DIR)]
     state_dir: PathBuf,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, local) =
         config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints())?;
     let _logging = telemetry::start();
-    let (config_path, runtime_dir) = (arguments.config.clone(), arguments.runtime_dir.clone());
-    let state_dir = arguments.state_dir.clone();
+    let config_path = arguments.config.clone();
+    let (runtime_dir, state_dir) = (arguments.runtime_dir.clone(), arguments.state_dir.clone());
     guard::run(Options { config, config_path, config_text, local, runtime_dir, state_dir })
 }

@@ -2,12 +2,14 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`fitness`] looks at what a VIP depends on,
-//! [`control`] answers questions, [`state`] puts together what all of them say, [`janitor`] cleans up after all of them.
+//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`fitness`] looks at
+//! what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
+//! cleans up when all of them are gone.
 
 mod addresses;
 pub mod control;
 mod counters;
+mod events;
 mod fitness;
 mod heartbeat;
 pub mod janitor;
@@ -19,7 +21,7 @@ mod paths;
 mod setup;
 mod speaker;
 mod state;
-pub mod store;
+mod store;
 mod supervisor;
 mod switchover;
 mod vitals;
@@ -42,6 +44,7 @@ use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
 use self::control::{Answer, Question, Reply, Request};
+use self::events::Events;
 use self::heartbeat::{Command, Witness};
 use self::janitor::Janitor;
 use self::state::{Node, WorkerState};
@@ -66,6 +69,9 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Real-time priority of the guard's own loop, which moves the addresses: below the heartbeat's.
 const REALTIME_PRIORITY: i32 = 10;
 
+/// Where a node keeps what has to outlast a restart of the machine, unless told otherwise.
+pub const STATE_DIR: &str = "/var/lib/baton";
+
 /// What `baton run` was told.
 pub struct Options {
     /// The checked configuration.
@@ -78,7 +84,7 @@ pub struct Options {
     pub local: LocalNode,
     /// Where sockets and locks are kept.
     pub runtime_dir: PathBuf,
-    /// Where is kept what outlives the guard.
+    /// Where is kept what has to outlast the machine's restart.
     pub state_dir: PathBuf,
 }
 
@@ -168,7 +174,7 @@ impl Guard {
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
-        let mut pulse = None;
+        let (mut pulse, mut witness_health) = (None, None);
         if !config.vips.is_empty() {
             let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
             let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
@@ -178,8 +184,10 @@ impl Guard {
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), address_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
-            let witness =
-                config.pair.witness.map(|address| Witness { address, health: Arc::new(leases::Health::new(address)) });
+            let witness = config.pair.witness.map(|address| {
+                let health = Arc::clone(witness_health.insert(Arc::new(leases::Health::new(address))));
+                Witness { address, health }
+            });
             let beat = heartbeat::start(setups.routers, setups.links, witness, vitals, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
@@ -188,8 +196,9 @@ impl Guard {
             (vips, pulse) = (setups.vips, Some(beat.pulse));
         }
         warnings.extend(fitness::warnings(&config));
+        let (events, of_events) = Events::start(&config, &local.name, &state_dir);
+        warnings.extend(of_events);
         warnings.iter().for_each(|warning| warn!("{warning}"));
-        let threads = config.worker.threads;
         let bootstrapping = Bootstrapping {
             pair_key,
             certificates: listeners::certificates(&config)?,
@@ -198,7 +207,8 @@ impl Guard {
             text: config_text,
             node: local.name.clone(),
         };
-        let node = Node::new(config, local, vips, threads, warnings);
+        let mut node = Node::new(config, local, vips, events, warnings);
+        node.witness = witness_health;
         let guard = Self {
             node,
             netlink,
@@ -249,6 +259,7 @@ impl Guard {
                 Some(event) = worker_events.recv() => {
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
+                        self.node.events.finish().await;
                         info!("baton has stopped");
                         return Ok(());
                     }
@@ -286,6 +297,10 @@ impl Guard {
         let all = futures_util::future::join_all(stopped);
         if timeout(STOP_TIMEOUT, all).await.is_err() {
             error!("the heartbeat did not stop in time; taking the VIPs off without it");
+        }
+        // What it said while it stopped is told to others as well, however soon the worker has finished.
+        while let Ok(event) = self.heartbeat.try_recv() {
+            self.node.heartbeat_event(event);
         }
         // Whatever went wrong before: no node stops with an address that it does not serve.
         addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;

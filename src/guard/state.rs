@@ -11,8 +11,10 @@ use tracing::{debug, error, info, warn};
 
 use super::addresses;
 use super::counters::{PathCounters, VipCounters, millis};
+use super::events::{self, Events};
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
+use super::leases;
 use super::setup;
 use super::supervisor;
 use crate::config::{Authentication, Config, LocalNode};
@@ -149,6 +151,10 @@ pub struct Node {
     pub checks: Checks,
     /// What the looks at listeners depend on.
     situation: watch::Sender<Situation>,
+    /// Who else is told of changes.
+    pub events: Events,
+    /// How the witness is, where there is one.
+    pub witness: Option<Arc<leases::Health>>,
     threads: usize,
     pid: Option<u32>,
     starts: u64,
@@ -158,7 +164,8 @@ pub struct Node {
 
 impl Node {
     /// A node whose worker has not been started.
-    pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, threads: usize, warnings: Vec<String>) -> Self {
+    pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, events: Events, warnings: Vec<String>) -> Self {
+        let threads = config.worker.threads;
         Self {
             local,
             vips,
@@ -166,6 +173,8 @@ impl Node {
             warnings,
             checks: Checks::new(&config),
             situation: watch::Sender::new(Situation::default()),
+            events,
+            witness: None,
             threads,
             pid: None,
             starts: 0,
@@ -386,6 +395,9 @@ impl Node {
         match event {
             heartbeat::Event::Changed { vip: index, from, to, reason, epoch } => {
                 let reason = reason.to_string();
+                let change =
+                    events::Change { vip: index, from: role(from), to: role(to), reason: reason.clone(), epoch };
+                self.events.record(change);
                 info!(vip = name(index), %from, %to, reason, "role changed");
                 if let Some(vip) = self.vips.get_mut(index) {
                     (vip.state, vip.since, vip.reason) = (to, Instant::now(), reason);
@@ -448,6 +460,8 @@ impl Node {
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
             warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
+            events: self.events.status(),
+            witness: self.witness.as_ref().map(|health| health.status()),
         }
     }
 

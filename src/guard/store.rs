@@ -15,9 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::VipCounters;
 
-/// Where state is kept, unless told otherwise.
-pub const STATE_DIR: &str = "/var/lib/baton";
-
 /// Time between two writes.
 pub const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 

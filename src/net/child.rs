@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// What children take over of our environment: how to log.
-const KEPT_VARIABLES: [&str; 3] = ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM"];
+/// What children take over of our environment: how to log, and where an operator keeps certificate authorities.
+const KEPT_VARIABLES: [&str; 5] = ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Starts `baton SUBCOMMAND DESCRIPTOR`, and gives our end of the socket whose other end has that number in the child.
 /// The child is killed when the handle is dropped.

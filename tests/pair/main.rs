@@ -13,6 +13,7 @@ mod scene;
 mod wire;
 
 mod adverts;
+mod events;
 mod failures;
 mod figures;
 mod fitness;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         figures::trials(),
         privileges::trials(),
         service_manager::trials(),
+        events::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);

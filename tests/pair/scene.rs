@@ -189,6 +189,7 @@ impl Scene {
         let mut command = self.node(name).namespace().command(program());
         command.arg("run").arg("--config").arg(self.config()).args(["--node", name]);
         command.arg("--runtime-dir").arg(self.node(name).runtime_dir());
+        command.arg("--state-dir").arg(self.node(name).state_dir());
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         Ok(Process::spawn(name, command, &self.node(name).log())?)
     }

@@ -69,8 +69,7 @@ impl Gateway {
     async fn own_address(&self, interface_index: u32) -> io::Result<IpAddr> {
         let is_fit = |address: &IpAddr| address.is_ipv4() == self.address.is_ipv4() && !self.vips.contains(address);
         let all = self.netlink.all_addresses().await?;
-        let mut own =
-            all.into_iter().filter(|at| at.interface_index == interface_index).map(|at| at.network.address());
+        let mut own = all.into_iter().filter(|at| at.interface_index == interface_index).map(|at| at.network.address());
         Ok(own.find(is_fit).unwrap_or(match self.address {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -20,6 +20,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
         },
         listeners: Vec::new(),
         pools: Vec::new(),
+        events: None,
         warnings: Vec::new(),
     }
 }
