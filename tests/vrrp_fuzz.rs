@@ -103,6 +103,9 @@ fn machine(zero: Instant) -> Machine {
         preempt: Preempt::Never,
         resignation: Resignation::AtOnce,
         startup: Startup::Prompt,
+        probe_first: false,
+        witness: false,
+        epoch: 0,
     };
     let mut machine = Machine::new(parameters, zero);
     machine.handle(zero, Input::Fit);
@@ -442,6 +445,8 @@ impl Hellos {
             heard_paths: 3,
             config_checksum: [5; 8],
             advert_sequence: 6,
+            advert_stamp: 7,
+            heard_stamp: 8,
         }
     }
 

@@ -10,7 +10,7 @@
 //! | 21..25 | the sender's challenge |
 //! | 25..37 | echo: boot and challenge of the other node, as last heard; zeros before |
 //! | 37..45 | counter, which grows with every hello of a boot |
-//! | 45..83 | what it says, see [`Hello`] |
+//! | 45..99 | what it says, see [`Hello`] |
 //! | | later releases put more here, which is authenticated and otherwise ignored |
 //! | last 16 | the first half of an HMAC-SHA256 over all before |
 //!
@@ -31,7 +31,8 @@
 //! What this cannot tell: a hello that somebody on the link holds back and lets pass later, in its order. That somebody
 //! could as well cut the link.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
@@ -51,7 +52,7 @@ const MAGIC: [u8; 4] = *b"BTNH";
 const VERSION: u8 = 1;
 /// Bytes before what a hello says.
 const HEAD_LEN: usize = 45;
-const BODY_LEN: usize = 38;
+const BODY_LEN: usize = 54;
 const MAC_LEN: usize = 16;
 const LEN_MIN: usize = HEAD_LEN + BODY_LEN + MAC_LEN;
 
@@ -87,6 +88,43 @@ pub struct Hello {
     pub config_checksum: [u8; 8],
     /// The sequence of its last signed advert, the floor for those to come: [`super::auth::Signer::last`].
     pub advert_sequence: u64,
+    /// Which of its adverts it comes with, from [`Stamps::next`]; 0 when it comes with none.
+    pub advert_stamp: u64,
+    /// The newest `advert_stamp` that it heard from the present process of the other node, on whatever channel; 0 for
+    /// none. By it the other one knows until when we hold back: [`super::machine::PeerSeen::acknowledged`].
+    pub heard_stamp: u64,
+}
+
+/// When our adverts were sent, by the stamps that the hellos with them carried. One for each VIP.
+#[derive(Debug, Clone)]
+pub struct Stamps {
+    last: u64,
+    sent: VecDeque<(u64, Instant)>,
+}
+
+/// Adverts that a peer may still acknowledge. It counts for three intervals, and assertions may come in between.
+const STAMPS_MAX: usize = 16;
+
+impl Stamps {
+    /// `seed` is random, so that the stamps of another process of ours mean nothing to this one.
+    pub fn new(seed: u64) -> Self {
+        Self { last: seed >> 1, sent: VecDeque::new() }
+    }
+
+    /// The stamp of an advert that is about to be sent: the same on every path.
+    pub fn next(&mut self, now: Instant) -> u64 {
+        self.last += 1;
+        if self.sent.len() == STAMPS_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.last, now));
+        self.last
+    }
+
+    /// When the advert with this stamp was sent; `None` when it is too long ago, or not ours.
+    pub fn sent_at(&self, stamp: u64) -> Option<Instant> {
+        self.sent.iter().find(|(known, _)| *known == stamp).map(|(_, at)| *at)
+    }
 }
 
 /// A datagram of the peer, opened.
@@ -350,7 +388,7 @@ mod flag {
 }
 
 /// State, priority, interval in milliseconds (16 bits), epoch (32), flags, paths, pools and servers (16 each), claim and
-/// handover request (32 each), checksum of the configuration (64), sequence of the adverts (64).
+/// handover request (32 each), checksum of the configuration (64), sequence of the adverts, stamp, heard stamp (64 each).
 fn write_body(hello: &Hello, datagram: &mut Vec<u8>) {
     let state = match hello.state {
         State::Init => 0,
@@ -375,6 +413,8 @@ fn write_body(hello: &Hello, datagram: &mut Vec<u8>) {
     datagram.extend(hello.handover_request.unwrap_or(0).to_be_bytes());
     datagram.extend(hello.config_checksum);
     datagram.extend(hello.advert_sequence.to_be_bytes());
+    datagram.extend(hello.advert_stamp.to_be_bytes());
+    datagram.extend(hello.heard_stamp.to_be_bytes());
 }
 
 fn read_body(fields: &mut Fields<'_>) -> Result<Hello, DropReason> {
@@ -405,6 +445,8 @@ fn read_body(fields: &mut Fields<'_>) -> Result<Hello, DropReason> {
         handover_request: Some(fields.u32()?).filter(|_| has(flag::HANDOVER_REQUEST)),
         config_checksum: fields.bytes()?,
         advert_sequence: fields.u64()?,
+        advert_stamp: fields.u64()?,
+        heard_stamp: fields.u64()?,
     })
 }
 

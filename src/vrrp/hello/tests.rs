@@ -30,6 +30,8 @@ fn hello(epoch: u32) -> Hello {
         heard_paths: 0b101,
         config_checksum: [0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7],
         advert_sequence: 0x6b01_87c0_0000_0000,
+        advert_stamp: 0x5151_5151_5151_5151,
+        heard_stamp: 0x4e4e_4e4e_4e4e_4e4e,
     }
 }
 
@@ -56,7 +58,7 @@ fn establish(a: &mut Channel, b: &mut Channel) {
 }
 
 /// What lb-a sends first, as computed by Python's hmac and hashlib.
-const FIRST: [u8; 99] = [
+const FIRST: [u8; 115] = [
     0x42, 0x54, 0x4e, 0x48, 0x01, // magic and version
     0x6d, 0x5f, 0x4a, 0x2b, 0xe4, 0x0f, 0x43, 0xb1, 0xa1, 0xa1, 0xa1, 0xa1, 0xa1, 0xa1, 0xa1, 0xa1, // boot
     0, 0, 0, 0, // challenge
@@ -66,7 +68,9 @@ const FIRST: [u8; 99] = [
     0, 3, 0x01, 0x04, 1, 2, 3, 4, 0, 0, 0, 0, // pools, servers, requests
     0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, // checksum
     0x6b, 0x01, 0x87, 0xc0, 0, 0, 0, 0, // sequence
-    0xf2, 0xff, 0x6c, 0xb5, 0x44, 0x6a, 0x1e, 0xf8, 0x0c, 0x7e, 0x13, 0xa8, 0xfa, 0xa8, 0xb1, 0xe3,
+    0x51, 0x51, 0x51, 0x51, 0x51, 0x51, 0x51, 0x51, // stamp
+    0x4e, 0x4e, 0x4e, 0x4e, 0x4e, 0x4e, 0x4e, 0x4e, // heard stamp
+    0xd3, 0xd3, 0xa4, 0x36, 0x40, 0xf3, 0xf8, 0xd8, 0xdd, 0x23, 0x17, 0x11, 0xb2, 0x6e, 0x14, 0x31,
 ];
 
 #[test]
@@ -112,6 +116,8 @@ fn everything_that_a_hello_says_arrives() {
             heard_paths: random.u8(..),
             config_checksum: random.u64(..).to_be_bytes(),
             advert_sequence: random.u64(..),
+            advert_stamp: random.u64(..),
+            heard_stamp: random.u64(..),
         };
         assert_eq!(b.open(&a.seal(&hello)), Ok(Opened::Fresh(hello)), "seed {seed}");
     }
@@ -317,13 +323,13 @@ fn what_a_later_release_adds_is_covered_and_ignored() {
     let longer = |datagram: Vec<u8>, more: usize| signed(&datagram, |bytes| bytes.extend(vec![0xee; more]));
     let one_more = longer(a.seal(&hello(4)), 1);
     assert_eq!(b.open(&one_more), fresh(4));
-    let longest = longer(a.seal(&hello(5)), 61);
+    let longest = longer(a.seal(&hello(5)), 45);
     assert_eq!(longest.len(), 160);
     let mut damaged = longest.clone();
     damaged[100] ^= 1;
     assert_eq!(b.open(&damaged), Err(DropReason::WrongHmac));
     assert_eq!(b.open(&longest), fresh(5));
-    let too_long = longer(a.seal(&hello(6)), 62);
+    let too_long = longer(a.seal(&hello(6)), 46);
     assert_eq!(b.open(&too_long), Err(DropReason::TrailingBytes));
     assert_eq!(tag_of(&too_long), None);
     // Flags that we do not know.
@@ -336,11 +342,11 @@ fn shorter_datagrams_are_refused() {
     for len in 0..4 {
         assert_eq!(node_b(BOOT_B).open(&FIRST[..len]), Err(DropReason::NotHello), "{len} bytes");
     }
-    for len in 4..99 {
+    for len in 4..115 {
         assert_eq!(node_b(BOOT_B).open(&FIRST[..len]), Err(DropReason::Short), "{len} bytes");
         assert_eq!(tag_of(&FIRST[..len]), None);
     }
-    let without_last_byte = signed(&FIRST, |bytes| bytes.truncate(82));
+    let without_last_byte = signed(&FIRST, |bytes| bytes.truncate(98));
     assert_eq!(node_b(BOOT_B).open(&without_last_byte), Err(DropReason::Short));
 }
 
@@ -387,4 +393,20 @@ fn every_single_bit_counts() {
 fn keys_are_never_shown() {
     let shown = format!("{:?}", node_a(BOOT_A));
     assert!(shown.contains("sending: Key { algorithm: SHA256 }, receiving: Key { algorithm: SHA256 },"), "{shown}");
+}
+
+#[test]
+fn stamps_tell_when_the_last_sixteen_adverts_were_sent() {
+    let zero = Instant::now();
+    let at = |ms| zero + Duration::from_millis(ms);
+    let mut stamps = Stamps::new(u64::MAX);
+    let sent: Vec<u64> = (0..17).map(|ms| stamps.next(at(ms))).collect();
+    assert_eq!(sent[0], 0x8000_0000_0000_0000);
+    assert_eq!(stamps.sent_at(sent[0]), None);
+    assert_eq!(stamps.sent_at(sent[1]), Some(at(1)));
+    assert_eq!(stamps.sent_at(sent[16]), Some(at(16)));
+    assert_eq!(stamps.sent_at(sent[16] + 1), None);
+    assert_eq!(stamps.sent_at(0), None);
+    assert_eq!(Stamps::new(7).sent_at(sent[16]), None);
+    assert_eq!(Stamps::new(0).next(zero), 1);
 }
