@@ -22,8 +22,8 @@ use super::vitals::Vitals;
 use crate::net::clock::{Clock, since_boot};
 use crate::net::neighbour::Claim;
 use crate::units::AdvertInterval;
-use crate::vrrp::hello::{Hello, Opened};
-use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State};
+use crate::vrrp::hello::{Hello, Opened, Stamps};
+use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State, Waiting};
 use crate::vrrp::packet::{DropReason, PRIORITY_RESIGNED};
 
 /// Real-time priority of the thread: above the usual 1 to 49 of ordinary real-time work, below kernel threads at 99.
@@ -68,8 +68,6 @@ pub enum Command {
     Fit,
     /// It must not hold the VIP, and why.
     Unfit(String),
-    /// Whether this node has what the peer has, so that nothing is lost when it takes over.
-    Synced(bool),
     /// What this node sees of the servers behind the VIP: pools with a server that is up, and servers that are up.
     Servers(u16, u16),
     /// Open the sockets anew, and tell how that went.
@@ -138,6 +136,13 @@ pub enum Event {
         source: Option<IpAddr>,
         /// How many since the last event.
         count: u64,
+    },
+    /// What the machine waits for changed.
+    Waits {
+        /// Which.
+        vip: usize,
+        /// In words; `None` when it waits for nothing but the silence of the peer.
+        what: Option<String>,
     },
     /// A switchover did not come about, and why.
     HandOverFailed {
@@ -236,6 +241,7 @@ fn open_all(
             hello: links::first_hello(setup.config_checksum, &setup.parameters),
             machine: Machine::new(setup.parameters, now),
             speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
+            stamps: Stamps::new(links.boot),
             hello_at: now,
             advert_interval,
             release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
@@ -247,6 +253,7 @@ fn open_all(
             orders: orders.clone(),
             events: events.clone(),
             probed: None,
+            waits: None,
             peer: Peer::default(),
             switchover: None,
             refusals: HashMap::new(),
@@ -278,6 +285,7 @@ fn open_leases(
 /// What is remembered of the peer between two of its hellos.
 #[derive(Debug, Default)]
 struct Peer {
+    boot: Option<u64>,
     state: Option<State>,
     claim_request: Option<u32>,
     handover_request: Option<u32>,
@@ -304,6 +312,8 @@ struct Router {
     speaker: Speaker,
     /// What the next hello says; state, priority and what is heard are filled in when it is said.
     hello: Hello,
+    /// When our adverts were sent, for the peer to acknowledge.
+    stamps: Stamps,
     /// When the next hello is due.
     hello_at: Instant,
     advert_interval: Duration,
@@ -319,6 +329,8 @@ struct Router {
     events: mpsc::Sender<Event>,
     /// Where it is told who answers for an address, while that is asked.
     probed: Option<oneshot::Receiver<Claim>>,
+    /// What the guard was last told that the machine waits for.
+    waits: Option<std::mem::Discriminant<Waiting>>,
     peer: Peer,
     switchover: Option<Switchover>,
     refusals: HashMap<DropReason, Refusals>,
@@ -419,10 +431,6 @@ impl Router {
         match command {
             Command::Fit => self.handle(now, Input::Fit).await,
             Command::Unfit(reason) => self.handle(now, Input::Unfit(reason.into())).await,
-            Command::Synced(is_synced) => {
-                self.hello.synced = is_synced;
-                self.handle(now, Input::Synced(is_synced)).await;
-            }
             Command::Servers(pools, servers) => (self.hello.pools_up, self.hello.servers_up) = (pools, servers),
             Command::Reopen => self.reopen(),
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
@@ -481,7 +489,8 @@ impl Router {
             |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
         let asks_us_to_claim = is_new(&mut self.peer.claim_request, hello.claim_request);
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
-        let acknowledged = None;
+        let acknowledged = self.stamps.sent_at(hello.heard_stamp);
+        self.note_stamp(link, &hello);
         let seen =
             PeerSeen { state: hello.state, fit: hello.fit, synced: hello.synced, epoch: hello.epoch, acknowledged };
         self.handle(now, Input::PeerSeen(seen)).await;
@@ -498,6 +507,17 @@ impl Router {
         }
         if asks_for_vip {
             self.handle(now, Input::HandOver { force: false }).await;
+        }
+    }
+
+    /// Notes which advert of the peer was heard last, to tell it. Stamps of another process of it are not comparable.
+    fn note_stamp(&mut self, link: usize, hello: &Hello) {
+        let boot = self.speaker.peer_boot(link);
+        let is_other = std::mem::replace(&mut self.peer.boot, boot) != boot;
+        if hello.advert_stamp != 0 && (is_other || hello.advert_stamp > self.hello.heard_stamp) {
+            self.hello.heard_stamp = hello.advert_stamp;
+        } else if is_other {
+            self.hello.heard_stamp = 0;
         }
     }
 
@@ -521,6 +541,16 @@ impl Router {
         }
     }
 
+    /// Tells the guard what is waited for, when that is another thing than before.
+    fn tell_waiting(&mut self) {
+        let waiting = self.machine.waiting_for();
+        let kind = waiting.as_ref().map(std::mem::discriminant);
+        if kind != self.waits {
+            self.waits = kind;
+            self.tell(Event::Waits { vip: self.vip, what: waiting.and_then(|waiting| in_words(&waiting)) });
+        }
+    }
+
     /// Tells whoever waits for a switchover what it came to.
     fn settle(&mut self, result: Result<(), String>) {
         if let Some(switchover) = self.switchover.take() {
@@ -536,6 +566,7 @@ impl Router {
             // Before it is taken: if this process ends in between, the janitor looks for it.
             self.vitals.set_held(self.vip, true);
         }
+        self.tell_waiting();
         for action in actions {
             match action {
                 Action::SendAdvert { priority } if may_send => self.send(now, priority),
@@ -621,7 +652,7 @@ impl Router {
     }
 
     fn send(&mut self, now: Instant, priority: u8) {
-        let hello = self.present_hello(priority);
+        let hello = Hello { advert_stamp: self.stamps.next(now), ..self.present_hello(priority) };
         self.hello_at = now + self.advert_interval * 3 / 2;
         let result = self.speaker.advertise(priority, &hello);
         self.speaker.note(self.vip, &self.vitals);
@@ -686,5 +717,27 @@ fn lease_answer(answer: leases::LeaseAnswer) -> LeaseAnswer {
     match answer {
         leases::LeaseAnswer::Granted { until } => LeaseAnswer::Granted { until },
         leases::LeaseAnswer::Refused(refusal) => LeaseAnswer::Refused { holder: refusal.to_string() },
+    }
+}
+
+/// What a machine waits for, in words; nothing of what goes without saying.
+fn in_words(waiting: &Waiting) -> Option<String> {
+    match waiting {
+        Waiting::Fitness | Waiting::Silence { .. } | Waiting::Skew { .. } => None,
+        Waiting::AddressInUse { who, .. } => {
+            Some(format!("another machine answers before anybody has claimed the vip: {who}"))
+        }
+        Waiting::Lease { holder: Some(holder), .. } => {
+            Some(format!("the peer is silent, and the witness does not lend the vip: {holder}"))
+        }
+        Waiting::Lease { holder: None, .. } => Some("the peer is silent, and the witness has not answered".to_owned()),
+        Waiting::Hold { .. } => {
+            Some("until it has been fit and synced for long enough to take the vip back from the peer".to_owned())
+        }
+        Waiting::Sync => Some("to be synced, before it takes the vip back from the peer".to_owned()),
+        Waiting::HandedOver => {
+            Some("for the peer to give the vip up or hand it back, as an operator moved it there".to_owned())
+        }
+        Waiting::Claim { .. } => Some("for the peer to claim the vip, as a switchover is under way".to_owned()),
     }
 }

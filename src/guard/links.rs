@@ -93,5 +93,7 @@ pub fn first_hello(config_checksum: [u8; 8], parameters: &Parameters) -> Hello {
         heard_paths: 0,
         config_checksum,
         advert_sequence: 0,
+        advert_stamp: 0,
+        heard_stamp: 0,
     }
 }

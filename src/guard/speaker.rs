@@ -273,6 +273,11 @@ impl Speaker {
         self.links.get(link).map(|end| end.peer)
     }
 
+    /// The boot of the peer's process that speaks on a link.
+    pub fn peer_boot(&self, link: usize) -> Option<u64> {
+        self.links.get(link)?.channel.peer_boot()
+    }
+
     /// The path of a link among the counters.
     pub fn path_of_link(&self, link: usize) -> usize {
         self.vrrp.len() + link

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::addresses;
@@ -18,6 +18,7 @@ use super::leases;
 use super::setup;
 use super::supervisor;
 use crate::config::{Authentication, Config, LocalNode};
+use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report};
@@ -61,6 +62,10 @@ pub struct Vip {
     pub epoch: u32,
     /// What its machine waits for, in words.
     pub waiting: Option<String>,
+    /// What this node sees of the servers behind it.
+    seen: Seen,
+    /// What the peer says it sees, while that can be compared.
+    seen_by_peer: Option<Seen>,
     /// Addresses put back that somebody else had removed.
     restored: u64,
     /// Claims of other machines to its addresses that were answered.
@@ -89,6 +94,8 @@ impl Vip {
             transitions: 0,
             epoch: 0,
             waiting: None,
+            seen: Seen::default(),
+            seen_by_peer: None,
             restored: 0,
             conflicts: 0,
             notices: BTreeMap::new(),
@@ -196,9 +203,12 @@ impl Node {
                 Change::Verdict(check) => self.log_verdict(check),
                 Change::Fit { vip } => self.tell(vip, Command::Fit),
                 Change::Unfit { vip, reason } => self.tell(vip, Command::Unfit(reason)),
-                Change::PeerSeesMore { vip, reason } => {
-                    let vip = self.config.vips.get(vip).map_or("", |vip| vip.name.as_str());
-                    info!(vip, reason, "the peer sees more servers");
+                Change::PeerSeesMore { vip: index, reason } => {
+                    let vip = self.config.vips.get(index).map_or("", |vip| vip.name.as_str());
+                    info!(vip, reason, "the peer sees more servers and is to take over");
+                    // How that goes is logged by what the machine does, or does not.
+                    let (reply, _) = oneshot::channel();
+                    self.tell(index, Command::HandOver { force: false, reply });
                 }
             }
         }
@@ -300,6 +310,28 @@ impl Node {
             }
         }
         self.report = report;
+        for index in 0..self.vips.len() {
+            self.compare_with_peer(index);
+        }
+    }
+
+    /// Tells the peer what this node sees of the servers, and compares that with what the peer says.
+    fn compare_with_peer(&mut self, index: usize) {
+        let seen = self.checks.fitness.seen(index);
+        let (Some(vip), Some(config)) = (self.vips.get_mut(index), self.config.vips.get(index)) else { return };
+        if std::mem::replace(&mut vip.seen, seen) != seen {
+            vip.tell(Command::Servers(seen.pools_up, seen.servers_up));
+        }
+        let patience = config.advert_interval.get() * 4;
+        let checksum = setup::short_checksum(&self.config.checksum);
+        let hello = vip
+            .counters
+            .last_hello()
+            .filter(|(hello, age)| *age <= patience && hello.fit && hello.config_checksum == checksum);
+        let of_peer = hello.map(|(hello, _)| Seen { pools_up: hello.pools_up, servers_up: hello.servers_up });
+        if std::mem::replace(&mut vip.seen_by_peer, of_peer) != of_peer {
+            self.observe(Input::Peer { vip: index, seen: of_peer });
+        }
     }
 
     /// Lets the looks at listeners know what they depend on.
@@ -433,6 +465,11 @@ impl Node {
             heartbeat::Event::Refused { vip, reason, source, count } => {
                 let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
                 warn!(vip = name(vip), %reason, source, count, "adverts were refused");
+            }
+            heartbeat::Event::Waits { vip, what } => {
+                if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.waiting = what;
+                }
             }
             heartbeat::Event::HandOverFailed { vip, reason } => {
                 warn!(vip = name(vip), reason, "the VIP was not handed over");
