@@ -409,7 +409,7 @@ fn deleted_macvlan_is_made_again(scene: &mut Scene) -> Outcome {
 
 fn macvlans_of_a_killed_node_are_removed(scene: &mut Scene) -> Outcome {
     let (active, standby) = formed_with_macvlans(scene)?;
-    scene.node_mut(active).kill_guard()?;
+    scene.node_mut(active).kill_all()?;
     assert_eq!(macvlans(scene, active)?, MACVLANS);
     let mut release = scene.node(active).namespace().command(program());
     release.arg("release").arg("--config").arg(scene.config());
@@ -419,7 +419,7 @@ fn macvlans_of_a_killed_node_are_removed(scene: &mut Scene) -> Outcome {
     until("the other node to have them", AT_ONCE, || Ok((macvlans(scene, standby)? == MACVLANS).then_some(())))?;
     scene.pair.wait_until_serving(AT_ONCE)?;
     // Started again, it finds what was left behind by itself as well.
-    scene.node_mut(standby).kill_guard()?;
+    scene.node_mut(standby).kill_all()?;
     scene.node_mut(standby).start()?;
     scene.node_mut(active).start()?;
     until("exactly one node to have them", PATIENCE, || {
