@@ -42,6 +42,10 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Time that a peer gets to hand a VIP over when it is asked to.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time that the node's own addresses get at the start to become usable, and time between two looks.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
+const ADDRESS_POLL: Duration = Duration::from_millis(100);
+
 /// What one VIP is started with.
 pub struct Setup {
     /// Its place among the VIPs.
@@ -191,7 +195,7 @@ pub fn start(
             Err(error) => return drop(report.send(Err((None, error)))),
         };
         runtime.block_on(async move {
-            match open_all(setups, links, witness, &vitals, &orders, &events) {
+            match open_all(setups, links, witness, &vitals, &orders, &events).await {
                 Ok(routers) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
@@ -217,7 +221,21 @@ async fn beat(pulse: &AtomicU64) {
     }
 }
 
-fn open_all(
+/// Tries again while an address cannot be used yet: until the kernel has asked the link whether somebody else has a new
+/// IPv6 address, which takes it a second or two after boot (RFC 4862 section 5.4).
+async fn once_addressed<T>(mut open: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let until = Instant::now() + ADDRESS_TIMEOUT;
+    loop {
+        match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable && Instant::now() < until => {
+                tokio::time::sleep(ADDRESS_POLL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn open_all(
     setups: Vec<Setup>,
     links: links::Setup,
     witness: Option<Witness>,
@@ -226,21 +244,23 @@ fn open_all(
     events: &mpsc::Sender<Event>,
 ) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
     let clock = Clock::start();
-    let opened = links::open(&links).map_err(|error| (None, error))?;
+    let opened = once_addressed(|| links::open(&links)).await.map_err(|error| (None, error))?;
     let vips = setups.iter().map(|setup| (setup.voice.vip.name.as_str(), setup.voice.vip.advert_interval)).collect();
     let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
-    let mut open = |setup: Setup| {
+    let mut routers = Vec::new();
+    for setup in setups {
         let name = setup.voice.vip.name.clone();
         let (ends, mailbox) = links::join(&links, &opened, &name, &mut mailboxes);
-        let speaker = Speaker::open(setup.voice, ends, mailbox, Arc::clone(&setup.counters));
+        let mut speaker = Speaker::new(setup.voice, ends, mailbox, Arc::clone(&setup.counters));
+        once_addressed(|| speaker.open_vrrp()).await.map_err(|error| (Some(setup.vip), error))?;
         let advert_interval = setup.parameters.advert_interval.get();
         let now = clock.now();
-        Ok(Router {
+        routers.push(Router {
             vip: setup.vip,
             hello: links::first_hello(setup.config_checksum, &setup.parameters),
             machine: Machine::new(setup.parameters, now),
-            speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
+            speaker,
             stamps: Stamps::new(links.boot),
             hello_at: now,
             advert_interval,
@@ -258,9 +278,8 @@ fn open_all(
             switchover: None,
             refusals: HashMap::new(),
             is_mute: false,
-        })
-    };
-    let routers = setups.into_iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
+        });
+    }
     let mailboxes = Rc::new(mailboxes);
     for (index, link) in opened.into_iter().enumerate() {
         tokio::task::spawn_local(links::read(index, link, Rc::clone(&mailboxes)));

@@ -275,9 +275,8 @@ async fn resign(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals, netlink
         let hello = links::first_hello(router.config_checksum, &router.parameters);
         let hello = Hello { state: State::Init, priority: PRIORITY_RESIGNED, ..hello };
         let name = voice.vip.name.clone();
-        let resigned = Speaker::open(voice, ends, mailbox, router.counters)
-            .and_then(|mut speaker| speaker.advertise(PRIORITY_RESIGNED, &hello));
-        match resigned {
+        let mut speaker = Speaker::new(voice, ends, mailbox, router.counters);
+        match speaker.open_vrrp().and_then(|()| speaker.advertise(PRIORITY_RESIGNED, &hello)) {
             Ok(()) => info!(vip = name, "resigned in the guard's name"),
             Err(error) => {
                 warn!(vip = name, %error, "no resignation could be sent; the peer takes over when it has waited")

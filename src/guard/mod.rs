@@ -390,7 +390,12 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
             "vip {}: the address of this node is on no interface of this machine: check node.address and --node",
             vip.name
         ),
-        (Some(vip), _) => anyhow!("vip {}: no adverts can be sent on {}: {error}", vip.name, vip.interface),
+        (Some(vip), _) => anyhow!("vip {}: no adverts can be sent on {}: {error}", vip.name, vip.advert_interface),
+        (None, io::ErrorKind::AddrNotAvailable) => {
+            anyhow!(
+                "an address of this node is on no interface of this machine: check address, further_addresses and --node"
+            )
+        }
         (None, _) => anyhow!("the heartbeat cannot be started: {error}"),
     }
 }

@@ -101,28 +101,24 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Opens the VRRP sockets. Needs `CAP_NET_RAW` and a tokio runtime.
-    ///
-    /// # Errors
-    /// What [`VrrpSocket::open`] says.
-    pub fn open(
+    /// A speaker whose VRRP sockets are not open yet.
+    pub fn new(
         voice: Voice,
         links: Vec<LinkEnd>,
         mailbox: mpsc::Receiver<(usize, Vec<u8>)>,
         counters: Arc<VipCounters>,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        let mut speaker = Self { voice, signer, vrrp: Vec::new(), links, mailbox, counters };
-        speaker.open_vrrp()?;
-        Ok(speaker)
+        Self { voice, signer, vrrp: Vec::new(), links, mailbox, counters }
     }
 
-    /// Opens the VRRP sockets, again where there were some: their interface may have been made anew.
+    /// Opens the VRRP sockets, again where there were some: their interface may have been made anew. Needs `CAP_NET_RAW`
+    /// and a tokio runtime.
     ///
     /// # Errors
-    /// As [`Speaker::open`]; the old sockets stay then.
+    /// What [`VrrpSocket::open`] says; the old sockets stay then.
     pub fn open_vrrp(&mut self) -> io::Result<()> {
         let open = |(index, path): (usize, &VrrpPath)| {
             let socket = VrrpSocket::open(&path.spec)?;

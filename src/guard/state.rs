@@ -354,7 +354,7 @@ impl Node {
         for index in 0..self.vips.len() {
             let (Some(vip), Some(config)) = (self.vips.get_mut(index), self.config.vips.get(index)) else { continue };
             let is_another = interface.index != 0 && interface.index != vip.interface_index;
-            if config.interface != interface.name || !is_another {
+            if config.advert_interface != interface.name || !is_another {
                 continue;
             }
             vip.interface_index = interface.index;
