@@ -93,6 +93,9 @@ pub enum Ear {
 pub struct Speaker {
     voice: Voice,
     signer: Option<Signer>,
+    /// What hellos say of the sequence of our adverts: where it stood before the latest ones. They take another way than
+    /// hellos and may arrive later, and must not look replayed then.
+    sequence_told: u64,
     vrrp: Vec<VrrpEnd>,
     links: Vec<LinkEnd>,
     /// Datagrams for this VIP: the link, and the bytes.
@@ -111,7 +114,8 @@ impl Speaker {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        Self { voice, signer, vrrp: Vec::new(), links, mailbox, counters }
+        let sequence_told = signer.as_ref().map_or(0, Signer::last);
+        Self { voice, signer, sequence_told, vrrp: Vec::new(), links, mailbox, counters }
     }
 
     /// Opens the VRRP sockets, again where there were some: their interface may have been made anew. Needs `CAP_NET_RAW`
@@ -143,11 +147,12 @@ impl Speaker {
         !self.links.is_empty()
     }
 
-    /// Sends an advert on every path, the links first: what they say of the sequence is then older than the adverts.
+    /// Sends an advert on every path.
     ///
     /// # Errors
     /// The kernel's word when it has refused the last few on every path: nobody hears this node any more.
     pub fn advertise(&mut self, priority: u8, hello: &Hello) -> io::Result<()> {
+        self.sequence_told = self.signer.as_ref().map_or(0, Signer::last);
         let mut failure = self.hello(hello);
         let mut is_heard = failure.is_none() && !self.links.is_empty();
         for index in 0..self.vrrp.len() {
@@ -166,8 +171,7 @@ impl Speaker {
 
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
-        let sequence = self.signer.as_ref().map_or(0, Signer::last);
-        let hello = Hello { advert_sequence: sequence, ..*hello };
+        let hello = Hello { advert_sequence: self.sequence_told, ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {

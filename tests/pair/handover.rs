@@ -63,7 +63,12 @@ fn moves_from_either_node(scene: &mut Scene) -> Outcome {
     let output = baton(scene, active, &["switchover", "web"])?;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(said(&output), "vip web is active here now\n");
-    scene.wait_for_holder(active, PATIENCE)
+    scene.wait_for_holder(active, PATIENCE)?;
+    for node in NODES {
+        let refused = scene.vip(node)?.adverts_dropped;
+        assert!(refused.is_empty(), "{node} refused what the other said: {refused:?}");
+    }
+    Ok(())
 }
 
 /// The standby claims first, so no client waits for an interval, which is a second here.
