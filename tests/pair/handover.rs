@@ -140,7 +140,7 @@ fn explains(scene: &mut Scene) -> Outcome {
     assert!(output.status.success(), "{text}");
     for sentence in [
         "vip web (10.77.0.100/24 on eth0)",
-        "This node, lb-a, holds it since",
+        "This node, lb-a, has held it for",
         "The peer, lb-b, said",
         "that it is standby and fit",
         "Path vrrp ipv4 on eth0:",
@@ -150,7 +150,7 @@ fn explains(scene: &mut Scene) -> Outcome {
         assert!(text.contains(sentence), "{sentence:?} is missing in\n{text}");
     }
     let text = said(&baton(scene, standby, &["explain", "web"])?);
-    assert!(text.contains("This node, lb-b, is standby for it since"), "{text}");
+    assert!(text.contains("This node, lb-b, has been its standby for"), "{text}");
     assert!(text.contains("It claims the vip when every path has been silent for 302 ms"), "{text}");
     let output = baton(scene, standby, &["explain", "other"])?;
     assert!(!output.status.success());
