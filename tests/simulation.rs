@@ -132,7 +132,8 @@ fn random_world(seed: u64, trace: bool) -> World {
         witness: random.u8(0..3) == 0,
     };
     if setting.witness {
-        setting.authentic = true;
+        // It takes the key of the pair, with which there are both.
+        (setting.authentic, setting.hellos) = (true, true);
         intervals[1] = intervals[0];
     }
     let node = |index: usize| {

@@ -441,10 +441,11 @@ impl Machine {
         }
     }
 
-    /// What the last hello of a peer that was not active said, if it came within the active-down interval.
+    /// What the last hello of a peer that was not active said, if no three of them are missing since. The peer sends
+    /// them at its own interval, which we have not heard in an advert yet if it was never active.
     fn recent_peer(&self, now: Instant) -> Option<PeerSeen> {
         let (seen_at, peer) = self.peer?;
-        (now.saturating_duration_since(seen_at) < self.active_down_interval()).then_some(peer)
+        (now.saturating_duration_since(seen_at) < self.patience_with(peer.interval.get())).then_some(peer)
     }
 
     // Timers.
@@ -452,12 +453,21 @@ impl Machine {
     /// How long a backup waits for an advert, by the interval at which the peer sends them
     /// (RFC 9568 section 6.1, `Active_Down_Interval`).
     fn active_down_interval(&self) -> Duration {
-        self.peer_interval * MISSED_ADVERTS_MAX + self.skew()
+        self.patience_with(self.peer_interval)
+    }
+
+    /// How long to wait for a peer that speaks at this interval.
+    fn patience_with(&self, interval: Duration) -> Duration {
+        interval * MISSED_ADVERTS_MAX + self.skew_with(interval)
     }
 
     /// RFC 9568 section 6.1, `Skew_Time`: the higher the priority, the shorter.
     fn skew(&self) -> Duration {
-        self.peer_interval * (SKEW_STEPS - u32::from(self.parameters.priority.get())) / SKEW_STEPS
+        self.skew_with(self.peer_interval)
+    }
+
+    fn skew_with(&self, interval: Duration) -> Duration {
+        interval * (SKEW_STEPS - u32::from(self.parameters.priority.get())) / SKEW_STEPS
     }
 
     /// How long a backup waits that has heard nothing yet. With a witness, the peer may be active by our own word, for

@@ -125,6 +125,8 @@ pub enum Input {
 pub struct PeerSeen {
     /// Its state.
     pub state: State,
+    /// How often it says hello: its advert interval, which need not be ours.
+    pub interval: AdvertInterval,
     /// Whether it calls itself fit to hold the VIP.
     pub fit: bool,
     /// Whether it has what the active node knows.
@@ -200,7 +202,7 @@ pub enum Action {
 pub enum HandOverRefusal {
     /// This node does not hold the VIP.
     NotActive,
-    /// No hello of the peer came within the active-down interval.
+    /// No hello of the peer came within three of its intervals and the skew.
     PeerNotSeen,
     /// The peer cannot claim, or says that it is not fit.
     PeerUnfit,
