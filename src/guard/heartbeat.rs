@@ -510,8 +510,8 @@ impl Router {
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
         let acknowledged = self.stamps.sent_at(hello.heard_stamp);
         self.note_stamp(link, &hello);
-        let seen =
-            PeerSeen { state: hello.state, fit: hello.fit, synced: hello.synced, epoch: hello.epoch, acknowledged };
+        let Hello { state, interval, fit, synced, epoch, .. } = hello;
+        let seen = PeerSeen { state, interval, fit, synced, epoch, acknowledged };
         self.handle(now, Input::PeerSeen(seen)).await;
         // That it is active no more says what a resignation says, which may have been lost.
         let priority = if hello.state == State::Active { hello.priority } else { PRIORITY_RESIGNED };
