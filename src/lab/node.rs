@@ -140,20 +140,6 @@ impl Node {
         self.guard.as_mut().map_or(Ok(None), Process::exit_status)
     }
 
-    /// Kills every process of the node at once, as a power cut does: nobody is left to say a word.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn kill_all(&mut self) -> Result<(), LabError> {
-        let guard = self.running_guard()?;
-        // Stopped first, so that it cannot start again what is killed before it.
-        guard.signal(Signal::STOP)?;
-        for child in guard.children() {
-            child.signal(Signal::KILL)?;
-        }
-        self.kill_guard()
-    }
-
     /// The processes that the guard has started.
     ///
     /// # Errors
