@@ -30,6 +30,7 @@ use crate::net::netlink::{Address, Change, Netlink, watch};
 use crate::net::sysctl::promote_secondaries;
 
 pub use self::place::remove_stale;
+pub use self::place::take_all_off;
 
 /// How often this node makes itself known, an advert interval apart: all of it before its first claim.
 const INTRODUCTIONS: u32 = 3;
