@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -171,9 +172,14 @@ pub struct Heartbeat {
     pub pulse: Arc<AtomicU64>,
     /// Why it is not scheduled before other processes, where it is not.
     pub not_realtime: Option<std::io::Error>,
+    /// The links of the pair, for the janitor.
+    pub links: Vec<OwnedFd>,
 }
 
-/// Starts the thread. Returns once every socket is open.
+/// Which VIP could not be started, where it was one, and what the kernel says.
+pub type StartFailure = (Option<usize>, std::io::Error);
+
+/// Starts the thread, which holds the lifeline of `vitals`. Returns once every socket is open.
 ///
 /// # Errors
 /// When the thread cannot be started or a socket cannot be opened: which VIP, and what the kernel says.
@@ -184,7 +190,7 @@ pub fn start(
     vitals: Vitals,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
-) -> Result<Heartbeat, (Option<usize>, std::io::Error)> {
+) -> Result<Heartbeat, StartFailure> {
     let pulse = Arc::new(AtomicU64::new(0));
     let (report, started) = std::sync::mpsc::channel();
     let thread_pulse = Arc::clone(&pulse);
@@ -196,11 +202,11 @@ pub fn start(
         };
         runtime.block_on(async move {
             match open_all(setups, links, witness, &vitals, &orders, &events).await {
-                Ok(routers) => {
+                Ok((routers, links)) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
                     }
-                    drop(report.send(Ok(not_realtime)));
+                    drop(report.send(Ok((not_realtime, links))));
                     beat(&thread_pulse).await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -208,8 +214,9 @@ pub fn start(
         });
     };
     std::thread::Builder::new().name("heartbeat".to_owned()).spawn(run).map_err(|error| (None, error))?;
-    let not_realtime = started.recv().map_err(|_| (None, std::io::Error::other("the heartbeat thread ended")))??;
-    Ok(Heartbeat { pulse, not_realtime })
+    let started = started.recv().map_err(|_| (None, std::io::Error::other("the heartbeat thread ended")))?;
+    let (not_realtime, links) = started?;
+    Ok(Heartbeat { pulse, not_realtime, links })
 }
 
 /// Shows that the thread lives, for as long as the process does: also while the worker drains, with every router stopped.
@@ -242,9 +249,11 @@ async fn open_all(
     vitals: &Vitals,
     orders: &mpsc::Sender<Order>,
     events: &mpsc::Sender<Event>,
-) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
+) -> Result<(Vec<Router>, Vec<OwnedFd>), StartFailure> {
     let clock = Clock::start();
+    vitals.hold_lifeline().map_err(|error| (None, error))?;
     let opened = once_addressed(|| links::open(&links)).await.map_err(|error| (None, error))?;
+    let for_janitor = links::descriptors(&opened).map_err(|error| (None, error))?;
     let vips = setups.iter().map(|setup| (setup.voice.vip.name.as_str(), setup.voice.vip.advert_interval)).collect();
     let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
@@ -284,7 +293,7 @@ async fn open_all(
     for (index, link) in opened.into_iter().enumerate() {
         tokio::task::spawn_local(links::read(index, link, Rc::clone(&mailboxes)));
     }
-    Ok(routers)
+    Ok((routers, for_janitor))
 }
 
 /// A lease for each VIP, and the task that speaks with the witness; none without one.

@@ -51,6 +51,13 @@ pub(super) fn join_bridge(bridge: &str, port: &str) -> Result<(), LabError> {
     })
 }
 
+/// Takes the link `port` out of its bridge. It stays up, so the machine at its other end keeps its carrier.
+pub(super) fn leave_bridge(port: &str) -> Result<(), LabError> {
+    with_netlink(&format!("take {port} out of its bridge"), async |netlink| {
+        netlink.link().set(LinkUnspec::new_with_name(port).nocontroller().build()).execute().await
+    })
+}
+
 /// Sets a link up or down.
 pub(super) fn set_link(name: &str, admin: Admin) -> Result<(), LabError> {
     with_netlink(&format!("set {name} {}", if admin == Admin::Up { "up" } else { "down" }), async |netlink| {
@@ -68,6 +75,21 @@ pub(super) fn add_address(link: &str, address: IpNetwork) -> Result<(), LabError
     with_netlink(&format!("add {address} to {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
         netlink.address().add(index, address.address(), address.prefix_len()).execute().await
+    })
+}
+
+/// Takes an address off a link, and says whether it was there.
+pub(super) fn remove_address(link: &str, wanted: Ipv4Addr) -> Result<bool, LabError> {
+    with_netlink(&format!("take {wanted} off {link}"), async |netlink| {
+        let index = index_of(&netlink, link).await?;
+        let mut found = netlink.address().get().set_link_index_filter(index).execute();
+        let wanted = AddressAttribute::Local(IpAddr::V4(wanted));
+        while let Some(message) = found.try_next().await? {
+            if message.attributes.contains(&wanted) {
+                return netlink.address().del(message).execute().await.map(|()| true);
+            }
+        }
+        Ok(false)
     })
 }
 
