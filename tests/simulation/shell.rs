@@ -5,6 +5,7 @@ use std::time::Duration;
 use baton::vrrp::machine::{Action, HandOverRefusal, Input, LeaseAnswer, Machine, Reason, State};
 use baton::vrrp::witness::Answer;
 
+use crate::checks::patience_of_peer;
 use crate::node::{Nanos, Operation, QUEUE_MAX};
 use crate::wire::{ANSWER, ASK, HELLO, Packet, V4};
 use crate::world::{Event, JITTER_MAX, MICROSECOND, MILLISECOND, OPERATION_MAX, SECOND, World};
@@ -197,6 +198,13 @@ impl World {
         let Some(machine) = &mut node.machine else { return };
         let was_active = machine.state() == State::Active;
         let actions = machine.handle(now, input);
+        let has_right = machine.right_until().is_some_and(|until| until > now);
+        let has_spoken = self.now < node.last_sent + patience_of_peer(node);
+        if has_right && has_spoken {
+            // What waited in its queue shows that it had the right all the time.
+            node.must_release = false;
+        }
+        let Some(machine) = &mut node.machine else { return };
         if !was_active && machine.state() == State::Active {
             node.last_sent = self.now;
         }

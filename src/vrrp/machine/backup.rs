@@ -15,6 +15,8 @@ const PEER_OUT_INTERVALS_MAX: u32 = 2;
 /// The timers of a backup.
 #[derive(Debug, Clone)]
 pub(super) struct Watch {
+    /// Since when we stand by for the peer: when we became a backup, woke from a stall, or let the peer claim.
+    began_at: Instant,
     /// `Active_Down_Timer`: when the wait is over.
     pub(super) active_down_at: Instant,
     /// What it will mean when that time comes.
@@ -53,7 +55,8 @@ struct Probing {
 impl Watch {
     /// Waits from now on.
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
-        Self { active_down_at: now + patience, expiry: Expiry::Silence(now), lesser_peer: None, probing: None }
+        let (active_down_at, expiry) = (now + patience, Expiry::Silence(now));
+        Self { began_at: now, active_down_at, expiry, lesser_peer: None, probing: None }
     }
 
     /// Restarts the wait.
@@ -68,7 +71,6 @@ impl Machine {
         if heard.priority == PRIORITY_RESIGNED {
             return self.peer_resigned(now, actions);
         }
-        self.peer_interval = heard.interval.get();
         let until = now + self.active_down_interval();
         let is_lesser = heard.priority < self.parameters.priority.get();
         let Phase::Backup(watch) = &mut self.phase else { return };
@@ -164,6 +166,7 @@ impl Machine {
     fn concede(&mut self, now: Instant, since: Instant, actions: &mut Vec<Action>) {
         let until = now + self.patience_of_a_newcomer();
         let Phase::Backup(watch) = &mut self.phase else { return };
+        watch.began_at = now;
         watch.wait(until, Expiry::Silence(since));
         actions.push(Action::SendAdvert { priority: PRIORITY_RESIGNED });
     }
@@ -228,7 +231,7 @@ impl Machine {
     pub(super) fn take_back_at(&self, watch: &Watch) -> Option<Instant> {
         match self.parameters.preempt {
             Preempt::WhenHigher { hold } if watch.lesser_peer.is_some() && self.synced && !self.handed_over => {
-                Some((self.ready_since + hold).max(self.since + self.active_down_interval()))
+                Some((self.ready_since + hold).max(watch.began_at + self.active_down_interval()))
             }
             Preempt::WhenHigher { .. } | Preempt::Never => None,
         }
