@@ -76,6 +76,8 @@ impl World {
                 self.finish(index, operation);
             } else if let Some(action) = node.pending.pop_front() {
                 self.perform(index, action)?;
+            } else if let Some(input) = node.at_hand.pop_front() {
+                self.handle(index, input);
             } else if node.answer_owed {
                 node.answer_owed = false;
                 self.send_hello(index, None);
@@ -145,13 +147,9 @@ impl World {
         match node.wire.greet(&packet.bytes) {
             Ok(Ok(_)) if packet.injected => return Err(format!("{}: took a hello of the attacker", node.name)),
             Ok(Ok(greeting)) => {
-                self.handle(index, Input::PeerSeen(greeting.seen));
-                if let Some(heard) = greeting.heard {
-                    self.handle(index, Input::Heard(heard));
-                }
-                if let Some(epoch) = greeting.claim_request {
-                    self.handle(index, Input::ClaimRequested { epoch });
-                }
+                node.at_hand.push_back(Input::PeerSeen(greeting.seen));
+                node.at_hand.extend(greeting.heard.map(Input::Heard));
+                node.at_hand.extend(greeting.claim_request.map(|epoch| Input::ClaimRequested { epoch }));
             }
             Ok(Err(answer_now)) => {
                 node.answer_owed = answer_now;
@@ -233,6 +231,7 @@ impl World {
             Action::DiscardQueued => {
                 self.counts.stalls += 1;
                 self.nodes[index].queue.clear();
+                self.nodes[index].at_hand.clear();
             }
             Action::RoleChanged { from, to, reason } => self.role_changed(index, from, to, reason)?,
             Action::RequestClaim => self.send_hello(index, Some(self.nodes[index].parameters.priority.get())),

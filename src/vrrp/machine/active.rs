@@ -9,8 +9,8 @@ use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 /// The shortest time that the peer gets to claim when it is asked to.
 const HAND_OVER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
-/// A rival is answered with an advert of ours, unless one left within this part of the shorter of our intervals: the same
-/// advert comes once on every path. A rival that speaks more often than we do may have claimed since our last one.
+/// A rival is answered with an advert of ours, unless it was within this part of the shorter of our intervals: the same
+/// advert comes once on every path.
 const ASSERTION_DIVISOR: u32 = 4;
 
 /// How long at most an advert that a resigned peer sent before may come after the resignation, on a slower path. A true
@@ -24,6 +24,9 @@ pub(super) struct Claim {
     pub(super) advert_at: Instant,
     /// When the last advert was sent: from here the peer counts.
     pub(super) advert_sent_at: Instant,
+    /// When a rival was last answered, by our claim itself at first. An advert that was due says nothing here: the rival
+    /// claims because it did not hear it.
+    answered_at: Instant,
     /// When the addresses were last announced.
     announced_at: Instant,
     /// The peer claimed the addresses and may have announced them after us, so one more announcement has to follow.
@@ -117,6 +120,7 @@ impl Machine {
         Claim {
             advert_at: now + self.parameters.advert_interval.get(),
             advert_sent_at: now,
+            answered_at: now,
             announced_at: now,
             announce_owed: false,
             deaf_until: now,
@@ -185,10 +189,11 @@ impl Machine {
         let priority = self.parameters.priority.get();
         let Phase::Active(claim) = &mut self.phase else { return };
         let repeats_within = interval.min(heard.interval.get()) / ASSERTION_DIVISOR;
-        let is_repeated = now.saturating_duration_since(claim.advert_sent_at) < repeats_within;
+        let is_repeated = now.saturating_duration_since(claim.answered_at) < repeats_within;
         if !is_repeated {
             actions.push(Action::SendAdvert { priority });
             claim.advert_sent_at = now;
+            claim.answered_at = now;
         }
         claim.announce_owed = true;
         if heard.priority != PRIORITY_RESIGNED {
