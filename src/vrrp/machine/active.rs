@@ -15,7 +15,7 @@ const ASSERTION_DIVISOR: u32 = 4;
 
 /// How long at most an advert that a resigned peer sent before may come after the resignation, on a slower path. A true
 /// claim of the peer within this time is heard an interval later.
-const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
+pub(super) const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
 
 /// The timers of an active node.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::active::OVERTAKEN_MAX;
 use super::{Action, Machine, PeerSeen, Phase, Preempt, Reason, Resignation, Startup, State, Waiting};
 use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 
@@ -21,8 +22,8 @@ pub(super) struct Watch {
     pub(super) active_down_at: Instant,
     /// What it will mean when that time comes.
     expiry: Expiry,
-    /// The peer is active with this lower priority.
-    lesser_peer: Option<u8>,
+    /// The peer is active with this lower priority, since about then.
+    lesser_peer: Option<(u8, Instant)>,
     /// The first wait, in which nobody may be using the addresses; over as soon as the peer is heard.
     probing: Option<Probing>,
 }
@@ -75,7 +76,8 @@ impl Machine {
         let is_lesser = heard.priority < self.parameters.priority.get();
         let Phase::Backup(watch) = &mut self.phase else { return };
         watch.probing = None;
-        watch.lesser_peer = is_lesser.then_some(heard.priority);
+        let since = watch.lesser_peer.map_or(now, |(_, since)| since);
+        watch.lesser_peer = is_lesser.then_some((heard.priority, since));
         watch.wait(until, Expiry::Silence(now));
     }
 
@@ -106,7 +108,7 @@ impl Machine {
         if now >= watch.active_down_at {
             return self.wait_is_over(now, actions);
         }
-        if let (Some(priority), Some(at)) = (watch.lesser_peer, self.take_back_at(watch))
+        if let (Some((priority, _)), Some(at)) = (watch.lesser_peer, self.take_back_at(watch))
             && now >= at
         {
             self.claim_from_lesser(now, priority, actions);
@@ -228,10 +230,15 @@ impl Machine {
     }
 
     /// When a preferred node takes the VIP back from the lesser peer that is active; `None` while it does not.
+    ///
+    /// A peer that has claimed because we resigned does not listen to us at first, see `OVERTAKEN_MAX`.
     pub(super) fn take_back_at(&self, watch: &Watch) -> Option<Instant> {
+        let (_, since) = watch.lesser_peer?;
         match self.parameters.preempt {
-            Preempt::WhenHigher { hold } if watch.lesser_peer.is_some() && self.synced && !self.handed_over => {
-                Some((self.ready_since + hold).max(watch.began_at + self.active_down_interval()))
+            Preempt::WhenHigher { hold } if self.synced && !self.handed_over => {
+                let heard_at = since + self.parameters.advert_interval.get().min(OVERTAKEN_MAX);
+                let ready_at = self.ready_since + hold;
+                Some(ready_at.max(heard_at).max(watch.began_at + self.active_down_interval()))
             }
             Preempt::WhenHigher { .. } | Preempt::Never => None,
         }
