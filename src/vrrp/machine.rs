@@ -246,7 +246,8 @@ impl Machine {
     ///
     /// When the call comes so late that the peer may have taken over, the process was frozen, and what it believes is
     /// old: the VIP is released before anything else, nothing is sent, and the input is ignored, except that
-    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init and [`Input::Synced`] is noted.
+    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init, and [`Input::Synced`] and the interval of an
+    /// [`Input::Heard`] are noted.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         if let Some(stall) = self.stall(now) {
@@ -299,10 +300,18 @@ impl Machine {
     }
 
     fn heard(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        self.note_interval(&heard);
         match self.phase {
             Phase::Init => {}
             Phase::Backup(_) => self.heard_as_backup(now, heard, actions),
             Phase::Active(_) => self.heard_as_active(now, heard, actions),
+        }
+    }
+
+    /// A last advert tells nothing of how often others follow.
+    fn note_interval(&mut self, heard: &Heard) {
+        if heard.priority != PRIORITY_RESIGNED {
+            self.peer_interval = heard.interval.get();
         }
     }
 
@@ -313,6 +322,7 @@ impl Machine {
             State::Active => return,
             State::Init | State::Backup => self.peer = Some((now, seen)),
         }
+        self.listen_again(now);
         if let Some(sent_at) = seen.acknowledged {
             self.extend_right(sent_at.min(now) + self.shortest_patience_of_peer());
         }
@@ -358,6 +368,7 @@ impl Machine {
             Input::Unfit(why) => return self.enter_init(now, Reason::Unfit(why.clone()), actions),
             Input::Stop => return self.enter_init(now, Reason::Stopping, actions),
             Input::Synced(synced) => self.synced = *synced,
+            Input::Heard(heard) => self.note_interval(heard),
             _ => {}
         }
         if was_active {

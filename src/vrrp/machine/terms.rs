@@ -168,7 +168,8 @@ pub enum Action {
     ReleaseVip,
     /// Announce the virtual addresses once more: somebody else claimed them too.
     Announce,
-    /// Throw away every packet that waits in a socket: they are from before a stall and prove nothing.
+    /// Throw away every packet that waits in a socket, and what is left of the one at hand: they are from before a stall
+    /// and prove nothing.
     DiscardQueued,
     /// Record a change of state; it is done.
     RoleChanged {
