@@ -93,6 +93,8 @@ pub enum Ear {
 pub struct Speaker {
     voice: Voice,
     signer: Option<Signer>,
+    /// The last sequence that was signed when hello was said last.
+    signed_before: u64,
     vrrp: Vec<VrrpEnd>,
     links: Vec<LinkEnd>,
     /// Datagrams for this VIP: the link, and the bytes.
@@ -114,7 +116,8 @@ impl Speaker {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        let mut speaker = Self { voice, signer, vrrp: Vec::new(), links, mailbox, counters };
+        let signed_before = signer.as_ref().map_or(0, Signer::last);
+        let mut speaker = Self { voice, signer, signed_before, vrrp: Vec::new(), links, mailbox, counters };
         speaker.open_vrrp()?;
         Ok(speaker)
     }
@@ -170,8 +173,9 @@ impl Speaker {
 
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
-        let sequence = self.signer.as_ref().map_or(0, Signer::last);
-        let hello = Hello { advert_sequence: sequence, ..*hello };
+        // What could have been said the last time: on the way a hello may overtake the advert just before it.
+        let signed = self.signer.as_ref().map_or(0, Signer::last);
+        let hello = Hello { advert_sequence: std::mem::replace(&mut self.signed_before, signed), ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {
