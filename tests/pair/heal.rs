@@ -287,7 +287,7 @@ fn wake_once(scene: &mut Scene, load: &Load, watch: &HolderWatch, number: usize)
     Ok(Round::between(woken, now, load, watch))
 }
 
-/// The first announcement and the next two, of 50 ms and 200 ms later, are lost.
+/// As many announcements are lost as keepalived sends at a takeover, before it waits for five seconds.
 fn first_announcements_lost(scene: &mut Scene) -> Outcome {
     scene.form()?;
     let (load, watch) = (probe(scene)?, HolderWatch::start(scene)?);
@@ -295,7 +295,7 @@ fn first_announcements_lost(scene: &mut Scene) -> Outcome {
     for number in 0..rounds() {
         played.push(lose_announcements_once(scene, &load, &watch, number)?);
     }
-    judge("3 announcements lost", scene.interval, &played, scene.interval, Duration::from_secs(1))
+    judge("5 announcements lost", scene.interval, &played, scene.interval, Duration::from_secs(1))
 }
 
 fn lose_announcements_once(
@@ -307,7 +307,7 @@ fn lose_announcements_once(
     let (active, standby) = settled(scene, load, number)?;
     let rules = format!(
         "table netdev lost {{ chain first {{ type filter hook ingress device \"{standby}\" priority 0; \
-         arp saddr ip {VIP} numgen inc mod 1000 < 3 drop; }}; }}\n"
+         arp saddr ip {VIP} arp daddr ip {VIP} numgen inc mod 1000 < 5 drop; }}; }}\n"
     );
     nft(scene, &rules)?;
     let struck = Instant::now();
@@ -318,7 +318,7 @@ fn lose_announcements_once(
     let now = Instant::now();
     nft(scene, "delete table netdev lost\n")?;
     let round = Round::between(struck, now, load, watch);
-    ensure!(round.outage >= Duration::from_millis(400), "no announcement was lost: {:?}", round.outage);
+    ensure!(round.outage >= Duration::from_millis(200), "no announcement was lost: {:?}", round.outage);
     until("the worker to be back", PATIENCE, || Ok((scene.status(active)?.worker.state == "running").then_some(())))?;
     Ok(round)
 }
