@@ -16,6 +16,7 @@ use baton::status::Role;
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
+use crate::handover::{baton, said};
 use crate::holders::HolderWatch;
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
 use crate::split::{block_adverts, nft, unblock_adverts};
@@ -164,17 +165,8 @@ fn settled(scene: &mut Scene, load: &Load, number: usize) -> anyhow::Result<(&'s
             Ok((scene.vip(active)?.since_ms > REPEATS_ARE_OVER_MS).then_some(()))
         })?;
     } else {
-        scene.node(active).kill_worker()?;
-        scene.wait_for_holder(standby, PATIENCE)?;
+        switch_over(scene, active)?;
         (active, standby) = (standby, active);
-        let worker = || Ok((scene.status(standby)?.worker.state == "running").then_some(()));
-        until("the worker to be back", PATIENCE, worker)?;
-        scene.wait_for_role(standby, Role::Standby, PATIENCE)?;
-        // A node that has heard nobody since it became fit takes the VIP only if nobody answers for it.
-        let before = scene.vip(standby)?.adverts_received;
-        until("the better node to hear the other", PATIENCE, || {
-            Ok((scene.vip(standby)?.adverts_received > before + 2).then_some(()))
-        })?;
         assert_eq!(scene.formed()?, (active, standby));
     }
     until("both nodes to reach their servers", PATIENCE, || {
@@ -182,6 +174,17 @@ fn settled(scene: &mut Scene, load: &Load, number: usize) -> anyhow::Result<(&'s
     })?;
     until("clients to be served in peace", PATIENCE, || Ok(load.is_quiet(QUIET_TIME).then_some(())))?;
     Ok((active, standby))
+}
+
+/// Has the active node hand over: unlike a failure it can be repeated as often as one likes.
+fn switch_over(scene: &Scene, active: &str) -> Outcome {
+    until("the active node to hear the other over the link", PATIENCE, || {
+        let says = scene.vip(active)?.peer_says;
+        Ok(says.filter(|says| says.fit && says.age_ms < 2 * scene.interval.as_millis() as u64).map(drop))
+    })?;
+    let output = baton(scene, active, &["switchover"])?;
+    ensure!(output.status.success(), "{}", said(&output));
+    Ok(())
 }
 
 fn servers_up(scene: &Scene, node: &str) -> anyhow::Result<usize> {
@@ -311,15 +314,13 @@ fn lose_announcements_once(
     );
     nft(scene, &rules)?;
     let struck = Instant::now();
-    scene.node(active).kill_worker()?;
-    scene.wait_for_holder(standby, PATIENCE)?;
+    switch_over(scene, active)?;
     until("the client to know the new holder", PATIENCE, || client_knows(scene, standby))?;
     until("clients to be served in peace", PATIENCE, || Ok(load.is_quiet(QUIET_TIME).then_some(())))?;
     let now = Instant::now();
     nft(scene, "delete table netdev lost\n")?;
     let round = Round::between(struck, now, load, watch);
     ensure!(round.outage >= Duration::from_millis(200), "no announcement was lost: {:?}", round.outage);
-    until("the worker to be back", PATIENCE, || Ok((scene.status(active)?.worker.state == "running").then_some(())))?;
     Ok(round)
 }
 
