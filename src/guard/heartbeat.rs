@@ -680,7 +680,11 @@ impl Router {
     }
 
     fn send(&mut self, now: Instant, priority: u8) {
-        let hello = Hello { advert_stamp: self.stamps.next(now), ..self.present_hello(priority) };
+        let mut hello = Hello { advert_stamp: self.stamps.next(now), ..self.present_hello(priority) };
+        if priority != PRIORITY_RESIGNED {
+            // Also the last one of a node that gives way: the winner has to hear that there was another holder.
+            hello.state = State::Active;
+        }
         self.hello_at = now + self.advert_interval * 3 / 2;
         let result = self.speaker.advertise(priority, &hello);
         self.speaker.note(self.vip, &self.vitals);

@@ -317,10 +317,17 @@ impl Machine {
 
     /// An active peer is no evidence of anything but its epoch: its adverts are.
     fn peer_seen(&mut self, now: Instant, seen: PeerSeen) {
+        let is_newer = seen.epoch > self.epoch;
         self.epoch = self.epoch.max(seen.epoch);
-        match seen.state {
-            State::Active => return,
-            State::Init | State::Backup => self.peer = Some((now, seen)),
+        match (seen.state, &mut self.phase) {
+            (State::Active, _) => return,
+            (State::Init | State::Backup, phase) => {
+                // It was active after us, and gave way before we heard of it.
+                if is_newer && let Phase::Active(claim) = phase {
+                    claim.owe_announcement();
+                }
+                self.peer = Some((now, seen));
+            }
         }
         self.listen_again(now);
         if let Some(sent_at) = seen.acknowledged {

@@ -28,13 +28,14 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Runs a command of `baton` about a node.
-fn baton(scene: &Scene, node: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+pub fn baton(scene: &Scene, node: &str, arguments: &[&str]) -> anyhow::Result<Output> {
     let mut command = std::process::Command::new(program());
     command.args(arguments).arg("--runtime-dir").arg(scene.node(node).runtime_dir());
     Ok(command.output()?)
 }
 
-fn said(output: &Output) -> String {
+/// What it said.
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

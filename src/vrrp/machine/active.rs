@@ -59,6 +59,11 @@ impl Claim {
         allowed
     }
 
+    /// Has the addresses announced with the next advert.
+    pub(super) fn owe_announcement(&mut self) {
+        self.announce_owed = true;
+    }
+
     /// While a switchover is under way: when we give it up.
     pub(super) fn requested_until(&self) -> Option<Instant> {
         match self.switchover {
@@ -195,7 +200,7 @@ impl Machine {
             claim.advert_sent_at = now;
             claim.answered_at = now;
         }
-        claim.announce_owed = true;
+        claim.owe_announcement();
         if heard.priority != PRIORITY_RESIGNED {
             claim.announce(now, interval, actions);
         } else if !is_repeated {

@@ -92,7 +92,13 @@ impl Figures {
                 verdict.rows += usize::from(ratio.is_some());
                 verdict.behind += usize::from(ratio.is_some_and(|ratio| ratio >= 1.0));
                 verdict.not_one_holder += usize::from(baton.is_some_and(|baton| baton.holders_most != 1));
-                let ahead = ratio.map_or("–", |ratio| if ratio < 1.0 { "yes" } else { "no" });
+                let leaves_two = rival.is_some_and(|rival| rival.holders_most > 1);
+                let ahead = ratio.map_or("–", |ratio| match (ratio < 1.0, leaves_two) {
+                    (true, _) => "yes",
+                    (false, false) => "no",
+                    // It did not give the VIP up, so nothing was interrupted.
+                    (false, true) => "no, but the other leaves two holders",
+                });
                 let ratio = ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
                 let holders = |cell: Option<Cell>| cell.map_or("–".to_owned(), |cell| cell.holders_most.to_string());
                 let rounds = |cell: Option<Cell>| cell.map_or(0, |cell| cell.rounds);
