@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, VipStatus};
+use crate::status::{NodeStatus, PoolStatus, Role, VerdictStatus, VipStatus};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -99,7 +99,13 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
         vip.priority,
         vip.advert_interval_ms
     );
-    for verdict in vip.verdicts.iter().filter(|verdict| verdict.state != "good") {
+    // What nobody could look at says something only where the VIP cannot be held: a standby reaches no listener of it.
+    let is_news = |verdict: &&VerdictStatus| match verdict.state.as_str() {
+        "good" => false,
+        "unknown" => vip.role == Role::Unfit,
+        _ => true,
+    };
+    for verdict in vip.verdicts.iter().filter(is_news) {
         let (state, since) = (verdict.state.replace('_', " "), time(verdict.since_ms));
         let _ = writeln!(text, "  {state} for {since}: {} ({})", verdict.subject, verdict.evidence);
     }

@@ -17,7 +17,7 @@
 //! | Backup, silence is over and there is a witness | AskLease, again each interval |
 //! | Backup that asked in vain and sees the peer as a fit backup, second node only | SendAdvert (0) |
 //! | Backup → Active | SendAdvert (own priority), AcquireVip, RoleChanged, AskLease ʷ (unless it has just been granted) |
-//! | Backup → Active, on request or by preference | AcquireVip, SendAdvert (own priority), RoleChanged, AskLease ʷ |
+//! | Backup → Active, on request or by preference | AcquireVip, RoleChanged; an advert is due at once |
 //! | Active, an advert is due | SendAdvert (own priority), Announce (if owed), RequestClaim ʰ, AskLease ʷ |
 //! | Active → Init | ReleaseVip, SendAdvert (0), GiveLeaseBack ʷ, RoleChanged |
 //! | Active → Backup, a better node is active | ReleaseVip, SendAdvert (own priority), GiveLeaseBack ʷ, RoleChanged |
@@ -30,9 +30,10 @@
 //! a switchover otherwise adds HandOverFailed after RoleChanged.
 //!
 //! The advert goes before the addresses, so that a peer about to claim as well hears of it first (RFC 9568 section
-//! 6.4.2 sends it before the gratuitous ARP too). Where the peer is known to hold the VIP it comes after them, because
-//! the peer releases the moment it hears it. A hello that says Active counts as an advert: it goes with SendAdvert and at
-//! no other time, and no hello goes between two actions. The addresses go before the resignation, because the peer claims them
+//! 6.4.2 sends it before the gratuitous ARP too). Where the peer is known to hold the VIP, the timer sends
+//! it once they are there, because the peer releases the moment it hears it. A hello that says Active counts as an
+//! advert: it goes with SendAdvert and RequestClaim and at no other time, and no hello goes between two actions. The
+//! addresses go before the resignation, because the peer claims them
 //! the moment it hears it, and before the lease, because the witness may give it to the peer. The change of role comes
 //! when what it reports has been done; what follows it is what the new state begins with, and the operator's answer.
 //!
@@ -402,12 +403,11 @@ impl Machine {
     }
 
     fn enter_active(&mut self, now: Instant, claim: Claim, reason: Reason, actions: &mut Vec<Action>) {
-        let advert = Action::SendAdvert { priority: self.parameters.priority.get() };
-        match reason {
-            // The peer holds the VIP until it hears the advert.
-            Reason::PeerHandedOver | Reason::PeerLower(_) => actions.extend([Action::AcquireVip, advert]),
-            _ => actions.extend([advert, Action::AcquireVip]),
+        // Otherwise it is due at once, when the addresses are there.
+        if claim.advert_at > now {
+            actions.push(Action::SendAdvert { priority: self.parameters.priority.get() });
         }
+        actions.push(Action::AcquireVip);
         self.epoch = self.epoch.saturating_add(1);
         self.handed_over = false;
         self.enter(now, Phase::Active(claim), reason, actions);

@@ -1,21 +1,24 @@
-//! One node: a real `Machine`, and a model of the shell that drives it by the contract that `vrrp` states.
+//! One node: a real `Machine`, and what a model of the shell around it has to keep.
 //!
 //! Removing and adding addresses takes time, in which the shell does nothing else. A process can be paused anywhere,
 //! and can crash anywhere, which leaves its addresses behind until a restart removes them.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::time::Duration;
 
-use baton::vrrp::machine::{Action, Input, Machine, Parameters, State};
-use baton::vrrp::packet::Expected;
+use baton::vrrp::machine::{Action, HandOverRefusal, Input, Machine, Parameters, Reason, State};
+
+use crate::wire::{Packet, Wire};
 
 /// Virtual time since the start.
 pub type Nanos = u64;
 
-pub const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100));
+/// Packets that the sockets buffer; the newest are lost.
+pub const QUEUE_MAX: usize = 48;
 
-/// Packets that a socket buffers; the newest are lost.
-pub const QUEUE_MAX: usize = 32;
+/// Noon of some day, as the wall clocks have it at first.
+const NOON: Duration = Duration::from_secs(1_795_262_400);
 
 /// A slow step of the shell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,22 +32,30 @@ pub enum Operation {
 pub struct Node {
     pub name: &'static str,
     pub parameters: Parameters,
-    pub expected: Expected,
+    pub wire: Wire,
     /// `None` while no process runs.
     pub machine: Option<Machine>,
+    /// Counts processes.
+    pub life: u64,
     pub paused: bool,
     /// The worker is well.
     pub fit: bool,
+    /// The sessions are in sync.
+    pub synced: bool,
     /// It was told to stop and ends when it has done so.
     pub stopping: bool,
-    /// What the socket holds.
-    pub queue: VecDeque<Vec<u8>>,
+    /// What the sockets hold.
+    pub queue: VecDeque<Packet>,
     /// What the rest of the guard has to say to the machine.
     pub signals: VecDeque<Input>,
     pub operation: Option<(Nanos, Operation)>,
     /// Actions to perform after the operation.
     pub pending: VecDeque<Action>,
+    /// A hello of a peer that wants to prove itself waits for an answer.
+    pub answer_owed: bool,
     pub vip_held: bool,
+    /// How far the wall clock is ahead of all others, in seconds.
+    pub wall_offset: i64,
 
     // What the checks need to know.
     pub last_sent: Nanos,
@@ -58,23 +69,41 @@ pub struct Node {
     pub left_unheard: bool,
     pub transitions: u64,
     pub wake_scheduled: Option<Nanos>,
+    /// When an advert of the peer that counts was last heard on any path, and its interval.
+    pub heard_at: Option<(Nanos, Nanos)>,
+    /// Of what the operator asked for and was not told about yet.
+    pub switchover_open: bool,
+    /// What the operator was told last.
+    pub last_refusal: Option<HandOverRefusal>,
+    /// When it was last told that the addresses are in use, before it heard the peer.
+    pub in_use_at: Option<Nanos>,
+    /// When the peer last said that it takes no part.
+    pub peer_out_at: Option<Nanos>,
+    /// It was paused, and has not been seen to run since.
+    pub has_slept: bool,
+    /// Why and when it became active.
+    pub claim: Option<(Reason, Nanos)>,
 }
 
 impl Node {
-    pub fn new(name: &'static str, parameters: Parameters, expected: Expected) -> Self {
+    pub fn new(name: &'static str, parameters: Parameters, wire: Wire) -> Self {
         Self {
             name,
             parameters,
-            expected,
+            wire,
             machine: None,
+            life: 0,
             paused: false,
             fit: true,
+            synced: true,
             stopping: false,
             queue: VecDeque::new(),
             signals: VecDeque::new(),
             operation: None,
             pending: VecDeque::new(),
+            answer_owed: false,
             vip_held: false,
+            wall_offset: 0,
             last_sent: 0,
             last_announced: None,
             announcement_asked: 0,
@@ -82,6 +111,13 @@ impl Node {
             left_unheard: false,
             transitions: 0,
             wake_scheduled: None,
+            heard_at: None,
+            switchover_open: false,
+            last_refusal: None,
+            in_use_at: None,
+            peer_out_at: None,
+            has_slept: false,
+            claim: None,
         }
     }
 
@@ -103,13 +139,25 @@ impl Node {
         self.is_running() && self.fit && !self.stopping
     }
 
+    /// In the middle of what the machine wants done.
+    pub fn is_busy(&self) -> bool {
+        self.operation.is_some() || !self.pending.is_empty()
+    }
+
     pub fn interval(&self) -> Nanos {
         self.parameters.advert_interval.get().as_nanos() as Nanos
     }
 
     /// Higher wins.
     pub fn rank(&self) -> (u8, IpAddr) {
-        (self.parameters.priority.get(), self.expected.local)
+        (self.parameters.priority.get(), self.wire.address())
+    }
+
+    /// What the wall clock says. It may have been put forward or back.
+    pub fn unix_time(&self, now: Nanos) -> Duration {
+        let time = NOON + Duration::from_nanos(now);
+        let offset = Duration::from_secs(self.wall_offset.unsigned_abs());
+        if self.wall_offset < 0 { time - offset } else { time + offset }
     }
 
     pub fn crash(&mut self, operation_took_effect: bool) {
@@ -125,14 +173,21 @@ impl Node {
         self.end();
     }
 
-    /// The process is gone, and what only it knew.
+    /// The process is gone, and what only it knew. The epoch is kept.
     pub fn end(&mut self) {
-        self.machine = None;
+        if let Some(machine) = self.machine.take() {
+            self.parameters.epoch = machine.epoch();
+        }
         self.paused = false;
         self.stopping = false;
         self.must_release = false;
         self.operation = None;
         self.wake_scheduled = None;
+        self.answer_owed = false;
+        self.switchover_open = false;
+        self.in_use_at = None;
+        self.heard_at = None;
+        self.peer_out_at = None;
         self.queue.clear();
         self.signals.clear();
         self.pending.clear();

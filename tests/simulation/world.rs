@@ -1,31 +1,59 @@
-//! Two nodes, the link between them, and virtual time. Checks run after every event.
+//! Two nodes, a witness, the links between them, and virtual time. Checks run after every event.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use baton::vrrp::machine::{Action, Input, Machine, Reason, State};
-use baton::vrrp::packet::{self, Advert, ExpectedSource, Format, Heard, Version};
+use baton::vrrp::witness::{Key, Server};
 
 use crate::checks::Dual;
+use crate::counts::Counts;
 use crate::faults::Fault;
-use crate::node::{Nanos, Node, Operation, QUEUE_MAX, VIP};
+use crate::node::{Nanos, Node};
+use crate::wire::{ANSWER, ASK, HELLO, LINKS, PAIR_KEY, Packet, V6};
 
 pub const MICROSECOND: Nanos = 1_000;
 pub const MILLISECOND: Nanos = 1_000_000;
+pub const SECOND: Nanos = 1_000_000_000;
 
 /// Adding or removing the addresses takes at most this long.
 pub const OPERATION_MAX: Nanos = 2 * MILLISECOND;
 /// A timer fires at most this late while the process runs.
 pub const JITTER_MAX: Nanos = 200 * MICROSECOND;
 
+/// Packets that an attacker remembers.
+const HISTORY_MAX: usize = 256;
+
 pub enum Event {
-    Deliver { to: usize, packet: Vec<u8> },
-    Wake { node: usize },
+    Deliver {
+        to: usize,
+        packet: Packet,
+    },
+    /// At the witness, from this node.
+    Ask {
+        from: usize,
+        bytes: Vec<u8>,
+    },
+    Wake {
+        node: usize,
+    },
+    /// A hello is due, if the process is still the same.
+    Hello {
+        node: usize,
+        life: u64,
+    },
+    /// Somebody answers a probe of this process.
+    InUse {
+        node: usize,
+        life: u64,
+    },
+    /// The attacker does something, and goes on until then.
+    Attack {
+        until: Nanos,
+    },
     Fault(Fault),
 }
 
-/// One direction of the link.
+/// One direction of a link.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Link {
     /// Cuts in force. They may overlap.
@@ -40,20 +68,28 @@ pub struct Link {
     pub delay_max: Nanos,
 }
 
-/// How often what happened, to see that a simulation tests something.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    pub events: u64,
-    pub adverts: u64,
-    pub refused: u64,
-    pub claims: u64,
-    pub resignations: u64,
-    pub ways_given: u64,
-    pub stalls: u64,
-    pub preemptions: u64,
-    pub duals: u64,
-    pub dual_in_calm_max: Nanos,
-    pub takeovers: u64,
+/// What the nodes of a run have.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// 1 or 2 networks that carry adverts.
+    pub advert_paths: usize,
+    /// Whether there are hellos.
+    pub hellos: bool,
+    /// Whether adverts are signed.
+    pub authentic: bool,
+    pub witness: bool,
+}
+
+impl Setting {
+    pub fn paths(self) -> Vec<usize> {
+        let hello = self.hellos.then_some(HELLO);
+        (0..self.advert_paths).chain(hello).collect()
+    }
+
+    pub fn links(self) -> Vec<usize> {
+        let witness = if self.witness { vec![ASK, ANSWER] } else { Vec::new() };
+        self.paths().into_iter().chain(witness).collect()
+    }
 }
 
 pub struct World {
@@ -62,35 +98,49 @@ pub struct World {
     pub random: fastrand::Rng,
     events: BTreeMap<(Nanos, u64), Event>,
     event_count: u64,
+    pub setting: Setting,
     pub nodes: [Node; 2],
-    /// By sender.
-    pub links: [Link; 2],
-    /// By sender: when the packet sent last arrives, unless it was delayed.
-    last_arrival: [Nanos; 2],
+    pub server: Server,
+    /// By link and by the node at one end: the sender, or the only one.
+    pub links: [[Link; 2]; LINKS],
+    /// Likewise: when the packet sent last arrives, unless it was delayed.
+    last_arrival: [[Nanos; 2]; LINKS],
     pub latency_max: Nanos,
     /// Faults that can make two nodes active, or keep them so, are over from here on.
     pub trouble_until: Nanos,
-    /// Adverts sent, to replay: receiver and packet.
-    pub history: Vec<(usize, Vec<u8>)>,
+    /// Somebody who speaks no VRRP uses the addresses until then.
+    pub stranger_until: Nanos,
+    /// What was taken from the network, to replay: receiver and packet.
+    pub history: Vec<(usize, Packet)>,
+    /// Somebody has to hold the VIP at all times.
+    pub continuous: bool,
     pub dual: Option<Dual>,
     pub counts: Counts,
     trace: bool,
 }
 
 impl World {
-    pub fn new(random: fastrand::Rng, nodes: [Node; 2], latency_max: Nanos, trace: bool) -> Self {
+    pub fn new(mut random: fastrand::Rng, setting: Setting, nodes: [Node; 2], latency_max: Nanos, trace: bool) -> Self {
+        // The witness has been there for an hour.
+        let started = Instant::now();
+        let zero = started + Duration::from_secs(3600);
+        let server = Server::new(vec![Key::derived(PAIR_KEY)], random.u64(1..), started);
         Self {
             now: 0,
-            zero: Instant::now(),
+            zero,
             random,
             events: BTreeMap::new(),
             event_count: 0,
+            setting,
             nodes,
-            links: [Link::default(); 2],
-            last_arrival: [0; 2],
+            server,
+            links: [[Link::default(); 2]; LINKS],
+            last_arrival: [[0; 2]; LINKS],
             latency_max,
             trouble_until: 0,
+            stranger_until: 0,
             history: Vec::new(),
+            continuous: false,
             dual: None,
             counts: Counts::default(),
             trace,
@@ -116,6 +166,14 @@ impl World {
         self.now <= self.trouble_until
     }
 
+    pub fn instant(&self) -> Instant {
+        self.zero + Duration::from_nanos(self.now)
+    }
+
+    pub fn nanos(&self, instant: Instant) -> Nanos {
+        instant.saturating_duration_since(self.zero).as_nanos() as Nanos
+    }
+
     pub fn schedule(&mut self, at: Nanos, event: Event) {
         self.event_count += 1;
         self.events.insert((at.max(self.now), self.event_count), event);
@@ -132,7 +190,12 @@ impl World {
             self.counts.events += 1;
             match event {
                 Event::Deliver { to, packet } => self.deliver(to, packet)?,
+                Event::Ask { from, bytes } => self.ask(from, &bytes),
                 Event::Wake { node } => self.turn(node)?,
+                Event::Hello { node, life } => self.hello_due(node, life),
+                Event::InUse { node, life } if self.nodes[node].life == life => self.tell_in_use(node)?,
+                Event::InUse { .. } => {}
+                Event::Attack { until } => self.attack(until),
                 Event::Fault(fault) => self.begin(fault)?,
             }
             self.check()?;
@@ -141,254 +204,59 @@ impl World {
         self.check()
     }
 
-    fn deliver(&mut self, to: usize, packet: Vec<u8>) -> Result<(), String> {
-        let node = &mut self.nodes[to];
-        if node.machine.is_some() && node.queue.len() < QUEUE_MAX {
-            node.queue.push_back(packet);
-        }
-        self.turn(to)
-    }
-
-    pub fn signal(&mut self, index: usize, input: Input) -> Result<(), String> {
-        if self.nodes[index].machine.is_some() {
-            self.nodes[index].signals.push_back(input);
-        }
-        self.turn(index)
-    }
-
-    /// The process starts. It removes what an earlier one left behind before it takes part.
-    pub fn start(&mut self, index: usize) -> Result<(), String> {
-        let duration = self.operation_duration();
+    fn ask(&mut self, from: usize, bytes: &[u8]) {
         let now = self.instant();
-        let node = &mut self.nodes[index];
-        if node.machine.is_some() {
-            return Ok(());
-        }
-        node.machine = Some(Machine::new(node.parameters.clone(), now));
-        if node.vip_held {
-            node.operation = Some((self.now + duration, Operation::RemoveStale));
-            self.schedule(self.now + duration, Event::Wake { node: index });
-        }
-        if self.nodes[index].fit {
-            self.signal(index, Input::Fit)?;
-        }
-        self.turn(index)
-    }
-
-    pub fn instant(&self) -> Instant {
-        self.zero + Duration::from_nanos(self.now)
-    }
-
-    fn operation_duration(&mut self) -> Nanos {
-        self.random.u64(50 * MICROSECOND..=OPERATION_MAX)
-    }
-
-    /// One turn of the shell's loop: what is under way first, then the socket, then signals, and the timer last.
-    pub fn turn(&mut self, index: usize) -> Result<(), String> {
-        self.see_whether_it_overslept(index);
-        loop {
-            let now = self.now;
-            let deadline = self.deadline(index);
-            let node = &mut self.nodes[index];
-            if !node.is_running() {
-                return Ok(());
-            }
-            if let Some((done_at, operation)) = node.operation {
-                if now < done_at {
-                    return Ok(());
-                }
-                node.operation = None;
-                self.finish(index, operation);
-            } else if let Some(action) = node.pending.pop_front() {
-                self.perform(index, action)?;
-            } else if let Some(packet) = node.queue.pop_front() {
-                match examine(&packet, node) {
-                    Ok(heard) => self.handle(index, Input::Heard(heard))?,
-                    Err(_) => self.counts.refused += 1,
-                }
-            } else if let Some(signal) = node.signals.pop_front() {
-                self.handle(index, signal)?;
-            } else if deadline.is_some_and(|deadline| deadline <= now) {
-                self.handle(index, Input::Timer)?;
-                self.check_deadline(index)?;
-            } else {
-                break;
-            }
-        }
-        if self.nodes[index].stopping {
-            self.note(|| format!("{}: process ended", self.nodes[index].name));
-            self.nodes[index].end();
-        } else if self.random.u8(..) == 0 {
-            self.spurious_timer(index)?;
-        }
-        self.schedule_wake(index);
-        Ok(())
-    }
-
-    pub fn deadline(&self, index: usize) -> Option<Nanos> {
-        let deadline = self.nodes[index].machine.as_ref()?.deadline()?;
-        Some(deadline.saturating_duration_since(self.zero).as_nanos() as Nanos)
-    }
-
-    fn schedule_wake(&mut self, index: usize) {
-        let deadline = self.deadline(index);
-        if deadline != self.nodes[index].wake_scheduled {
-            self.nodes[index].wake_scheduled = deadline;
-            if let Some(deadline) = deadline {
-                let jitter = self.random.u64(0..=JITTER_MAX);
-                self.schedule(deadline + jitter, Event::Wake { node: index });
-            }
+        if let Ok(reply) = self.server.handle(now, bytes) {
+            self.carry(ANSWER, from, reply.datagram);
         }
     }
 
-    fn handle(&mut self, index: usize, input: Input) -> Result<(), String> {
-        self.note(|| format!("{}: {}", self.nodes[index].name, show(&input)));
-        let now = self.instant();
-        let node = &mut self.nodes[index];
-        if input == Input::Stop {
-            node.stopping = true;
-        }
-        let Some(machine) = &mut node.machine else { return Ok(()) };
-        let actions = machine.handle(now, input);
-        node.pending.extend(actions);
-        Ok(())
-    }
-
-    fn perform(&mut self, index: usize, action: Action) -> Result<(), String> {
-        self.note(|| format!("{}:     {action:?}", self.nodes[index].name));
-        match action {
-            Action::SendAdvert { priority } => self.send(index, priority)?,
-            Action::AcquireVip => {
-                self.check_acquire(index)?;
-                self.nodes[index].announcement_asked = self.now;
-                self.nodes[index].left_unheard = false;
-                self.begin_operation(index, Operation::Acquire);
-            }
-            Action::ReleaseVip => {
-                self.check_release(index)?;
-                self.begin_operation(index, Operation::Release);
-            }
-            Action::Announce => {
-                self.check_announce(index)?;
-                self.nodes[index].last_announced = Some(self.now);
-                self.nodes[index].announcement_asked = self.now;
-            }
-            Action::DiscardQueued => {
-                self.counts.stalls += 1;
-                self.nodes[index].queue.clear();
-            }
-            Action::RoleChanged { from, to, reason } => {
-                self.check_role_change(index, from, &reason)?;
-                self.count_role_change(to, &reason);
-                self.nodes[index].transitions += 1;
-                if from == State::Active {
-                    self.nodes[index].left_unheard |= self.is_troubled();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn count_role_change(&mut self, to: State, reason: &Reason) {
-        match reason {
-            Reason::PeerHigher(_) | Reason::PeerAddressHigher(_) => self.counts.ways_given += 1,
-            Reason::PeerLower(_) => self.counts.preemptions += 1,
-            _ => {}
-        }
-        if to == State::Active {
-            self.counts.claims += 1;
-        }
-    }
-
-    fn begin_operation(&mut self, index: usize, operation: Operation) {
-        let done_at = self.now + self.operation_duration();
-        self.nodes[index].operation = Some((done_at, operation));
-        self.schedule(done_at, Event::Wake { node: index });
-    }
-
-    fn finish(&mut self, index: usize, operation: Operation) {
-        let now = self.now;
-        let node = &mut self.nodes[index];
-        match operation {
-            Operation::Acquire => {
-                node.vip_held = true;
-                node.last_announced = Some(now);
-            }
-            Operation::Release | Operation::RemoveStale => {
-                node.vip_held = false;
-                node.must_release = false;
-            }
-        }
-    }
-
-    fn send(&mut self, from: usize, priority: u8) -> Result<(), String> {
-        self.check_send(from, priority)?;
-        self.counts.adverts += 1;
-        if priority == 0 {
-            self.counts.resignations += 1;
-        }
-        let node = &mut self.nodes[from];
-        node.last_sent = self.now;
-        let (IpAddr::V4(source), ExpectedSource::Exactly(IpAddr::V4(destination))) =
-            (node.expected.local, node.expected.peer)
-        else {
-            return Err("the simulation speaks IPv4".to_owned());
-        };
-        let advert = Advert {
-            version: Version::V3,
-            virtual_router_id: node.parameters.virtual_router_id,
-            priority,
-            interval: node.parameters.advert_interval,
-            addresses: vec![VIP],
-        };
-        let pdu = advert.encode(source.into(), destination.into(), &Format::default());
-        let packet = ip_packet([source.octets(), destination.octets()], &pdu);
-        self.history.push((1 - from, packet.clone()));
-        self.carry(from, packet);
-        Ok(())
-    }
-
-    /// Puts a packet on the link, which may lose, damage, delay or double it.
-    fn carry(&mut self, from: usize, packet: Vec<u8>) {
-        let link = self.links[from];
+    /// Puts a packet on a link, which may lose, damage, delay or double it. `end` is the node at one end: the sender, or
+    /// the only one.
+    pub fn carry(&mut self, path: usize, end: usize, bytes: Vec<u8>) {
+        let link = self.links[path][end];
         let copies = if self.random.u8(0..100) < link.duplication { 2 } else { 1 };
         for _ in 0..copies {
             let lost = link.cuts > 0 || self.random.u8(0..100) < link.loss;
-            let mut packet = packet.clone();
+            let mut bytes = bytes.clone();
             if self.random.u8(0..100) < link.corruption {
-                let at = self.random.usize(20..packet.len());
-                packet[at] ^= 1 << self.random.u8(0..8);
+                // Past the IPv4 header, which the kernel checks.
+                let from = if path < V6 { 20 } else { 0 };
+                let at = self.random.usize(from..bytes.len());
+                bytes[at] ^= 1 << self.random.u8(0..8);
             }
             let mut at = self.now + self.random.u64(20 * MICROSECOND..=self.latency_max);
             if link.delay_max > 0 {
                 at += self.random.u64(0..=link.delay_max);
             } else {
-                at = at.max(self.last_arrival[from]);
-                self.last_arrival[from] = at;
+                at = at.max(self.last_arrival[path][end]);
+                self.last_arrival[path][end] = at;
             }
-            if !lost {
-                self.schedule(at, Event::Deliver { to: 1 - from, packet });
+            if lost {
+                continue;
             }
+            let packet = |bytes| Packet { path, bytes, injected: false };
+            self.schedule(
+                at,
+                match path {
+                    ASK => Event::Ask { from: end, bytes },
+                    ANSWER => Event::Deliver { to: end, packet: packet(bytes) },
+                    _ => Event::Deliver { to: 1 - end, packet: packet(bytes) },
+                },
+            );
         }
     }
-}
 
-fn examine(packet: &[u8], node: &Node) -> Result<Heard, packet::DropReason> {
-    let (envelope, payload) = packet::decode_ipv4(packet)?;
-    packet::judge(&packet::decode(&envelope, payload, &Format::default())?, &node.expected)
-}
-
-/// An IP packet around `pdu`, as a raw socket delivers it.
-fn ip_packet(addresses: [[u8; 4]; 2], pdu: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x45, 0xc0, 0, 20 + pdu.len() as u8, 0, 0, 0, 0, 255, 112, 0, 0];
-    packet.extend(addresses.concat());
-    packet.extend(pdu);
-    packet
-}
-
-fn show(input: &Input) -> String {
-    match input {
-        Input::Heard(heard) => format!("hears priority {}, {} ms", heard.priority, heard.interval.get().as_millis()),
-        other => format!("{other:?}"),
+    /// A packet that a node has taken in may come again.
+    pub fn record(&mut self, to: usize, packet: &Packet) {
+        if packet.injected || packet.path > HELLO {
+            return;
+        }
+        if self.history.len() < HISTORY_MAX {
+            self.history.push((to, packet.clone()));
+        } else {
+            let at = self.random.usize(0..HISTORY_MAX);
+            self.history[at] = (to, packet.clone());
+        }
     }
 }

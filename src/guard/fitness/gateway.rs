@@ -9,7 +9,7 @@ use pnet::util::MacAddr;
 use super::Rhythm;
 use crate::fitness::Finding;
 use crate::net::neighbour::Asker;
-use crate::net::netlink::{Interface, Netlink};
+use crate::net::netlink::{Address, Interface, Netlink};
 
 /// A gateway on the link of an interface.
 pub(super) struct Gateway {
@@ -67,10 +67,13 @@ impl Gateway {
     /// An address of the interface. Without one the question is that of a host that looks for a free address
     /// (RFC 5227 section 2.1.1, RFC 4862 section 5.4), which has to be answered too.
     async fn own_address(&self, interface_index: u32) -> io::Result<IpAddr> {
-        let is_fit = |address: &IpAddr| address.is_ipv4() == self.address.is_ipv4() && !self.vips.contains(address);
-        let all = self.netlink.all_addresses().await?;
-        let mut own = all.into_iter().filter(|at| at.interface_index == interface_index).map(|at| at.network.address());
-        Ok(own.find(is_fit).unwrap_or(match self.address {
+        let is_own = |address: &Address| {
+            let ip = address.network.address();
+            let is_usable = address.interface_index == interface_index && !address.is_duplicate;
+            is_usable && ip.is_ipv4() == self.address.is_ipv4() && !self.vips.contains(&ip)
+        };
+        let own = self.netlink.all_addresses().await?.into_iter().find(is_own);
+        Ok(own.map(|own| own.network.address()).unwrap_or(match self.address {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         }))

@@ -105,3 +105,24 @@ fn listener_is_reached_over_loopback_or_over_the_vip_where_it_is() {
         [("192.0.2.11:80".to_owned(), Some(1)), ("192.0.2.10:80".to_owned(), Some(0))]
     );
 }
+
+#[test]
+fn command_that_others_than_root_could_change_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let program = std::env::temp_dir().join(format!("baton-warning-{:08x}", fastrand::u32(..)));
+    std::fs::write(&program, "").unwrap();
+    let check = format!("[[fitness]]\nname = \"script\"\ntype = \"command\"\ncommand = [{program:?}]\n");
+    let config = config(&check);
+    let said = |mode: u32| {
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+        warnings(&config)
+    };
+    assert_eq!(said(0o755), Vec::<String>::new());
+    let expected = format!(
+        "fitness check script runs {}, which has mode 0775: others than root can make it run anything",
+        program.display()
+    );
+    assert_eq!((said(0o775), said(0o757).len()), (vec![expected], 1));
+    std::fs::remove_file(&program).unwrap();
+    assert_eq!(warnings(&config), Vec::<String>::new(), "nothing to warn of");
+}

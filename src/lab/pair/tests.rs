@@ -21,6 +21,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
         listeners: Vec::new(),
         pools: Vec::new(),
         events: None,
+        witness: None,
         warnings: Vec::new(),
     }
 }

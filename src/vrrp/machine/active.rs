@@ -89,11 +89,13 @@ impl Machine {
     /// The peer goes on as the active node until it hears us.
     pub(super) fn claim_on_request(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let deaf_until = now + self.active_down_interval();
-        self.claim_without_lease(now, Claim { deaf_until, ..self.claim(now) }, Reason::PeerHandedOver, actions);
+        let claim = Claim { advert_at: now, deaf_until, ..self.claim(now) };
+        self.claim_without_lease(now, claim, Reason::PeerHandedOver, actions);
     }
 
     pub(super) fn claim_from_lesser(&mut self, now: Instant, priority: u8, actions: &mut Vec<Action>) {
-        self.claim_without_lease(now, self.claim(now), Reason::PeerLower(priority), actions);
+        let claim = Claim { advert_at: now, ..self.claim(now) };
+        self.claim_without_lease(now, claim, Reason::PeerLower(priority), actions);
     }
 
     /// By the word of the peer, which is as good as a lease at first.
@@ -104,8 +106,9 @@ impl Machine {
         reason: Reason,
         actions: &mut Vec<Action>,
     ) {
+        let asks_with_its_advert = claim.advert_at <= now;
         self.enter_active(now, claim, reason, actions);
-        if self.parameters.witness {
+        if self.parameters.witness && !asks_with_its_advert {
             actions.push(Action::AskLease);
         }
     }

@@ -8,8 +8,8 @@ fn preferred(hold_ms: u64) -> Bench {
     Bench::backup_with(Parameters { preempt: Preempt::WhenHigher { hold }, ..parameters() })
 }
 
-fn preemption(of: u8) -> [Action; 3] {
-    [Action::AcquireVip, SEND, changed(State::Backup, State::Active, Reason::PeerLower(of))]
+fn preemption(of: u8) -> [Action; 2] {
+    [Action::AcquireVip, changed(State::Backup, State::Active, Reason::PeerLower(of))]
 }
 
 impl Bench {

@@ -24,7 +24,10 @@ fn asked() -> Bench {
 fn asked_to_claim() -> Bench {
     let mut bench = Bench::backup();
     bench.at(0, heard(101));
-    assert_eq!(bench.at(0, Input::ClaimRequested { epoch: 0 }).len(), 3);
+    assert_eq!(bench.at(0, Input::ClaimRequested { epoch: 0 }).len(), 2);
+    assert_eq!(bench.deadline(), Some(0));
+    assert_eq!(bench.at(0, Input::Timer), [SEND]);
+    assert_eq!(bench.deadline(), Some(100_000_000));
     bench
 }
 
@@ -176,7 +179,7 @@ fn standby_claims_at_once_when_asked() {
     let mut bench = Bench::backup();
     bench.at(50_000_000, heard(101));
     let role = changed(State::Backup, State::Active, Reason::PeerHandedOver);
-    assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), [Action::AcquireVip, SEND, role]);
+    assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), [Action::AcquireVip, role]);
     // The request comes on, and again on the other path.
     assert_eq!(bench.at(60_000_000, Input::ClaimRequested { epoch: 0 }), []);
 }

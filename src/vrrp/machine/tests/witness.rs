@@ -106,7 +106,7 @@ fn word_of_the_peer_needs_no_lease_at_first() {
     bench.at(0, heard(101));
     let role = changed(State::Backup, State::Active, Reason::PeerHandedOver);
     let request = Input::ClaimRequested { epoch: 0 };
-    assert_eq!(bench.at(0, request), [Action::AcquireVip, SEND, role, ASK]);
+    assert_eq!(bench.at(0, request), [Action::AcquireVip, role]);
     assert_eq!(bench.right_until(), Some(275_781_250));
     assert_eq!(active().right_until(), Some(275_781_250));
 
@@ -114,7 +114,7 @@ fn word_of_the_peer_needs_no_lease_at_first() {
     let mut bench = Bench::backup_with(Parameters { witness: true, preempt, ..parameters() });
     bench.at(300_000_000, heard(99));
     let role = changed(State::Backup, State::Active, Reason::PeerLower(99));
-    assert_eq!(bench.at(360_937_500, Input::Timer), [Action::AcquireVip, SEND, role, ASK]);
+    assert_eq!(bench.at(360_937_500, Input::Timer), [Action::AcquireVip, role]);
     assert_eq!(bench.right_until(), Some(636_718_750));
 }
 
