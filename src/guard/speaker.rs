@@ -28,6 +28,9 @@ use crate::vrrp::packet::{
 /// Sends in a row that may fail on every path. The peer, which hears none of them either, is about to claim the VIP.
 const SEND_FAILURES_MAX: u32 = 3;
 
+/// Where an advert of either version says which virtual router it is of (RFC 9568 section 5.2.3).
+const ROUTER_ID_AT: usize = 1;
+
 /// What a speaker is opened with.
 #[derive(Clone)]
 pub struct Voice {
@@ -317,15 +320,16 @@ async fn hear(index: usize, end: &mut VrrpEnd, format: &Format, siblings: &[u8])
             (Envelope { source, destination, hop_limit }, payload)
         }
     };
+    // Before anything is found wrong with it: a sibling may have another checksum or password than this VIP.
+    if payload.get(ROUTER_ID_AT).is_some_and(|id| siblings.contains(id)) {
+        return Ear::Nothing;
+    }
     let source = envelope.source;
     let refused = |reason| Ear::Refused(reason, Some(source));
     let received = match decode(&envelope, payload, format) {
         Ok(received) => received,
         Err(reason) => return refused(reason),
     };
-    if siblings.contains(&received.advert.virtual_router_id.get()) {
-        return Ear::Nothing;
-    }
     let heard = match judge(&received, expected).and_then(|heard| verified(&received, heard, verifier)) {
         Ok(heard) => heard,
         Err(reason) => return refused(reason),

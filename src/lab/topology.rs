@@ -176,7 +176,15 @@ impl Topology {
     /// # Errors
     /// As [`Topology::carries`].
     pub fn carried(&self, host: &str) -> Result<Vec<IpAddr>, LabError> {
-        let carried = self.host(host)?.run(|| netlink::addresses(INTERFACE))??;
+        self.carried_on(host, INTERFACE)
+    }
+
+    /// Every address that another interface of a machine carries.
+    ///
+    /// # Errors
+    /// As [`Topology::carries`].
+    pub fn carried_on(&self, host: &str, interface: &str) -> Result<Vec<IpAddr>, LabError> {
+        let carried = self.host(host)?.run(|| netlink::addresses(interface))??;
         Ok(carried.into_iter().map(|(address, _)| address).collect())
     }
 }

@@ -19,7 +19,7 @@ mod figures;
 mod fitness;
 mod formation;
 mod handover;
-mod interoperability;
+mod interop;
 mod janitor;
 mod keeping;
 mod preference;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         split::trials(),
         surroundings::trials(),
         keeping::trials(),
-        interoperability::trials(),
+        interop::trials(),
         figures::trials(),
         privileges::trials(),
         service_manager::trials(),

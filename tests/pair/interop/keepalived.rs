@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use baton::lab::pair::NODES;
-use baton::lab::process::Process;
+use baton::lab::process::{Process, ProcessHandle};
 use rustix::process::Signal;
 
 use super::Loss;
@@ -32,7 +32,7 @@ pub struct Instance {
     pub preempt: Preempt,
     /// Its own address and the peer's; `None` for multicast.
     pub unicast: Option<(&'static str, &'static str)>,
-    /// Its virtual addresses with prefix length, in the order of its adverts.
+    /// Its virtual addresses with prefix length and `dev`, in the order of its adverts.
     pub addresses: Vec<String>,
     /// Further lines.
     pub extra: String,
@@ -59,8 +59,7 @@ impl Instance {
         let unicast = self.unicast.map_or(String::new(), |(own, peer)| {
             format!("unicast_src_ip {own}\n  unicast_peer {{\n    {peer}\n  }}")
         });
-        let addresses: Vec<String> =
-            self.addresses.iter().map(|address| format!("    {address} dev eth0\n")).collect();
+        let addresses: Vec<String> = self.addresses.iter().map(|address| format!("    {address}\n")).collect();
         format!(
             "vrrp_instance {name} {{
   state BACKUP
@@ -135,23 +134,25 @@ impl Keepalived {
         })
     }
 
-    /// Ends it.
-    pub fn lose(&mut self, loss: Loss) -> Outcome {
-        match loss {
-            Loss::Stopped => self.process.signal(Signal::TERM)?,
-            Loss::Killed => {
-                // A child that sees its parent end resigns, and a parent that sees its child end starts another.
-                self.process.signal(Signal::STOP)?;
-                let children = self.process.children();
-                ensure!(!children.is_empty(), "keepalived has no child to kill");
-                children.iter().try_for_each(|child| child.signal(Signal::KILL))?;
-                self.process.signal(Signal::KILL)?;
-                self.process.wait(PATIENCE)?;
-                children.iter().for_each(|child| child.reap(PATIENCE));
-                return Ok(());
-            }
+    /// Ends it without waiting until it has ended; [`Keepalived::end`] does.
+    pub fn begin_to_lose(&mut self, loss: Loss) -> anyhow::Result<Vec<ProcessHandle>> {
+        if loss == Loss::Stopped {
+            self.process.signal(Signal::TERM)?;
+            return Ok(Vec::new());
         }
+        // A child that sees its parent end resigns, and a parent that sees its child end starts another.
+        self.process.signal(Signal::STOP)?;
+        let children = self.process.children();
+        ensure!(!children.is_empty(), "keepalived has no child to kill");
+        children.iter().try_for_each(|child| child.signal(Signal::KILL))?;
+        self.process.signal(Signal::KILL)?;
+        Ok(children)
+    }
+
+    /// Waits for the end of one that was lost, with the children that it had.
+    pub fn end(&mut self, children: Vec<ProcessHandle>) -> Outcome {
         self.process.wait(PATIENCE)?;
+        children.iter().for_each(|child| child.reap(PATIENCE));
         Ok(())
     }
 }
