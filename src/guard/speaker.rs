@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -27,6 +27,10 @@ use crate::vrrp::packet::{
 
 /// Sends in a row that may fail on every path. The peer, which hears none of them either, is about to claim the VIP.
 const SEND_FAILURES_MAX: u32 = 3;
+
+/// Time after which an advert counts as arrived. What the link says can overtake it: the peer reads the two from
+/// different sockets.
+const ARRIVAL_TIME: Duration = Duration::from_millis(100);
 
 /// Where an advert of either version says which virtual router it is of (RFC 9568 section 5.2.3).
 const ROUTER_ID_AT: usize = 1;
@@ -96,6 +100,8 @@ pub enum Ear {
 pub struct Speaker {
     voice: Voice,
     signer: Option<Signer>,
+    /// When the last adverts were signed, and the sequence before them.
+    signed: (Option<Instant>, u64),
     vrrp: Vec<VrrpEnd>,
     links: Vec<LinkEnd>,
     /// Datagrams for this VIP: the link, and the bytes.
@@ -117,7 +123,8 @@ impl Speaker {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        let mut speaker = Self { voice, signer, vrrp: Vec::new(), links, mailbox, counters };
+        let signed = (None, voice.sequence_floor);
+        let mut speaker = Self { voice, signer, signed, vrrp: Vec::new(), links, mailbox, counters };
         speaker.open_vrrp()?;
         Ok(speaker)
     }
@@ -157,6 +164,7 @@ impl Speaker {
     pub fn advertise(&mut self, priority: u8, hello: &Hello) -> io::Result<()> {
         let mut failure = self.hello(hello);
         let mut is_heard = failure.is_none() && !self.links.is_empty();
+        self.signed = (Some(Instant::now()), self.signer.as_ref().map_or(0, Signer::last));
         for index in 0..self.vrrp.len() {
             match self.advertise_on(index, priority) {
                 Ok(()) => is_heard = true,
@@ -173,8 +181,7 @@ impl Speaker {
 
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
-        let sequence = self.signer.as_ref().map_or(0, Signer::last);
-        let hello = Hello { advert_sequence: sequence, ..*hello };
+        let hello = Hello { advert_sequence: self.arrived_sequence(), ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {
@@ -185,6 +192,14 @@ impl Speaker {
             failure = result.err().or(failure);
         }
         failure.filter(|_| !is_sent)
+    }
+
+    /// The sequence of the last signed advert that the peer has read by now if it came at all: a floor that refuses none
+    /// that is still on its way, such as a resignation.
+    fn arrived_sequence(&self) -> u64 {
+        let (signed_at, before) = self.signed;
+        let is_on_its_way = signed_at.is_some_and(|signed_at| signed_at.elapsed() < ARRIVAL_TIME);
+        if is_on_its_way { before } else { self.signer.as_ref().map_or(0, Signer::last) }
     }
 
     fn advertise_on(&mut self, index: usize, priority: u8) -> io::Result<()> {
@@ -360,6 +375,6 @@ fn mode(authentication: Authentication) -> Mode {
 }
 
 /// The time of day: what a signature says of its age.
-fn since_epoch() -> std::time::Duration {
+fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -15,6 +15,10 @@ use crate::scene::{Outcome, PATIENCE, Scene, find_program, until};
 /// The node that keepalived runs on.
 pub const OTHER: &str = NODES[1];
 
+/// Without it, a busy machine keeps keepalived waiting for longer than a few intervals of 100 ms, and Baton, which runs in
+/// real time, rightly takes over.
+const REAL_TIME: &str = "vrrp_rt_priority 50";
+
 /// One `vrrp_instance`.
 #[derive(Debug, Clone)]
 pub struct Instance {
@@ -43,8 +47,6 @@ pub struct Instance {
 pub enum Preempt {
     /// Never.
     Never,
-    /// At once.
-    AtOnce,
     /// After this time.
     After(Duration),
 }
@@ -53,12 +55,11 @@ impl Instance {
     fn text(&self) -> String {
         let preempt = match self.preempt {
             Preempt::Never => "nopreempt".to_owned(),
-            Preempt::AtOnce => String::new(),
             Preempt::After(time) => format!("preempt_delay {}", time.as_secs()),
         };
-        let unicast = self.unicast.map_or(String::new(), |(own, peer)| {
-            format!("unicast_src_ip {own}\n  unicast_peer {{\n    {peer}\n  }}")
-        });
+        let unicast = self
+            .unicast
+            .map_or(String::new(), |(own, peer)| format!("unicast_src_ip {own}\n  unicast_peer {{\n    {peer}\n  }}"));
         let addresses: Vec<String> = self.addresses.iter().map(|address| format!("    {address}\n")).collect();
         format!(
             "vrrp_instance {name} {{
@@ -92,19 +93,19 @@ pub struct Keepalived {
 }
 
 impl Keepalived {
-    /// Starts it; `extra` is put before the instances.
-    pub fn start(scene: &mut Scene, instances: &[Instance], extra: &str) -> anyhow::Result<Self> {
+    /// Starts it.
+    pub fn start(scene: &mut Scene, instances: &[Instance]) -> anyhow::Result<Self> {
         let program = find_program("keepalived", "keepalived")?;
         // A directory for each start: one that was killed leaves its pid files, and the next would believe them.
         let directory = scene.pair.directory().join(format!("keepalived-{}", scene.logs.len()));
         fs::create_dir_all(&directory)?;
         let file = |name: &str| directory.join(name);
         let instances: Vec<String> = instances.iter().map(Instance::text).collect();
-        let text = format!("global_defs {{\n  router_id other\n}}\n{extra}{}", instances.concat());
+        let text = format!("global_defs {{\n  router_id other\n  {REAL_TIME}\n}}\n{}", instances.concat());
         fs::write(file("keepalived.conf"), text)?;
         let mut command = scene.node(OTHER).namespace().command(program);
         // Console log, in the foreground, VRRP alone.
-        command.args(["-n", "-l", "-D", "-P", "-f"]).arg(file("keepalived.conf"));
+        command.args(["-n", "-l", "-P", "-f"]).arg(file("keepalived.conf"));
         command.arg("-p").arg(file("pid")).arg("-r").arg(file("vrrp.pid"));
         scene.logs.push(file("log"));
         Ok(Self { process: Process::spawn("keepalived", command, &file("log"))? })

@@ -44,6 +44,8 @@ struct Matrix<'scene> {
     scene: &'scene mut Scene,
     vips: Vec<Vip>,
     table: Table,
+    /// When a node was last started.
+    started: Instant,
 }
 
 impl<'scene> Matrix<'scene> {
@@ -54,12 +56,13 @@ impl<'scene> Matrix<'scene> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(password)?;
         std::io::Write::write_all(&mut file, b"open-ses\n")?;
         for (name, last) in [(BATON, 0x11), (OTHER, 0x12)] {
-            let address = IpNetwork::new(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last), 64).context("a prefix length")?;
+            let address =
+                IpNetwork::new(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last), 64).context("a prefix length")?;
             scene.pair.topology().add_address(name, address)?;
             add_service_interface(scene, name)?;
             scene.pair.topology().wait_until_addressed(name)?;
         }
-        Ok(Self { scene, vips, table: Table::default() })
+        Ok(Self { scene, vips, table: Table::default(), started: Instant::now() })
     }
 
     fn run(mut self) -> Outcome {
@@ -96,19 +99,27 @@ impl<'scene> Matrix<'scene> {
 
         println!("\n{}\n", self.table);
         let failures = self.table.failures();
-        anyhow::ensure!(failures.is_empty(), "{} of {} cells failed:\n{}", failures.len(), self.table.len(), failures.join("\n"));
+        anyhow::ensure!(
+            failures.is_empty(),
+            "{} of {} cells failed:\n{}",
+            failures.len(),
+            self.table.len(),
+            failures.join("\n")
+        );
         // 6 rows with 3 preferences, 4 losses each; 12 returns; 8 rows with 4 losses.
         anyhow::ensure!(self.table.len() == 6 * 3 * 4 + 12 + 8 * 4, "there are {} cells", self.table.len());
         Ok(())
     }
 
     fn start_keepalived(&mut self) -> anyhow::Result<Keepalived> {
+        self.started = Instant::now();
         let instances: Vec<_> = self.vips.iter().map(Vip::instance).collect();
-        Keepalived::start(self.scene, &instances, "")
+        Keepalived::start(self.scene, &instances)
     }
 
     /// Starts Baton, and waits until it has heard keepalived for every VIP.
     fn start_baton(&mut self) -> Outcome {
+        self.started = Instant::now();
         self.scene.node_mut(BATON).start()?;
         until("baton to hear keepalived for every VIP", PATIENCE, || {
             let statuses = self.statuses()?;
@@ -150,7 +161,8 @@ impl<'scene> Matrix<'scene> {
         let wrong = self.vips.iter().filter_map(|vip| {
             let found = (share(vip, &ours), share(vip, &theirs));
             let expected = if holder(vip) == BATON { (Share::All, Share::None) } else { (Share::None, Share::All) };
-            (found != expected).then(|| format!("{} ({}): baton has {:?}, keepalived {:?}", vip.name, vip.row, found.0, found.1))
+            (found != expected)
+                .then(|| format!("{} ({}): baton has {:?}, keepalived {:?}", vip.name, vip.row, found.0, found.1))
         });
         Ok(wrong.collect())
     }
@@ -216,7 +228,7 @@ impl<'scene> Matrix<'scene> {
     /// The preferred node takes back what it should after its hold time, and the rest stays.
     fn expect_return(&mut self, direction: Direction, preferred: Preferred) -> Outcome {
         let (to, from) = if direction == Direction::ToBaton { (BATON, OTHER) } else { (OTHER, BATON) };
-        let watched = self.watch(Instant::now(), to, Some(from), Loss::Killed, |vip| vip.preferred == preferred)?;
+        let watched = self.watch(self.started, to, Some(from), Loss::Killed, |vip| vip.preferred == preferred)?;
         for (vip, outcome) in self.vips.iter().zip(watched) {
             if let Some(outcome) = outcome {
                 self.table.note(vip, Trial::Return(direction), outcome);

@@ -1,8 +1,10 @@
 //! Baton among programs that others wrote: keepalived as the other node, tshark as the judge of what Baton sends, scapy as
 //! the forger of what it must refuse.
 
+mod judge;
 mod keepalived;
 mod matrix;
+mod recording;
 mod rows;
 mod table;
 
@@ -18,5 +20,5 @@ pub enum Loss {
 }
 
 pub fn trials() -> Vec<Trial> {
-    matrix::trials()
+    [matrix::trials(), judge::trials()].into_iter().flatten().collect()
 }

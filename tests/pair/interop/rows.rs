@@ -164,7 +164,8 @@ pub struct Vip {
 impl Vip {
     /// All of them.
     pub fn all() -> Vec<Self> {
-        let cells = Row::ALL.into_iter().flat_map(|row| row.preferences().iter().map(move |preferred| (row, *preferred)));
+        let cells =
+            Row::ALL.into_iter().flat_map(|row| row.preferences().iter().map(move |preferred| (row, *preferred)));
         cells.zip(FIRST..).map(|((row, preferred), id)| Self::new(row, preferred, id)).collect()
     }
 

@@ -58,7 +58,8 @@ impl Table {
     /// What failed.
     pub fn failures(&self) -> Vec<String> {
         let failed = self.cells.iter().filter_map(|(row, preferred, trial, outcome)| {
-            let way = if trial.direction() == Direction::ToBaton { "keepalived -> baton" } else { "baton -> keepalived" };
+            let way =
+                if trial.direction() == Direction::ToBaton { "keepalived -> baton" } else { "baton -> keepalived" };
             outcome.as_ref().err().map(|why| format!("{row}, {way}, {preferred}, {trial}: {why}"))
         });
         failed.collect()
@@ -83,7 +84,7 @@ impl Trial {
 }
 
 /// Widths of the first columns and of the others.
-const WIDTHS: (usize, usize, usize) = (38, 21, 9);
+const WIDTHS: (usize, usize, usize) = (42, 21, 9);
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
