@@ -16,8 +16,8 @@ use crate::scene::{Outcome, PATIENCE, Scene, find_program, until};
 pub const OTHER: &str = NODES[1];
 
 /// Without it, a busy machine keeps keepalived waiting for longer than a few intervals of 100 ms, and Baton, which runs in
-/// real time, rightly takes over.
-const REAL_TIME: &str = "vrrp_rt_priority 50";
+/// real time, rightly takes over. The limit is on the time it may run without a rest, which is 10 ms otherwise.
+const REAL_TIME: &str = "vrrp_rt_priority 50\n  vrrp_rlimit_rttime 10000000";
 
 /// One `vrrp_instance`.
 #[derive(Debug, Clone)]

@@ -70,7 +70,7 @@ impl<'scene> Matrix<'scene> {
         self.wait_for_holders(|_| OTHER)?;
         self.start_baton()?;
         self.expect_standing("keepalived first", |_| OTHER)?;
-        self.lose_keepalived(&mut keepalived, Loss::Stopped)?;
+        self.lose_keepalived(&mut keepalived, Loss::Stopped, |_| true)?;
 
         keepalived = self.start_keepalived()?;
         self.expect_backup(&keepalived)?;
@@ -79,7 +79,7 @@ impl<'scene> Matrix<'scene> {
 
         self.start_baton()?;
         self.expect_standing("baton came back", |_| OTHER)?;
-        self.lose_keepalived(&mut keepalived, Loss::Killed)?;
+        self.lose_keepalived(&mut keepalived, Loss::Killed, |_| true)?;
 
         keepalived = self.start_keepalived()?;
         self.expect_backup(&keepalived)?;
@@ -90,7 +90,7 @@ impl<'scene> Matrix<'scene> {
         self.expect_standing("baton came back from its death", |_| OTHER)?;
         self.expect_return(Direction::ToBaton, Preferred::Baton)?;
         self.expect_standing("baton took back", |vip| holder(vip, Preferred::Baton, BATON, OTHER))?;
-        self.lose_keepalived(&mut keepalived, Loss::Stopped)?;
+        self.lose_keepalived(&mut keepalived, Loss::Stopped, |vip| vip.preferred != Preferred::Baton)?;
 
         keepalived = self.start_keepalived()?;
         self.expect_backup(&keepalived)?;
@@ -183,11 +183,14 @@ impl<'scene> Matrix<'scene> {
         Ok(())
     }
 
-    fn lose_keepalived(&mut self, keepalived: &mut Keepalived, loss: Loss) -> Outcome {
+    /// Ends keepalived, and sees Baton take over what is `lost`.
+    fn lose_keepalived(&mut self, keepalived: &mut Keepalived, loss: Loss, lost: impl Fn(&Vip) -> bool) -> Outcome {
         let trial = Trial::Loss(Direction::ToBaton, loss);
+        let before = self.carried(BATON)?;
         let from = Instant::now();
         let ended = keepalived.begin_to_lose(loss)?;
-        let watched = self.watch(from, BATON, (loss == Loss::Stopped).then_some(OTHER), loss, |_| true)?;
+        let living = (loss == Loss::Stopped).then_some(OTHER);
+        let watched = self.watch(&Move { from, to: BATON, living, loss: Some(loss), before }, lost)?;
         keepalived.end(ended)?;
         let statuses = self.statuses()?;
         for (vip, outcome) in self.vips.iter().zip(watched) {
@@ -202,14 +205,17 @@ impl<'scene> Matrix<'scene> {
         Ok(())
     }
 
+    /// Ends Baton, and sees keepalived take over everything.
     fn lose_baton(&mut self, keepalived: &Keepalived, loss: Loss) -> Outcome {
         let trial = Trial::Loss(Direction::ToKeepalived, loss);
+        let before = self.carried(OTHER)?;
         let from = Instant::now();
         match loss {
             Loss::Stopped => self.scene.node_mut(BATON).ask_to_stop()?,
             Loss::Killed => self.scene.node_mut(BATON).kill_all()?,
         }
-        let watched = self.watch(from, OTHER, (loss == Loss::Stopped).then_some(BATON), loss, |_| true)?;
+        let living = (loss == Loss::Stopped).then_some(BATON);
+        let watched = self.watch(&Move { from, to: OTHER, living, loss: Some(loss), before }, |_| true)?;
         if loss == Loss::Stopped {
             self.scene.node_mut(BATON).wait_stopped(PATIENCE)?;
         }
@@ -228,7 +234,8 @@ impl<'scene> Matrix<'scene> {
     /// The preferred node takes back what it should after its hold time, and the rest stays.
     fn expect_return(&mut self, direction: Direction, preferred: Preferred) -> Outcome {
         let (to, from) = if direction == Direction::ToBaton { (BATON, OTHER) } else { (OTHER, BATON) };
-        let watched = self.watch(self.started, to, Some(from), Loss::Killed, |vip| vip.preferred == preferred)?;
+        let change = Move { from: self.started, to, living: Some(from), loss: None, before: Vec::new() };
+        let watched = self.watch(&change, |vip| vip.preferred == preferred)?;
         for (vip, outcome) in self.vips.iter().zip(watched) {
             if let Some(outcome) = outcome {
                 self.table.note(vip, Trial::Return(direction), outcome);
@@ -237,42 +244,39 @@ impl<'scene> Matrix<'scene> {
         Ok(())
     }
 
-    /// Waits until `to` has every wanted VIP, and says for each when it had, or what was wrong. `living` is the node that
-    /// gives them up, where it can.
+    /// Waits until the new holder has every wanted VIP, and says for each when it had, or what was wrong.
     fn watch(
         &self,
-        from: Instant,
-        to: &str,
-        living: Option<&str>,
-        loss: Loss,
+        change: &Move<'_>,
         wanted: impl Fn(&Vip) -> bool,
     ) -> anyhow::Result<Vec<Option<Result<u128, String>>>> {
         let mut watched: Vec<Watched> = self.vips.iter().map(|_| Watched::default()).collect();
         let patience = HOLD + PATIENCE;
         let mut settled_at = None;
         loop {
+            // In this order both are read to have a VIP only when they have it at one time.
+            let ours = self.carried(change.to)?;
             let at = Instant::now();
-            let theirs = living.map(|node| self.carried(node)).transpose()?.unwrap_or_default();
-            let ours = self.carried(to)?;
+            let theirs = change.living.map(|node| self.carried(node)).transpose()?.unwrap_or_default();
             let mut is_waiting = false;
             for (vip, watched) in self.vips.iter().zip(&mut watched).filter(|(vip, _)| wanted(vip)) {
-                watched.look(vip, at.duration_since(from), at, &ours, &theirs);
+                watched.look(vip, at.duration_since(change.from), at, &ours, &theirs);
                 is_waiting |= watched.gained.is_none() || watched.is_shared;
             }
             if !is_waiting && settled_at.is_none() {
                 settled_at = Some(at);
             }
             let is_over = settled_at.is_some_and(|settled| at.duration_since(settled) > SETTLE_TIME);
-            if is_over || at.duration_since(from) > patience {
+            if is_over || at.duration_since(change.from) > patience {
                 break;
             }
             std::thread::sleep(POLL_INTERVAL);
         }
-        let is_return = living.is_some() && loss == Loss::Killed;
         let outcome = |(vip, watched): (&Vip, Watched)| {
-            // keepalived lets its hold time pass, and then ignores the other node until that counts as silent.
-            let limit = takeover_limit(vip, to, loss) + if is_return { HOLD } else { Duration::ZERO };
-            wanted(vip).then(|| watched.outcome(limit))
+            wanted(vip).then(|| match share(vip, &change.before) {
+                Share::None => watched.outcome(change.limit(vip)),
+                Share::Some | Share::All => Err("the other node had it already".to_owned()),
+            })
         };
         Ok(self.vips.iter().zip(watched).map(outcome).collect())
     }
@@ -283,15 +287,33 @@ fn holder(vip: &Vip, preferred: Preferred, preferred_node: &'static str, other: 
     if vip.preferred == preferred { preferred_node } else { other }
 }
 
-/// A resignation is followed within the skew, which Baton does not wait for; silence after three intervals and the skew.
-fn takeover_limit(vip: &Vip, to: &str, loss: Loss) -> Duration {
-    let interval = vip.baton_interval().max(vip.keepalived_interval());
-    GRACE
-        + match (loss, to) {
-            (Loss::Stopped, BATON) => Duration::ZERO,
-            (Loss::Stopped, _) => interval,
-            (Loss::Killed, _) => interval * 4,
-        }
+/// A move of VIPs from one node to the other.
+struct Move<'node> {
+    /// When it began.
+    from: Instant,
+    /// The new holder.
+    to: &'node str,
+    /// The old one, where it lives to give the VIPs up.
+    living: Option<&'node str>,
+    /// How the old one was lost; `None` when the new one takes back what is preferred to be there.
+    loss: Option<Loss>,
+    /// What the new one had before.
+    before: Vec<IpAddr>,
+}
+
+impl Move<'_> {
+    /// A resignation is followed within the skew, which Baton does not wait for; silence after three intervals and the
+    /// skew. keepalived lets its hold time pass, and then ignores the other node until that counts as silent.
+    fn limit(&self, vip: &Vip) -> Duration {
+        let interval = vip.baton_interval().max(vip.keepalived_interval());
+        GRACE
+            + match (self.loss, self.to) {
+                (Some(Loss::Stopped), BATON) => Duration::ZERO,
+                (Some(Loss::Stopped), _) => interval,
+                (Some(Loss::Killed), _) => interval * 4,
+                (None, _) => HOLD + interval * 4,
+            }
+    }
 }
 
 /// How much of a VIP a node has.
@@ -361,9 +383,7 @@ fn check_baton(vip: &Vip, status: Option<&VipStatus>, loss: Loss) -> Result<(), 
         Loss::Stopped => status.reason == "peer resigned",
         Loss::Killed => status.reason.starts_with("no advert from the peer for "),
     };
-    // A VIP that Baton took back before was not lost with keepalived.
-    let is_kept = status.reason.starts_with("peer has lower priority ") && vip.preferred == Preferred::Baton;
-    if status.role != Role::Active || !(is_told || is_kept) {
+    if status.role != Role::Active || !is_told {
         return Err(format!("baton is {} because {}", status.role, status.reason));
     }
     if status.transitions != 2 {
