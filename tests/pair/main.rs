@@ -24,6 +24,7 @@ mod janitor;
 mod keeping;
 mod preference;
 mod privileges;
+mod rollout;
 mod service_manager;
 mod sockets;
 mod split;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         surroundings::trials(),
         keeping::trials(),
         interop::trials(),
+        rollout::trials(),
         figures::trials(),
         privileges::trials(),
         service_manager::trials(),
