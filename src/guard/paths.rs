@@ -97,7 +97,13 @@ pub fn links(config: &Config, local: &LocalNode) -> Vec<LinkPath> {
 /// The VRRP paths of a VIP, IPv4 first.
 pub fn vrrp(config: &Config, local: &LocalNode, vip: &Vip) -> Vec<VrrpPath> {
     let Some((own, peer)) = config.local_and_peer(local) else { return Vec::new() };
-    [true, false].into_iter().filter_map(|is_ipv4| vrrp_of_family(vip, own, peer, is_ipv4)).collect()
+    let of_family = |is_ipv4| {
+        let path = vrrp_of_family(vip, own, peer, is_ipv4)?;
+        // Those of the other VIPs too, which an earlier life of this node may have left on the interface.
+        let virtual_addresses = config.vips.iter().flat_map(|vip| &vip.addresses).map(|at| at.network.address());
+        Some(VrrpPath { spec: Spec { never_local: virtual_addresses.collect(), ..path.spec }, ..path })
+    };
+    [true, false].into_iter().filter_map(of_family).collect()
 }
 
 fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> Option<VrrpPath> {
@@ -118,7 +124,6 @@ fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> 
         (Transport::Unicast, Some((own, peer))) => (own, Some(peer), Destination::Peer(peer)),
         (Transport::Unicast, None) => (own_address?, own_address, Destination::Nowhere),
     };
-    let never_local = vip.addresses.iter().map(|at| at.network.address()).collect();
-    let spec = Spec { interface: vip.advert_interface.clone(), local, destination, never_local };
+    let spec = Spec { interface: vip.advert_interface.clone(), local, destination, never_local: Vec::new() };
     Some(VrrpPath { spec, peer, addresses: virtual_addresses })
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -30,6 +30,13 @@ const SEND_FAILURES_MAX: u32 = 3;
 
 /// More than a process says of one VIP before it notes that it did: two versions on each of two paths.
 const UNNOTED: u64 = 8;
+
+/// Time after which an advert counts as arrived. What the link says can overtake it: the peer reads the two from
+/// different sockets.
+const ARRIVAL_TIME: Duration = Duration::from_millis(100);
+
+/// Where an advert of either version says which virtual router it is of (RFC 9568 section 5.2.3).
+const ROUTER_ID_AT: usize = 1;
 
 /// What a speaker is opened with.
 #[derive(Clone)]
@@ -96,9 +103,8 @@ pub enum Ear {
 pub struct Speaker {
     voice: Voice,
     signer: Option<Signer>,
-    /// What hellos say of the sequence of our adverts: where it stood before the latest ones. They take another way than
-    /// hellos and may arrive later, and must not look replayed then.
-    sequence_told: u64,
+    /// When the last adverts were signed, and the sequence before them.
+    signed: (Option<Instant>, u64),
     vrrp: Vec<VrrpEnd>,
     links: Vec<LinkEnd>,
     /// Datagrams for this VIP: the link, and the bytes.
@@ -117,8 +123,8 @@ impl Speaker {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        let sequence_told = signer.as_ref().map_or(0, Signer::last);
-        Self { voice, signer, sequence_told, vrrp: Vec::new(), links, mailbox, counters }
+        let signed = (None, voice.sequence_floor);
+        Self { voice, signer, signed, vrrp: Vec::new(), links, mailbox, counters }
     }
 
     /// Opens the VRRP sockets, again where there were some: their interface may have been made anew. Needs `CAP_NET_RAW`
@@ -165,9 +171,9 @@ impl Speaker {
 
     /// Whether any path took it, and what another one said.
     fn advertise_everywhere(&mut self, priority: u8, hello: &Hello) -> (bool, Option<io::Error>) {
-        self.sequence_told = self.signer.as_ref().map_or(0, Signer::last);
         let mut failure = self.hello(hello);
         let mut is_sent = failure.is_none() && !self.links.is_empty();
+        self.signed = (Some(Instant::now()), self.signer.as_ref().map_or(0, Signer::last));
         for index in 0..self.vrrp.len() {
             match self.advertise_on(index, priority) {
                 Ok(()) => is_sent = true,
@@ -204,7 +210,7 @@ impl Speaker {
 
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
-        let hello = Hello { advert_sequence: self.sequence_told, ..*hello };
+        let hello = Hello { advert_sequence: self.arrived_sequence(), ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {
@@ -215,6 +221,14 @@ impl Speaker {
             failure = result.err().or(failure);
         }
         failure.filter(|_| !is_sent)
+    }
+
+    /// The sequence of the last signed advert that the peer has read by now if it came at all: a floor that refuses none
+    /// that is still on its way, such as a resignation.
+    fn arrived_sequence(&self) -> u64 {
+        let (signed_at, before) = self.signed;
+        let is_on_its_way = signed_at.is_some_and(|signed_at| signed_at.elapsed() < ARRIVAL_TIME);
+        if is_on_its_way { before } else { self.signer.as_ref().map_or(0, Signer::last) }
     }
 
     fn advertise_on(&mut self, index: usize, priority: u8) -> io::Result<()> {
@@ -368,15 +382,16 @@ async fn hear(index: usize, end: &mut VrrpEnd, format: &Format, siblings: &[u8])
             (Envelope { source, destination, hop_limit }, payload)
         }
     };
+    // Before anything is found wrong with it: a sibling may have another checksum or password than this VIP.
+    if payload.get(ROUTER_ID_AT).is_some_and(|id| siblings.contains(id)) {
+        return Ear::Nothing;
+    }
     let source = envelope.source;
     let refused = |reason| Ear::Refused(reason, Some(source));
     let received = match decode(&envelope, payload, format) {
         Ok(received) => received,
         Err(reason) => return refused(reason),
     };
-    if siblings.contains(&received.advert.virtual_router_id.get()) {
-        return Ear::Nothing;
-    }
     let heard = match judge(&received, expected).and_then(|heard| verified(&received, heard, verifier)) {
         Ok(heard) => heard,
         Err(reason) => return refused(reason),
@@ -407,6 +422,6 @@ fn mode(authentication: Authentication) -> Mode {
 }
 
 /// The time of day: what a signature says of its age.
-fn since_epoch() -> std::time::Duration {
+fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

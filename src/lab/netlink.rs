@@ -1,11 +1,12 @@
 //! The few requests that build and cut a network, over rtnetlink. Each runs in the network namespace of the calling thread.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{BridgeStpState, LinkAttribute, State};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
@@ -22,6 +23,13 @@ const INDEX_OF_CABLE_ENDS: u32 = 3;
 pub(super) enum Admin {
     Up,
     Down,
+}
+
+/// Whether packets can be sent from an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Usable,
+    Tentative,
 }
 
 /// A switch without spanning tree, so that a port forwards from the moment it is up.
@@ -70,22 +78,25 @@ pub(super) fn set_link(name: &str, admin: Admin) -> Result<(), LabError> {
     })
 }
 
-/// Gives a link an address.
+/// Gives a link an address. An IPv6 one can be used at once: in a network of our own nobody else has it.
 pub(super) fn add_address(link: &str, address: IpNetwork) -> Result<(), LabError> {
     with_netlink(&format!("add {address} to {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
-        netlink.address().add(index, address.address(), address.prefix_len()).execute().await
+        let mut request = netlink.address().add(index, address.address(), address.prefix_len());
+        if address.address().is_ipv6() {
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        request.execute().await
     })
 }
 
 /// Takes an address off a link, and says whether it was there.
-pub(super) fn remove_address(link: &str, wanted: Ipv4Addr) -> Result<bool, LabError> {
+pub(super) fn remove_address(link: &str, wanted: IpAddr) -> Result<bool, LabError> {
     with_netlink(&format!("take {wanted} off {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
         let mut found = netlink.address().get().set_link_index_filter(index).execute();
-        let wanted = AddressAttribute::Local(IpAddr::V4(wanted));
         while let Some(message) = found.try_next().await? {
-            if message.attributes.contains(&wanted) {
+            if address_of(&message) == Some(wanted) {
                 return netlink.address().del(message).execute().await.map(|()| true);
             }
         }
@@ -103,18 +114,26 @@ pub(super) fn is_operational(link: &str) -> Result<bool, LabError> {
     })
 }
 
-/// The IPv4 addresses that a link carries.
-pub(super) fn addresses(link: &str) -> Result<Vec<Ipv4Addr>, LabError> {
+/// The address that the kernel tells of; an IPv6 one has no local one beside it.
+fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match (attribute, message.header.family) {
+        (AddressAttribute::Local(address), _) => Some(*address),
+        (AddressAttribute::Address(address), AddressFamily::Inet6) => Some(*address),
+        _ => None,
+    })
+}
+
+/// The addresses that a link carries, and whether they can be used: the kernel may still ask the link whether somebody
+/// else has an IPv6 address.
+pub(super) fn addresses(link: &str) -> Result<Vec<(IpAddr, Readiness)>, LabError> {
     with_netlink(&format!("read the addresses of {link}"), async |netlink| {
         let index = index_of(&netlink, link).await?;
         let mut found = netlink.address().get().set_link_index_filter(index).execute();
         let mut addresses = Vec::new();
         while let Some(message) = found.try_next().await? {
-            for attribute in message.attributes {
-                if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
-                    addresses.push(address);
-                }
-            }
+            let is_tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
+            let readiness = if is_tentative { Readiness::Tentative } else { Readiness::Usable };
+            addresses.extend(address_of(&message).map(|address| (address, readiness)));
         }
         Ok(addresses)
     })

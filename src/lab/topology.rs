@@ -1,10 +1,10 @@
 //! The network of the lab: a switch and the machines plugged into it, each in a network namespace of its own.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::namespace::Namespace;
-use super::netlink::{self, Admin};
+use super::netlink::{self, Admin, Readiness};
 use super::{LabError, wait_for};
 use crate::units::IpNetwork;
 
@@ -135,7 +135,8 @@ impl Topology {
     ///
     /// # Errors
     /// As [`Topology::carries`].
-    pub fn remove_address(&self, host: &str, address: Ipv4Addr) -> Result<bool, LabError> {
+    pub fn remove_address(&self, host: &str, address: impl Into<IpAddr>) -> Result<bool, LabError> {
+        let address = address.into();
         self.host(host)?.run(|| netlink::remove_address(INTERFACE, address))?
     }
 
@@ -162,11 +163,38 @@ impl Topology {
         self.switch.run(|| netlink::set_link(port, admin))?
     }
 
+    /// Gives a machine a further address.
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`], or what the kernel refused.
+    pub fn add_address(&self, host: &str, address: IpNetwork) -> Result<(), LabError> {
+        self.host(host)?.run(|| netlink::add_address(INTERFACE, address))?
+    }
+
+    /// Waits until the kernel is sure of every address of a machine: of the link-local one that it makes itself it asks
+    /// the link for a second or two whether somebody else has it (RFC 4862 section 5.4).
+    ///
+    /// # Errors
+    /// [`LabError::NoSuchHost`], [`LabError::TimedOut`], or what the kernel refused.
+    pub fn wait_until_addressed(&self, host: &str) -> Result<(), LabError> {
+        let host = self.host(host)?;
+        let is_addressed = || -> Result<bool, LabError> {
+            let carried = host.run(|| netlink::addresses(INTERFACE))??;
+            Ok(carried.iter().all(|(_, readiness)| *readiness == Readiness::Usable))
+        };
+        let what = format!("the addresses of {} to be usable", host.name());
+        wait_for(&what, LINK_TIMEOUT, || match is_addressed() {
+            Ok(addressed) => addressed.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })?
+    }
+
     /// The machines whose interface carries `address`, by what the kernel says and not by what a node claims.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn holders(&self, address: Ipv4Addr) -> Result<Vec<String>, LabError> {
+    pub fn holders(&self, address: impl Into<IpAddr>) -> Result<Vec<String>, LabError> {
+        let address = address.into();
         let mut holders = Vec::new();
         for host in &self.hosts {
             if self.carries(host.name(), address)? {
@@ -180,9 +208,27 @@ impl Topology {
     ///
     /// # Errors
     /// [`LabError::NoSuchHost`], or what the kernel refused.
-    pub fn carries(&self, host: &str, address: Ipv4Addr) -> Result<bool, LabError> {
+    pub fn carries(&self, host: &str, address: impl Into<IpAddr>) -> Result<bool, LabError> {
+        let address = address.into();
         let carried = self.host(host)?.run(|| netlink::addresses(INTERFACE))??;
-        Ok(carried.contains(&address))
+        Ok(carried.iter().any(|(carried, _)| *carried == address))
+    }
+
+    /// Every address that a machine's interface carries.
+    ///
+    /// # Errors
+    /// As [`Topology::carries`].
+    pub fn carried(&self, host: &str) -> Result<Vec<IpAddr>, LabError> {
+        self.carried_on(host, INTERFACE)
+    }
+
+    /// Every address that another interface of a machine carries.
+    ///
+    /// # Errors
+    /// As [`Topology::carries`].
+    pub fn carried_on(&self, host: &str, interface: &str) -> Result<Vec<IpAddr>, LabError> {
+        let carried = self.host(host)?.run(|| netlink::addresses(interface))??;
+        Ok(carried.into_iter().map(|(address, _)| address).collect())
     }
 }
 

@@ -21,11 +21,12 @@ mod fitness;
 mod formation;
 mod handover;
 mod heal;
-mod interoperability;
+mod interop;
 mod janitor;
 mod keeping;
 mod preference;
 mod privileges;
+mod rollout;
 mod service_manager;
 mod sockets;
 mod split;
@@ -60,7 +61,8 @@ fn main() -> ExitCode {
         heal::trials(),
         surroundings::trials(),
         keeping::trials(),
-        interoperability::trials(),
+        interop::trials(),
+        rollout::trials(),
         figures::trials(),
         privileges::trials(),
         service_manager::trials(),

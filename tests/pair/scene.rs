@@ -64,11 +64,6 @@ impl Plan {
         )
     }
 
-    /// Adverts without a signature, as keepalived sends them.
-    pub fn unauthenticated(self) -> Self {
-        self.edit("virtual_router_id = 51", "virtual_router_id = 51\nauthentication = \"off\"")
-    }
-
     /// No pair key: neither signatures nor a link between the nodes.
     pub fn keyless(self) -> Self {
         self.edit("key_file = ", "# key_file = ")

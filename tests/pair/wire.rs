@@ -163,7 +163,8 @@ impl Drop for Capture {
     }
 }
 
-fn open(port: &str) -> anyhow::Result<Box<dyn DataLinkReceiver>> {
+/// A receiver of every frame at the interface `port` of the namespace that this thread is in.
+pub fn open(port: &str) -> anyhow::Result<Box<dyn DataLinkReceiver>> {
     let interface = datalink::interfaces().into_iter().find(|interface| interface.name == port);
     let interface = interface.with_context(|| format!("the switch has no port {port}"))?;
     let config = Config { read_timeout: Some(READ_TIMEOUT), read_buffer_size: READ_BUFFER_BYTES, ..Config::default() };
