@@ -229,7 +229,7 @@ mod tests {
         let holder = std::thread::spawn(move || {
             held.send(guard.hold_lifeline().is_ok()).unwrap();
             // Ends when the other end is dropped.
-            let _ended = may_end.recv();
+            assert!(may_end.recv().is_err());
         });
         assert!(is_held.recv().unwrap());
         let waiter = std::thread::spawn(move || noticed.send(janitor.wait_for_end().is_ok()).unwrap());
