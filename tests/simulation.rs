@@ -1,6 +1,6 @@
 //! Two nodes on a bad network, in virtual time, from a seed: what holds whatever happens, and how soon calm returns.
 //!
-//! `BATON_SEEDS=10000 cargo test --release --test simulation` tries that many seeds, 200 if not told.
+//! `BATON_SEEDS=10000 cargo test --release --test simulation` tries that many seeds, 500 if not told.
 //! `BATON_SEED=7 cargo test --release --test simulation -- --nocapture` replays one with a trace of its events.
 //!
 //! A run starts two nodes and lets faults and calm alternate. They have one or two networks for adverts, hellos or not,
@@ -57,7 +57,7 @@ fn pair_keeps_its_promises_through_random_faults() {
         return;
     }
     let first = number("BATON_FIRST_SEED").unwrap_or(0);
-    let seeds = number("BATON_SEEDS").unwrap_or(200);
+    let seeds = number("BATON_SEEDS").unwrap_or(500);
     let mut total = Counts::default();
     for seed in first..first + seeds {
         match run(seed, false) {

@@ -55,10 +55,12 @@ const CLAIMS_MAX: usize = 64;
 /// From the heartbeat.
 #[derive(Debug)]
 pub enum Order {
-    /// Put the VIP on its interfaces and announce it.
+    /// Put the VIP on its interfaces and announce it, then say whether it is there.
     Acquire {
         /// Its place among the VIPs.
         vip: usize,
+        /// Gets true once it is on its interfaces and announced.
+        done: oneshot::Sender<bool>,
     },
     /// Take it off, then say whether it is off.
     Release {
@@ -266,7 +268,11 @@ impl Addresses {
 
     async fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Acquire { vip } => self.acquire(vip).await,
+            Order::Acquire { vip, done } => {
+                let acquired = self.acquire(vip).await;
+                // The heartbeat only waits where the peer holds the VIP until it hears of us.
+                let _gone = done.send(acquired);
+            }
             Order::Release { vip, done } => {
                 let released = self.release(vip).await;
                 // The heartbeat may have gone on without us after its time-out.
@@ -299,8 +305,8 @@ impl Addresses {
         });
     }
 
-    async fn acquire(&mut self, index: usize) {
-        let Some(group) = self.groups.get_mut(index) else { return };
+    async fn acquire(&mut self, index: usize) -> bool {
+        let Some(group) = self.groups.get_mut(index) else { return false };
         (group.holding, group.macvlans_go_at) = (Holding::Held, None);
         group.probing = None;
         for carrier in group.carriers.iter().filter(|carrier| carrier.virtual_mac.is_none()) {
@@ -312,9 +318,11 @@ impl Addresses {
                 );
             }
         }
-        if self.put(index).await.is_some() {
+        let is_put = self.put(index).await.is_some();
+        if is_put {
             self.announce(index);
         }
+        is_put
     }
 
     /// Puts a VIP on its interfaces. All of its addresses or none: a VIP of which only a part is reachable would look

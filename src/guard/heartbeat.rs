@@ -315,7 +315,6 @@ fn open_leases(
 struct Peer {
     boot: Option<u64>,
     state: Option<State>,
-    claim_request: Option<u32>,
     handover_request: Option<u32>,
     has_told_of_addresses: bool,
     has_told_of_config: bool,
@@ -409,6 +408,8 @@ impl Router {
         let until_deadline = self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.clock.now()));
         let deadline = async {
             match until_deadline {
+                // A sleep, however short, lasts until the next millisecond.
+                Some(Duration::ZERO) => {}
                 Some(time) => tokio::time::sleep(time).await,
                 None => std::future::pending().await,
             }
@@ -436,15 +437,20 @@ impl Router {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let hello_at = self.speaker.has_links().then_some(self.hello_at);
+        let hello_at = self.says_hello().then_some(self.hello_at);
         let patience = self.switchover.as_ref().map(|switchover| switchover.until);
         [self.machine.deadline(), hello_at, patience].into_iter().flatten().min()
+    }
+
+    /// Whether hellos go out by themselves. Those of an active node are adverts, and the machine says when.
+    fn says_hello(&self) -> bool {
+        self.speaker.has_links() && self.machine.state() != State::Active
     }
 
     /// Something may be due. The machine looks first: what a node that woke from a stall believes is not to be said.
     async fn tick(&mut self, now: Instant) {
         self.handle(now, Input::Timer).await;
-        if now >= self.hello_at {
+        if now >= self.hello_at && self.says_hello() {
             self.say_hello(now);
         }
         if self.switchover.as_ref().is_some_and(|switchover| now >= switchover.until) {
@@ -515,26 +521,30 @@ impl Router {
         let was_active = self.peer.state.replace(hello.state) == Some(State::Active);
         let is_new =
             |seen: &mut Option<u32>, said: Option<u32>| said.is_some() && std::mem::replace(seen, said) != said;
-        let asks_us_to_claim = is_new(&mut self.peer.claim_request, hello.claim_request);
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
         let acknowledged = self.stamps.sent_at(hello.heard_stamp);
         self.note_stamp(link, &hello);
         let Hello { state, interval, fit, synced, epoch, .. } = hello;
         let seen = PeerSeen { state, interval, fit, synced, epoch, acknowledged };
-        self.handle(now, Input::PeerSeen(seen)).await;
-        // That it is active no more says what a resignation says, which may have been lost.
+        if !self.handle_awake(now, Input::PeerSeen(seen)).await {
+            return;
+        }
+        // That it is active no more says what a resignation says, which may have been lost; but it is no promise to let
+        // us claim, and with a witness only such a promise is as good as a lease.
+        let has_left = was_active && !self.machine.parameters().witness;
         let priority = if hello.state == State::Active { hello.priority } else { PRIORITY_RESIGNED };
-        if (hello.state == State::Active || hello.priority == PRIORITY_RESIGNED || was_active)
+        if (hello.state == State::Active || hello.priority == PRIORITY_RESIGNED || has_left)
             && let Some(heard) = self.speaker.heard_over_link(link, priority, hello.interval)
         {
             self.counters.heard(self.speaker.path_of_link(link), priority, hello.interval.get());
-            self.handle(now, Input::Heard(heard)).await;
+            self.handle(self.clock.now(), Input::Heard(heard)).await;
         }
-        if let Some(epoch) = hello.claim_request.filter(|_| asks_us_to_claim) {
-            self.handle(now, Input::ClaimRequested { epoch }).await;
+        // Every one of them, as the machine may not have been able to follow the last one; it knows an old one.
+        if let Some(epoch) = hello.claim_request {
+            self.handle(self.clock.now(), Input::ClaimRequested { epoch }).await;
         }
         if asks_for_vip {
-            self.handle(now, Input::HandOver { force: false }).await;
+            self.handle(self.clock.now(), Input::HandOver { force: false }).await;
         }
     }
 
@@ -588,7 +598,12 @@ impl Router {
     }
 
     async fn handle(&mut self, now: Instant, input: Input) {
-        let mut may_send = true;
+        self.handle_awake(now, input).await;
+    }
+
+    /// False when this process slept for so long that what is left of the packet at hand proves nothing.
+    async fn handle_awake(&mut self, now: Instant, input: Input) -> bool {
+        let (mut may_send, mut is_acquired, mut is_awake) = (true, true, true);
         let actions = self.machine.handle(now, input);
         if self.machine.state() == State::Active {
             // Before it is taken: if this process ends in between, the janitor looks for it.
@@ -599,7 +614,7 @@ impl Router {
             match action {
                 Action::SendAdvert { priority } if may_send => self.send(now, priority),
                 Action::SendAdvert { .. } => {}
-                Action::AcquireVip => self.order(Order::Acquire { vip: self.vip }),
+                Action::AcquireVip => is_acquired = self.acquire(now).await,
                 Action::Announce => self.order(Order::Announce { vip: self.vip }),
                 Action::ProbeAddresses => self.probe(now),
                 Action::ReleaseVip => {
@@ -612,6 +627,7 @@ impl Router {
                     }
                 }
                 Action::DiscardQueued => {
+                    is_awake = false;
                     self.speaker.discard_queued();
                     self.order(Order::Introduce { vip: self.vip });
                 }
@@ -634,6 +650,25 @@ impl Router {
                 Action::RoleChanged { from, to, reason } => self.role_changed(now, from, to, reason),
             }
         }
+        if !is_acquired {
+            // The peer still holds it and is not to hear that we do. The guard is told why by whoever was to place it.
+            let why = Input::Unfit("the vip could not be put on its interface".into());
+            Box::pin(self.handle(self.clock.now(), why)).await;
+        }
+        is_awake
+    }
+
+    /// Has the VIP put on its interfaces. False when that failed, and the peer holds it.
+    ///
+    /// Where an advert has gone before, nobody waits for it. Where one is due as soon as it is there, the peer holds the
+    /// VIP until it hears that one. Should it take so long that the peer would give us up, so does the machine.
+    async fn acquire(&mut self, now: Instant) -> bool {
+        let (done, acquired) = oneshot::channel();
+        self.order(Order::Acquire { vip: self.vip, done });
+        if self.machine.deadline().is_none_or(|deadline| deadline > now) {
+            return true;
+        }
+        !matches!(tokio::time::timeout(self.advert_interval * 4, acquired).await, Ok(Ok(false)))
     }
 
     /// Has the network asked who answers for the addresses, while the machine waits.
