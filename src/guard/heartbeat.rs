@@ -612,7 +612,7 @@ impl Router {
         self.tell_waiting();
         for action in actions {
             match action {
-                Action::SendAdvert { priority } if may_send => self.send(now, priority),
+                Action::SendAdvert { priority } if may_send && !self.is_old(now) => self.send(now, priority),
                 Action::SendAdvert { .. } => {}
                 Action::AcquireVip => is_acquired = self.acquire(now).await,
                 Action::Announce => self.order(Order::Announce { vip: self.vip }),
@@ -656,6 +656,11 @@ impl Router {
             Box::pin(self.handle(self.clock.now(), why)).await;
         }
         is_awake
+    }
+
+    /// Whether a decision of then is too old to be told, because the process was frozen or the addresses took so long.
+    fn is_old(&self, now: Instant) -> bool {
+        self.clock.now().saturating_duration_since(now) >= self.advert_interval * 3
     }
 
     /// Has the VIP put on its interfaces. False when that failed, and the peer holds it.

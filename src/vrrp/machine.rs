@@ -9,7 +9,9 @@
 //!
 //! # Contract with the shell
 //! [`Machine::handle`] is called with every input and, with [`Input::Timer`], as soon as [`Machine::deadline`] has
-//! passed. `now` never goes backwards. Actions are performed in their order, each to its end before the next:
+//! passed. `now` never goes backwards. Actions are performed in their order, each to its end before the next input. An
+//! advert that could only be sent three intervals after that `now`, because the process was frozen in between, is not
+//! sent: what it says, a resignation above all, is old.
 //!
 //! | transition | actions |
 //! |---|---|

@@ -53,6 +53,8 @@ pub struct Node {
     pub operation: Option<(Nanos, Operation)>,
     /// Actions to perform after the operation.
     pub pending: VecDeque<Action>,
+    /// When the machine decided on them.
+    pub decided_at: Nanos,
     /// A hello of a peer that wants to prove itself waits for an answer.
     pub answer_owed: bool,
     pub vip_held: bool,
@@ -104,6 +106,7 @@ impl Node {
             signals: VecDeque::new(),
             operation: None,
             pending: VecDeque::new(),
+            decided_at: 0,
             answer_owed: false,
             vip_held: false,
             wall_offset: 0,

@@ -206,12 +206,14 @@ impl World {
         if !was_active && machine.state() == State::Active {
             node.last_sent = self.now;
         }
+        node.decided_at = self.now;
         node.pending.extend(actions);
     }
 
     fn perform(&mut self, index: usize, action: Action) -> Result<(), String> {
         self.note(|| format!("{}:     {action:?}", self.nodes[index].name));
         match action {
+            Action::SendAdvert { .. } if self.is_old(index) => self.nodes[index].left_unheard = true,
             Action::SendAdvert { priority } => self.send(index, priority)?,
             Action::AcquireVip => {
                 self.check_acquire(index)?;
@@ -250,6 +252,12 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// It slept since the machine decided.
+    fn is_old(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        self.now - node.decided_at >= 3 * node.interval()
     }
 
     fn role_changed(&mut self, index: usize, from: State, to: State, reason: Reason) -> Result<(), String> {

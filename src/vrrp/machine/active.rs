@@ -89,8 +89,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn claim_after_resignation(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let deaf_until = now + self.overtaken_max();
+    pub(super) fn claim_after_resignation(&mut self, now: Instant, resigned_at: Instant, actions: &mut Vec<Action>) {
+        let deaf_until = resigned_at + self.overtaken_max();
         self.claim_without_lease(now, Claim { deaf_until, ..self.claim(now) }, Reason::PeerResigned, actions);
     }
 

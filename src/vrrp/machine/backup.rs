@@ -33,8 +33,8 @@ pub(super) struct Watch {
 enum Expiry {
     /// No advert came since then.
     Silence(Instant),
-    /// The peer resigned and the skew is over.
-    Resignation,
+    /// The peer resigned then, and the skew is over.
+    Resignation(Instant),
     /// No advert came since then, and the witness has not given us the lease.
     NoLease {
         /// Since then.
@@ -84,12 +84,12 @@ impl Machine {
     fn peer_resigned(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let skew = self.skew();
         match self.parameters.resignation {
-            Resignation::AtOnce => self.claim_after_resignation(now, actions),
+            Resignation::AtOnce => self.claim_after_resignation(now, now, actions),
             Resignation::AfterSkew => {
                 let Phase::Backup(watch) = &mut self.phase else { return };
                 watch.probing = None;
                 watch.lesser_peer = None;
-                watch.wait(now + skew, Expiry::Resignation);
+                watch.wait(now + skew, Expiry::Resignation(now));
             }
         }
     }
@@ -127,7 +127,7 @@ impl Machine {
             return;
         }
         match watch.expiry.clone() {
-            Expiry::Resignation => self.claim_after_resignation(now, actions),
+            Expiry::Resignation(at) => self.claim_after_resignation(now, at, actions),
             Expiry::Silence(since) if self.parameters.witness => self.ask_for_lease(now, since, actions),
             Expiry::NoLease { since, holder: None } if self.concedes(now) => self.concede(now, since, actions),
             Expiry::NoLease { since, holder: None } if self.peer_is_out(now) => {
@@ -182,7 +182,7 @@ impl Machine {
                 self.claim_by_lease(now, until, reason, actions);
             }
             // The peer spoke after we asked.
-            Expiry::Silence(_) | Expiry::Resignation => actions.push(Action::GiveLeaseBack),
+            Expiry::Silence(_) | Expiry::Resignation(_) => actions.push(Action::GiveLeaseBack),
         }
     }
 
@@ -248,7 +248,7 @@ impl Machine {
         let until = watch.active_down_at;
         let prefers = watch.lesser_peer.is_some() && self.parameters.preempt != Preempt::Never;
         match &watch.expiry {
-            Expiry::Resignation => Waiting::Skew { until },
+            Expiry::Resignation(_) => Waiting::Skew { until },
             Expiry::NoLease { since, holder } => Waiting::Lease { since: *since, holder: holder.clone(), until },
             Expiry::Silence(since) => match (&watch.probing, self.take_back_at(watch)) {
                 (Some(Probing { user: Some(who), .. }), _) => Waiting::AddressInUse { who: who.clone(), until },
