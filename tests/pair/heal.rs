@@ -272,9 +272,10 @@ fn client_knows(scene: &Scene, node: &str) -> anyhow::Result<Option<()>> {
     Ok(entry.is_some_and(|line| line.contains(&hardware)).then_some(()))
 }
 
+/// A resignation that waited for the cable is none.
 fn is_claim(seen: &Seen) -> bool {
     let answers = matches!(seen.content, Content::Arp { operation: 2, sender, .. } if sender == VIP);
-    seen.priority().is_some() || seen.announces(VIP) || answers
+    seen.priority().is_some_and(|priority| priority != 0) || seen.announces(VIP) || answers
 }
 
 /// A whole node stands still for four seconds and goes on. It neither says nor answers anything for the VIP once it had
