@@ -47,6 +47,8 @@ enum Cut {
     OneWay,
     /// Nothing passes to and from the active node, which keeps its carrier and sees its servers go.
     BlackHole,
+    /// The same of the standby, which claims where nobody hears it.
+    BlackHoleOfStandby,
     /// The active node has no carrier.
     Cable,
 }
@@ -88,6 +90,7 @@ pub fn trials() -> Vec<Trial> {
         ("healed_heartbeat_leaves_one_holder_whom_clients_find", Cut::Heartbeat),
         ("healed_heartbeat_of_one_side_leaves_one_holder_whom_clients_find", Cut::OneWay),
         ("healed_black_hole_leaves_one_holder_whom_clients_find", Cut::BlackHole),
+        ("healed_black_hole_of_the_standby_leaves_one_holder_whom_clients_find", Cut::BlackHoleOfStandby),
         ("healed_cable_leaves_one_holder_whom_clients_find", Cut::Cable),
     ];
     let mut trials = Vec::new();
@@ -144,14 +147,14 @@ fn heal_once(scene: &mut Scene, load: &Load, watch: &HolderWatch, cut: Cut, numb
     let [of_winner, of_loser] =
         if winner == better { [&captures[0], &captures[1]] } else { [&captures[1], &captures[0]] };
     let strike = Instant::now();
-    begin(scene, cut, active)?;
+    begin(scene, cut, (active, standby))?;
     part(scene, cut, (active, standby))?;
     let of_standby = if standby == winner { of_winner } else { of_loser };
     of_standby.wait("the other node to be active for a while", strike, 3, |seen| seen.priority().is_some())?;
     any_time_of_an_interval(scene);
 
     let healed = Instant::now();
-    end(scene, cut, active)?;
+    end(scene, cut, (active, standby))?;
     scene.wait_for_holder(winner, PATIENCE)?;
     let alone = Instant::now();
     if cut != Cut::Cable {
@@ -208,20 +211,22 @@ fn any_time_of_an_interval(scene: &Scene) {
     std::thread::sleep(scene.interval.mul_f64(fastrand::f64()));
 }
 
-fn begin(scene: &Scene, cut: Cut, active: &str) -> Outcome {
+fn begin(scene: &Scene, cut: Cut, (active, standby): (&str, &str)) -> Outcome {
     match cut {
         Cut::Heartbeat => block_adverts(scene, &NODES)?,
         Cut::OneWay => block_adverts(scene, &NODES[..1])?,
         Cut::BlackHole => scene.pair.topology().isolate(active)?,
+        Cut::BlackHoleOfStandby => scene.pair.topology().isolate(standby)?,
         Cut::Cable => scene.pair.topology().cut_cable(active)?,
     }
     Ok(())
 }
 
-fn end(scene: &Scene, cut: Cut, active: &str) -> Outcome {
+fn end(scene: &Scene, cut: Cut, (active, standby): (&str, &str)) -> Outcome {
     match cut {
         Cut::Heartbeat | Cut::OneWay => unblock_adverts(scene)?,
         Cut::BlackHole => scene.pair.topology().rejoin(active)?,
+        Cut::BlackHoleOfStandby => scene.pair.topology().rejoin(standby)?,
         Cut::Cable => scene.pair.topology().restore_cable(active)?,
     }
     Ok(())
@@ -231,19 +236,29 @@ fn end(scene: &Scene, cut: Cut, active: &str) -> Outcome {
 fn part(scene: &Scene, cut: Cut, (active, standby): (&str, &str)) -> Outcome {
     match cut {
         Cut::Cable => scene.wait_for_holder(standby, PATIENCE)?,
-        Cut::Heartbeat | Cut::OneWay | Cut::BlackHole => {
+        Cut::Heartbeat | Cut::OneWay | Cut::BlackHole | Cut::BlackHoleOfStandby => {
             for node in NODES {
                 scene.wait_for_role(node, Role::Active, PATIENCE)?;
             }
             assert_eq!(scene.holders()?, NODES);
         }
     }
-    if cut == Cut::BlackHole {
-        until("the active node to miss its servers", PATIENCE, || Ok((servers_up(scene, active)? == 0).then_some(())))?;
+    let alone = match cut {
+        Cut::BlackHole => Some(active),
+        Cut::BlackHoleOfStandby => Some(standby),
+        Cut::Heartbeat | Cut::OneWay | Cut::Cable => None,
+    };
+    if let Some(alone) = alone {
+        let misses = || Ok((servers_up(scene, alone)? == 0).then_some(()));
+        until("the node that is alone to miss its servers", PATIENCE, misses)?;
     }
-    if cut != Cut::OneWay {
-        until("the client to know the other node", PATIENCE, || client_knows(scene, standby))?;
-    }
+    let known = match cut {
+        Cut::Heartbeat | Cut::BlackHole | Cut::Cable => standby,
+        Cut::BlackHoleOfStandby => active,
+        // Each of them announces when it hears of the other.
+        Cut::OneWay => return Ok(()),
+    };
+    until("the client to know one node", PATIENCE, || client_knows(scene, known))?;
     Ok(())
 }
 
@@ -257,9 +272,10 @@ fn client_knows(scene: &Scene, node: &str) -> anyhow::Result<Option<()>> {
     Ok(entry.is_some_and(|line| line.contains(&hardware)).then_some(()))
 }
 
+/// A resignation that waited for the cable is none.
 fn is_claim(seen: &Seen) -> bool {
     let answers = matches!(seen.content, Content::Arp { operation: 2, sender, .. } if sender == VIP);
-    seen.priority().is_some() || seen.announces(VIP) || answers
+    seen.priority().is_some_and(|priority| priority != 0) || seen.announces(VIP) || answers
 }
 
 /// A whole node stands still for four seconds and goes on. It neither says nor answers anything for the VIP once it had
