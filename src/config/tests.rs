@@ -107,7 +107,7 @@ fn defaults_of_a_vip() {
     assert!(vip.probe_first);
     assert_eq!(vip.announce.burst, 1);
     let after_ms: Vec<u128> = vip.announce.repeat.iter().map(Duration::as_millis).collect();
-    assert_eq!(after_ms, [50, 200, 700, 2000, 5000]);
+    assert_eq!(after_ms, [50, 100, 200, 400, 800, 2000, 5000]);
     assert_eq!(vip.announce.refresh, Some(Duration::from_secs(60)));
 }
 

@@ -38,7 +38,7 @@ const ANNOUNCE_REPEAT_MIN: Duration = Duration::from_millis(1);
 const ANNOUNCE_REPEAT_MAX: Duration = Duration::from_secs(300);
 /// The first announcement moves the traffic; the others are for when it was lost, the last for hosts and switches that
 /// were just then restarting.
-const ANNOUNCE_REPEATS_MS_DEFAULT: [u64; 5] = [50, 200, 700, 2_000, 5_000];
+const ANNOUNCE_REPEATS_MS_DEFAULT: [u64; 7] = [50, 100, 200, 400, 800, 2_000, 5_000];
 const ANNOUNCE_REFRESH_MIN: Duration = Duration::from_secs(1);
 const ANNOUNCE_REFRESH_MAX: Duration = Duration::from_secs(24 * 3600);
 const ANNOUNCE_REFRESH_DEFAULT: Duration = Duration::from_secs(60);

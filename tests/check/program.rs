@@ -50,7 +50,7 @@ fn check_tells_what_would_run() {
         "pair key: /etc/baton/pair.key",
         "vip shop: 192.0.2.100/24 on eth0, router id 51, unicast adverts every 100ms; lb-a takes it back after 30s",
         "  VRRPv3, authentication enforced",
-        "  announced once, again after 50ms, 200ms, 700ms, 2s, 5s, then every 1m",
+        "  announced once, again after 50ms, 100ms, 200ms, 400ms, 800ms, 2s, 5s, then every 1m",
         "listener https: 192.0.2.100:443, 192.0.2.101:443 (https, 2 certificates), at most 10000 connections, head within \
          10s, idle for 1m",
         "  office.example.com/ -> pool office",

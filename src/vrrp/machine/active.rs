@@ -195,16 +195,20 @@ impl Machine {
         let Phase::Active(claim) = &mut self.phase else { return };
         let repeats_within = interval.min(heard.interval.get()) / ASSERTION_DIVISOR;
         let is_repeated = now.saturating_duration_since(claim.answered_at) < repeats_within;
+        let has_resigned = heard.priority == PRIORITY_RESIGNED;
+        if is_repeated && has_resigned {
+            return;
+        }
         if !is_repeated {
             actions.push(Action::SendAdvert { priority });
             claim.advert_sent_at = now;
             claim.answered_at = now;
         }
         claim.owe_announcement();
-        if heard.priority != PRIORITY_RESIGNED {
-            claim.announce(now, interval, actions);
-        } else if !is_repeated {
+        if has_resigned {
             claim.advert_at = now + interval;
+        } else {
+            claim.announce(now, interval, actions);
         }
     }
 
