@@ -101,7 +101,9 @@ fn takeover_is_announced_and_repeated(scene: &mut Scene) -> Outcome {
     let first_advert = all.iter().position(|seen| seen.priority() == Some(249));
     assert!(first_advert < first, "an announcement went before the first advert: {all:?}");
     assert!(announced[1].at - announced[0].at < Duration::from_secs(1), "the first repeat is for a lost packet");
-    assert!(announced[4].at - announced[0].at >= Duration::from_secs(1), "the last is for a switch that restarts");
+    // A resignation comes by every path; what comes of it after the claim starts the repeats anew.
+    let late = announced[0].at + Duration::from_secs(1);
+    capture.wait("an announcement for a switch that restarts", late, 1, |seen| seen.announces(VIP))?;
     Ok(())
 }
 
