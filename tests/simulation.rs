@@ -132,7 +132,8 @@ fn random_world(seed: u64, trace: bool) -> World {
         witness: random.u8(0..3) == 0,
     };
     if setting.witness {
-        setting.authentic = true;
+        // It takes the key of the pair, with which there are both.
+        (setting.authentic, setting.hellos) = (true, true);
         intervals[1] = intervals[0];
     }
     let node = |index: usize| {
@@ -167,9 +168,10 @@ fn time_to_settle(world: &World) -> Nanos {
     }
 }
 
-/// For how long the witness lends.
+/// For how long the witness lends, and lends to nobody else: by its clock, which may be the faster one.
 fn lease(world: &World) -> Nanos {
-    (world.interval_max() * 29 / 10).max(100 * MILLISECOND)
+    let time = (world.interval_max() * 29 / 10).max(100 * MILLISECOND);
+    time + time / 64
 }
 
 /// How long a preferred node has to wait.
@@ -192,6 +194,10 @@ fn calm(world: &mut World) -> Result<(), String> {
         world.run_until(settled)?;
         // Somebody may have answered a probe meanwhile.
         settled = settled.max(world.trouble_until + time_to_settle(world));
+    }
+    if world.is_preempting() {
+        settled += world.dual_max(false);
+        world.run_until(settled)?;
     }
     world.check_settled()?;
     world.run_until(settled + hold(world))?;

@@ -72,8 +72,9 @@ impl Counts {
     fn assert_everything_happened(&self) {
         let counts = [self.genuine, self.hostile_while_backup, self.hostile_while_active, self.believed];
         assert!(counts.iter().all(|count| *count > 1_000), "{self:#?}");
-        let counts = [self.harmless, self.role_changes, self.fresh_hellos, self.unproven_hellos];
+        let counts = [self.harmless, self.fresh_hellos, self.unproven_hellos];
         assert!(counts.iter().all(|count| *count > 100), "{self:#?}");
+        assert!(self.role_changes > 50, "{self:#?}");
         // No world here compares clocks, and nobody who has the key says what cannot be.
         let never = [DropReason::Stale, DropReason::BadHello];
         let expected = DropReason::ALL.into_iter().filter(|reason| !never.contains(reason));

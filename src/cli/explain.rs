@@ -67,11 +67,11 @@ fn explain(status: &NodeStatus, vip: &VipStatus) -> String {
 
 fn where_it_is(status: &NodeStatus, vip: &VipStatus) -> String {
     let role = match vip.role {
-        Role::Active => "holds it",
-        Role::Standby => "is standby for it",
-        Role::Unfit => "takes no part in it",
+        Role::Active => "has held it",
+        Role::Standby => "has been its standby",
+        Role::Unfit => "has taken no part in it",
     };
-    format!("This node, {}, {role} since {}, because: {}.", status.node, time(vip.since_ms), vip.reason)
+    format!("This node, {}, {role} for {}, because: {}.", status.node, time(vip.since_ms), vip.reason)
 }
 
 fn about_the_peer(status: &NodeStatus, vip: &VipStatus) -> String {
@@ -95,12 +95,16 @@ fn peer_sentence(says: &PeerVipStatus) -> String {
     let synced = if says.synced { "" } else { " and not synced" };
     let config = if says.config_differs { "; it runs another configuration" } else { "" };
     format!(
-        "said {} ago that it is {} and {fit}{synced}, with {} servers up in {} pools{config}",
+        "said {} ago that it is {} and {fit}{synced}, and sees {} up in {}{config}",
         time(says.age_ms),
         says.role,
-        says.servers_up,
-        says.pools_up
+        counted(says.servers_up, "server"),
+        counted(says.pools_up, "pool")
     )
+}
+
+fn counted(count: u16, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn about_a_path(vip: &VipStatus, path: &PathStatus) -> String {

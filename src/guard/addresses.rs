@@ -30,12 +30,17 @@ use crate::net::netlink::{Address, Change, Netlink, watch};
 use crate::net::sysctl::promote_secondaries;
 
 pub use self::place::remove_stale;
+pub use self::place::take_all_off;
 
 /// How often this node makes itself known, an advert interval apart: all of it before its first claim.
 const INTRODUCTIONS: u32 = 3;
 
 /// Time after which everything is looked at in case a message of the kernel was lost, and tried again what failed.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time for which a macvlan stays without its addresses. To remove one takes the kernel tens of milliseconds, in which it
+/// changes nothing else of any interface: neither for another VIP nor for the peer, where that is on this machine too.
+const MACVLAN_REST: Duration = Duration::from_millis(500);
 
 /// How often in a second a VIP is put back, or taken off where it does not belong, at once. Somebody who goes on longer
 /// than that is fought once a [`REVIEW_INTERVAL`], so that two programs that disagree do not take a whole core.
@@ -145,8 +150,8 @@ struct Group {
     carriers: Vec<Carrier>,
     holding: Holding,
     placed: Vec<Placed>,
-    /// Whether macvlans may be there that nothing needs any more.
-    has_macvlans: bool,
+    /// When macvlans are to go that nothing needs any more.
+    macvlans_go_at: Option<Instant>,
     announcing: Option<JoinHandle<()>>,
     listening: Vec<Listening>,
     probing: Option<Probing>,
@@ -163,7 +168,7 @@ impl Group {
             carriers,
             holding: Holding::Free,
             placed: Vec::new(),
-            has_macvlans: false,
+            macvlans_go_at: None,
             announcing: None,
             listening: Vec::new(),
             probing: None,
@@ -246,7 +251,7 @@ impl Addresses {
                 },
                 Some((vip, claim)) = self.claims.recv() => self.claim_heard(vip, claim),
                 () = wait_until(due) => self.attend(),
-                () = std::future::ready(()), if self.groups.iter().any(|group| group.has_macvlans) => {
+                () = wait_until(self.groups.iter().filter_map(|group| group.macvlans_go_at).min()) => {
                     self.remove_macvlans().await;
                 }
                 _ = reviews.tick() => {
@@ -296,7 +301,7 @@ impl Addresses {
 
     async fn acquire(&mut self, index: usize) {
         let Some(group) = self.groups.get_mut(index) else { return };
-        (group.holding, group.has_macvlans) = (Holding::Held, false);
+        (group.holding, group.macvlans_go_at) = (Holding::Held, None);
         group.probing = None;
         for carrier in group.carriers.iter().filter(|carrier| carrier.virtual_mac.is_none()) {
             if let Err(error) = promote_secondaries(&carrier.interface) {
@@ -339,7 +344,7 @@ impl Addresses {
         match place::take_off(&self.netlink, &group.carriers).await {
             Ok(_) => {
                 group.placed.clear();
-                group.has_macvlans = group.vip.virtual_mac;
+                group.macvlans_go_at = group.vip.virtual_mac.then(|| Instant::now() + MACVLAN_REST);
                 group.holding = Holding::Free;
                 true
             }
@@ -350,10 +355,12 @@ impl Addresses {
         }
     }
 
-    /// Removes the macvlans of one VIP that does not need them any more; orders that came meanwhile are first.
+    /// Removes the macvlans of one VIP that has not needed them for a while.
     async fn remove_macvlans(&mut self) {
-        let Some(group) = self.groups.iter_mut().find(|group| group.has_macvlans) else { return };
-        group.has_macvlans = false;
+        let now = Instant::now();
+        let is_due = |group: &&mut Group| group.macvlans_go_at.is_some_and(|at| at <= now);
+        let Some(group) = self.groups.iter_mut().find(is_due) else { return };
+        group.macvlans_go_at = None;
         if let Err(error) = place::remove_macvlans(&self.netlink, &group.carriers).await {
             error!(vip = group.vip.name, interface = group.vip.interface, %error, "its macvlan could not be removed");
             // Tried again at the next review.

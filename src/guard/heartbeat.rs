@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,10 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time that a peer gets to hand a VIP over when it is asked to.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time that the node's own addresses get at the start to become usable, and time between two looks.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
+const ADDRESS_POLL: Duration = Duration::from_millis(100);
 
 /// What one VIP is started with.
 pub struct Setup {
@@ -167,9 +172,14 @@ pub struct Heartbeat {
     pub pulse: Arc<AtomicU64>,
     /// Why it is not scheduled before other processes, where it is not.
     pub not_realtime: Option<std::io::Error>,
+    /// The links of the pair, for the janitor.
+    pub links: Vec<OwnedFd>,
 }
 
-/// Starts the thread. Returns once every socket is open.
+/// Which VIP could not be started, where it was one, and what the kernel says.
+pub type StartFailure = (Option<usize>, std::io::Error);
+
+/// Starts the thread, which holds the lifeline of `vitals`. Returns once every socket is open.
 ///
 /// # Errors
 /// When the thread cannot be started or a socket cannot be opened: which VIP, and what the kernel says.
@@ -180,7 +190,7 @@ pub fn start(
     vitals: Vitals,
     orders: mpsc::Sender<Order>,
     events: mpsc::Sender<Event>,
-) -> Result<Heartbeat, (Option<usize>, std::io::Error)> {
+) -> Result<Heartbeat, StartFailure> {
     let pulse = Arc::new(AtomicU64::new(0));
     let (report, started) = std::sync::mpsc::channel();
     let thread_pulse = Arc::clone(&pulse);
@@ -191,12 +201,12 @@ pub fn start(
             Err(error) => return drop(report.send(Err((None, error)))),
         };
         runtime.block_on(async move {
-            match open_all(setups, links, witness, &vitals, &orders, &events) {
-                Ok(routers) => {
+            match open_all(setups, links, witness, &vitals, &orders, &events).await {
+                Ok((routers, links)) => {
                     for router in routers {
                         tokio::task::spawn_local(router.run());
                     }
-                    drop(report.send(Ok(not_realtime)));
+                    drop(report.send(Ok((not_realtime, links))));
                     beat(&thread_pulse).await;
                 }
                 Err(error) => drop(report.send(Err(error))),
@@ -204,8 +214,9 @@ pub fn start(
         });
     };
     std::thread::Builder::new().name("heartbeat".to_owned()).spawn(run).map_err(|error| (None, error))?;
-    let not_realtime = started.recv().map_err(|_| (None, std::io::Error::other("the heartbeat thread ended")))??;
-    Ok(Heartbeat { pulse, not_realtime })
+    let started = started.recv().map_err(|_| (None, std::io::Error::other("the heartbeat thread ended")))?;
+    let (not_realtime, links) = started?;
+    Ok(Heartbeat { pulse, not_realtime, links })
 }
 
 /// Shows that the thread lives, for as long as the process does: also while the worker drains, with every router stopped.
@@ -217,30 +228,48 @@ async fn beat(pulse: &AtomicU64) {
     }
 }
 
-fn open_all(
+/// Tries again while an address cannot be used yet: until the kernel has asked the link whether somebody else has a new
+/// IPv6 address, which takes it a second or two after boot (RFC 4862 section 5.4).
+async fn once_addressed<T>(mut open: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let until = Instant::now() + ADDRESS_TIMEOUT;
+    loop {
+        match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable && Instant::now() < until => {
+                tokio::time::sleep(ADDRESS_POLL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn open_all(
     setups: Vec<Setup>,
     links: links::Setup,
     witness: Option<Witness>,
     vitals: &Vitals,
     orders: &mpsc::Sender<Order>,
     events: &mpsc::Sender<Event>,
-) -> Result<Vec<Router>, (Option<usize>, std::io::Error)> {
+) -> Result<(Vec<Router>, Vec<OwnedFd>), StartFailure> {
     let clock = Clock::start();
-    let opened = links::open(&links).map_err(|error| (None, error))?;
+    vitals.hold_lifeline().map_err(|error| (None, error))?;
+    let opened = once_addressed(|| links::open(&links)).await.map_err(|error| (None, error))?;
+    let for_janitor = links::descriptors(&opened).map_err(|error| (None, error))?;
     let vips = setups.iter().map(|setup| (setup.voice.vip.name.as_str(), setup.voice.vip.advert_interval)).collect();
     let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
-    let mut open = |setup: Setup| {
+    let mut routers = Vec::new();
+    for setup in setups {
         let name = setup.voice.vip.name.clone();
         let (ends, mailbox) = links::join(&links, &opened, &name, &mut mailboxes);
-        let speaker = Speaker::open(setup.voice, ends, mailbox, Arc::clone(&setup.counters));
+        let mut speaker = Speaker::new(setup.voice, ends, mailbox, Arc::clone(&setup.counters));
+        once_addressed(|| speaker.open_vrrp()).await.map_err(|error| (Some(setup.vip), error))?;
         let advert_interval = setup.parameters.advert_interval.get();
         let now = clock.now();
-        Ok(Router {
+        routers.push(Router {
             vip: setup.vip,
             hello: links::first_hello(setup.config_checksum, &setup.parameters),
             machine: Machine::new(setup.parameters, now),
-            speaker: speaker.map_err(|error| (Some(setup.vip), error))?,
+            speaker,
             stamps: Stamps::new(links.boot),
             hello_at: now,
             advert_interval,
@@ -258,14 +287,13 @@ fn open_all(
             switchover: None,
             refusals: HashMap::new(),
             is_mute: false,
-        })
-    };
-    let routers = setups.into_iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
+        });
+    }
     let mailboxes = Rc::new(mailboxes);
     for (index, link) in opened.into_iter().enumerate() {
         tokio::task::spawn_local(links::read(index, link, Rc::clone(&mailboxes)));
     }
-    Ok(routers)
+    Ok((routers, for_janitor))
 }
 
 /// A lease for each VIP, and the task that speaks with the witness; none without one.
@@ -491,8 +519,8 @@ impl Router {
         let asks_for_vip = is_new(&mut self.peer.handover_request, hello.handover_request);
         let acknowledged = self.stamps.sent_at(hello.heard_stamp);
         self.note_stamp(link, &hello);
-        let seen =
-            PeerSeen { state: hello.state, fit: hello.fit, synced: hello.synced, epoch: hello.epoch, acknowledged };
+        let Hello { state, interval, fit, synced, epoch, .. } = hello;
+        let seen = PeerSeen { state, interval, fit, synced, epoch, acknowledged };
         self.handle(now, Input::PeerSeen(seen)).await;
         // That it is active no more says what a resignation says, which may have been lost.
         let priority = if hello.state == State::Active { hello.priority } else { PRIORITY_RESIGNED };
@@ -652,7 +680,11 @@ impl Router {
     }
 
     fn send(&mut self, now: Instant, priority: u8) {
-        let hello = Hello { advert_stamp: self.stamps.next(now), ..self.present_hello(priority) };
+        let mut hello = Hello { advert_stamp: self.stamps.next(now), ..self.present_hello(priority) };
+        if priority != PRIORITY_RESIGNED {
+            // Also the last one of a node that gives way: the winner has to hear that there was another holder.
+            hello.state = State::Active;
+        }
         self.hello_at = now + self.advert_interval * 3 / 2;
         let result = self.speaker.advertise(priority, &hello);
         self.speaker.note(self.vip, &self.vitals);

@@ -1,6 +1,8 @@
 //! The janitor: a third, tiny process that cleans up after a guard that was killed or hangs. It takes the VIPs off and
 //! resigns in the guard's name, so that the peer takes over in milliseconds and nobody else answers for the addresses.
-//! It speaks to nobody while the guard lives, reads nothing from the network, and ends when the guard has ended.
+//! It speaks to nobody while the guard lives, reads nothing from the network, and ends when the guard has ended. All that
+//! it needs in the end it makes ready in the beginning ([`Cleaner`]), and it learns of the end by a lifeline ([`Vitals`])
+//! that the kernel lets go of long before it says that the process is gone.
 //!
 //! The guard starts it ([`Janitor::keep`]) and shares its [`Vitals`] with it. A guard counts as hung when the task of a
 //! VIP that it holds has not run for [`PATIENCE_INTERVALS`] advert intervals: by then the peer, which heard nothing
@@ -8,38 +10,32 @@
 //! missed. Time in which the janitor itself did not run does not count: the machine was frozen and not the guard, and the
 //! guard's own machines see to that.
 
+mod cleaner;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::process::Child;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::addresses;
-use super::links;
-use super::setup::{self, Setups};
-use super::speaker::Speaker;
-use super::store::Memory;
+use self::cleaner::Cleaner;
 use super::vitals::Vitals;
-use crate::config::{self, Config, NodeHints, PairKey, Scope};
+use crate::config::{PairKey, Vip};
 use crate::net::child;
 use crate::net::clock;
 use crate::net::descriptors;
-use crate::net::netlink::Netlink;
 use crate::net::realtime;
 use crate::telemetry;
 use crate::units::AdvertInterval;
-use crate::vrrp::hello::Hello;
-use crate::vrrp::machine::State;
-use crate::vrrp::packet::PRIORITY_RESIGNED;
 
 /// Advert intervals without a run of a VIP's task after which the guard counts as hung: one more than the peer waits.
 const PATIENCE_INTERVALS: u32 = 4;
@@ -66,12 +62,24 @@ struct Bootstrap {
     boot: u64,
     /// A secret.
     pair_key: Option<Vec<u8>>,
+    /// How many links follow.
+    links: usize,
+}
+
+/// What a janitor needs of the heartbeat that it may have to speak for.
+pub struct Inheritance {
+    /// Its signs of life.
+    pub vitals: Vitals,
+    /// What its hellos say of its process.
+    pub boot: u64,
+    /// Its links, which only one process at a time can open.
+    pub links: Vec<OwnedFd>,
 }
 
 /// The guard's side.
 pub struct Janitor {
     bootstrap: Bootstrap,
-    vitals: Vitals,
+    inheritance: Inheritance,
 }
 
 impl Janitor {
@@ -81,18 +89,18 @@ impl Janitor {
         config_path: &Path,
         config_text: &str,
         pair_key: Option<&PairKey>,
-        boot: u64,
-        vitals: &Vitals,
+        inheritance: Inheritance,
     ) -> Self {
         let bootstrap = Bootstrap {
             node: node.to_owned(),
             config_path: config_path.to_owned(),
             config_text: config_text.to_owned(),
             guard_pid: std::process::id(),
-            boot,
+            boot: inheritance.boot,
             pair_key: pair_key.map(|key| key.as_bytes().to_vec()),
+            links: inheritance.links.len(),
         };
-        Self { bootstrap, vitals: vitals.clone() }
+        Self { bootstrap, inheritance }
     }
 
     /// Keeps a janitor running for as long as the guard does.
@@ -116,7 +124,9 @@ impl Janitor {
         serde_json::to_writer(&file, &self.bootstrap).map_err(io::Error::other)?;
         file.flush()?;
         file.rewind()?;
-        descriptors::send(&ours, &[file.as_fd(), self.vitals.file()])?;
+        let Inheritance { vitals, links, .. } = &self.inheritance;
+        let links = links.iter().map(AsFd::as_fd);
+        descriptors::send(&ours, &[file.as_fd(), vitals.file()].into_iter().chain(links).collect::<Vec<_>>())?;
         Ok(child)
     }
 }
@@ -127,32 +137,40 @@ impl Janitor {
 /// When it was not started by a guard; which VIP could not be taken off.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let socket = child::socket_to_parent(descriptor)?;
-    let (bootstrap, vitals) = receive(&socket).context("the guard sent nothing")?;
+    let (bootstrap, vitals, links) = receive(&socket).context("the guard sent nothing")?;
     // A stop of the service is the guard's to handle; this process ends after it, whoever is signalled.
     ignore_signals();
     let guard = watch_parent(bootstrap.guard_pid)?;
-    // Without it the janitor may be late on a busy machine, which the guard has warned of for itself already.
-    let _not_realtime = realtime::schedule_first(REALTIME_PRIORITY);
     let _logging = telemetry::start();
-    let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
-        .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
-    match wait_for_end(&guard, &config, &vitals)? {
-        End::Died => {}
-        End::Hung(vip) => {
-            error!(vip, "the guard hangs and is killed: the peer has taken over meanwhile");
-            kill(&guard)?;
-        }
+    let mut cleaner = Cleaner::prepare(bootstrap, links)?;
+    let lifeline = watch_lifeline(&vitals)?;
+    // After all that took time. Without these the janitor may be late on a busy machine, which the guard has warned of for
+    // itself already.
+    let _not_realtime = realtime::schedule_first(REALTIME_PRIORITY);
+    let _not_locked = realtime::lock_memory();
+    let signs = [guard.as_fd(), lifeline.as_fd()];
+    let end = wait_for_end(&signs, cleaner.vips(), &vitals)?;
+    // Also where it was killed already: a guard without its heartbeat must not go on.
+    kill(&guard)?;
+    if let End::Hung(vip) = end {
+        error!(vip, "the guard hangs and is killed: the peer has taken over meanwhile");
+        has_ended(&signs, END_TIMEOUT)?;
     }
-    let is_held = (0..config.vips.len()).any(|vip| vitals.is_held(vip));
-    if is_held { clean_up(&bootstrap, &config, &vitals) } else { Ok(()) }
+    cleaner.clean(&vitals);
+    has_ended(&[guard.as_fd()], END_TIMEOUT)?;
+    cleaner.clean_again()
 }
 
-fn receive(socket: &UnixStream) -> anyhow::Result<(Bootstrap, Vitals)> {
+fn receive(socket: &UnixStream) -> anyhow::Result<(Bootstrap, Vitals, Vec<OwnedFd>)> {
     let mut files = descriptors::receive(socket, 2)?.into_iter();
     let (Some(text), Some(vitals)) = (files.next(), files.next()) else { return Err(anyhow!("too few files")) };
     let mut json = Vec::new();
     File::from(text).read_to_end(&mut json)?;
-    Ok((serde_json::from_slice(&json)?, Vitals::map(vitals)?))
+    let bootstrap: Bootstrap = serde_json::from_slice(&json)?;
+    // They came with the others.
+    let links: Vec<_> = files.collect();
+    anyhow::ensure!(links.len() == bootstrap.links, "too few links");
+    Ok((bootstrap, Vitals::map(vitals)?, links))
 }
 
 /// What is sent to a whole service or terminal is not for this process.
@@ -179,18 +197,32 @@ enum End {
     Hung(String),
 }
 
-fn wait_for_end(guard: &OwnedFd, config: &Config, vitals: &Vitals) -> anyhow::Result<End> {
-    let shortest =
-        config.vips.iter().map(|vip| vip.advert_interval).min().map_or(LOOK_INTERVAL_MAX, AdvertInterval::get);
+/// A descriptor that tells when the guard's heartbeat has ended.
+fn watch_lifeline(vitals: &Vitals) -> io::Result<OwnedFd> {
+    let ended = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let (vitals, tell) = (vitals.clone(), ended.try_clone()?);
+    let wait = move || {
+        let _not_realtime = realtime::schedule_first(REALTIME_PRIORITY);
+        let told = vitals.wait_for_end().and_then(|()| Ok(rustix::io::write(&tell, &1_u64.to_ne_bytes())?));
+        if let Err(error) = told {
+            warn!(%error, "the end of the guard will be noticed late");
+        }
+    };
+    std::thread::Builder::new().name("lifeline".to_owned()).spawn(wait)?;
+    Ok(ended)
+}
+
+fn wait_for_end(signs: &[BorrowedFd<'_>], vips: &[Vip], vitals: &Vitals) -> anyhow::Result<End> {
+    let shortest = vips.iter().map(|vip| vip.advert_interval).min().map_or(LOOK_INTERVAL_MAX, AdvertInterval::get);
     let look_interval = shortest.min(LOOK_INTERVAL_MAX);
     let mut watch = Watch::new(clock::since_boot());
     loop {
-        if has_ended(guard, look_interval)? {
+        if has_ended(signs, look_interval)? {
             return Ok(End::Died);
         }
         let now = clock::since_boot();
         watch.looked(now, look_interval);
-        for (index, vip) in config.vips.iter().enumerate() {
+        for (index, vip) in vips.iter().enumerate() {
             let last_ran = Duration::from_millis(vitals.last_ran_at(index));
             if vitals.is_held(index) && watch.is_hung(now, last_ran, vip.advert_interval.get()) {
                 return Ok(End::Hung(vip.name.clone()));
@@ -225,10 +257,10 @@ impl Watch {
     }
 }
 
-/// Waits for the end of the guard, at most for `patience`.
-fn has_ended(guard: &OwnedFd, patience: Duration) -> io::Result<bool> {
+/// Waits for any sign that the guard has ended, at most for `patience`.
+fn has_ended(signs: &[BorrowedFd<'_>], patience: Duration) -> io::Result<bool> {
     let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-    let mut polled = [PollFd::new(guard, PollFlags::IN)];
+    let mut polled: Vec<_> = signs.iter().map(|sign| PollFd::new(sign, PollFlags::IN)).collect();
     match poll(&mut polled, Some(&patience)) {
         Ok(count) => Ok(count > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
@@ -238,53 +270,9 @@ fn has_ended(guard: &OwnedFd, patience: Duration) -> io::Result<bool> {
 
 fn kill(guard: &OwnedFd) -> io::Result<()> {
     match pidfd_send_signal(guard, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    has_ended(guard, END_TIMEOUT).map(|_| ())
-}
-
-/// Takes every VIP off, and resigns from those that were held.
-fn clean_up(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    runtime.block_on(async {
-        let netlink = Netlink::open()?;
-        // The addresses first: the peer claims them the moment it hears the resignation.
-        addresses::remove_stale(&netlink, &config.vips).await?;
-        info!("the guard has ended without giving its VIPs up; they were taken off");
-        resign(bootstrap, config, vitals, &netlink).await
-    })
-}
-
-async fn resign(bootstrap: &Bootstrap, config: &Config, vitals: &Vitals, netlink: &Netlink) -> anyhow::Result<()> {
-    let hints = NodeHints { flag: Some(&bootstrap.node), environment: None, host_name: "" };
-    let (_, local) = config::parse_for_node(&bootstrap.config_text, &bootstrap.config_path, Scope::File, hints)
-        .map_err(|report| anyhow!("{report}"))?;
-    let key = bootstrap.pair_key.clone().map(PairKey::from_bytes);
-    let Setups { routers, mut links, .. } =
-        setup::setups(config, &local, key.as_ref(), &Memory::default(), netlink).await?;
-    links.boot = bootstrap.boot;
-    let opened = links::open(&links)?;
-    for router in routers.into_iter().filter(|router| vitals.is_held(router.vip)) {
-        let (index, mut voice) = (router.vip, router.voice);
-        voice.sequence_floor = vitals.sequence(index);
-        let (mut ends, mailbox) = links::join(&links, &opened, &voice.vip.name, &mut Default::default());
-        for (link, end) in ends.iter_mut().enumerate() {
-            end.channel.resume(vitals.hellos(index, link));
-        }
-        let hello = links::first_hello(router.config_checksum, &router.parameters);
-        let hello = Hello { state: State::Init, priority: PRIORITY_RESIGNED, ..hello };
-        let name = voice.vip.name.clone();
-        let resigned = Speaker::open(voice, ends, mailbox, router.counters)
-            .and_then(|mut speaker| speaker.advertise(PRIORITY_RESIGNED, &hello));
-        match resigned {
-            Ok(()) => info!(vip = name, "resigned in the guard's name"),
-            Err(error) => {
-                warn!(vip = name, %error, "no resignation could be sent; the peer takes over when it has waited")
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
@@ -46,6 +47,23 @@ pub type Mailboxes = HashMap<[u8; 8], mpsc::Sender<(usize, Vec<u8>)>>;
 pub fn open(setup: &Setup) -> io::Result<Vec<Link>> {
     let open = |path: &LinkPath| Ok(Link { socket: Rc::new(LinkSocket::open(path.local, path.peer)?) });
     setup.paths.iter().map(open).collect()
+}
+
+/// Takes over links that another process has opened, in its order.
+///
+/// # Errors
+/// What epoll_ctl(2) says.
+pub fn inherit(descriptors: Vec<OwnedFd>) -> io::Result<Vec<Link>> {
+    let inherit = |descriptor| Ok(Link { socket: Rc::new(LinkSocket::inherit(descriptor)?) });
+    descriptors.into_iter().map(inherit).collect()
+}
+
+/// Links for a process that is to inherit them.
+///
+/// # Errors
+/// What dup(2) says.
+pub fn descriptors(links: &[Link]) -> io::Result<Vec<OwnedFd>> {
+    links.iter().map(|link| link.socket.descriptor()).collect()
 }
 
 /// A VIP's ends of all links, and its mailbox.

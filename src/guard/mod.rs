@@ -46,6 +46,7 @@ use self::addresses::{Addresses, Ends};
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
 use self::heartbeat::{Command, Witness};
+use self::janitor::Inheritance;
 use self::janitor::Janitor;
 use self::state::{Node, WorkerState};
 use self::store::Memory;
@@ -178,9 +179,7 @@ impl Guard {
         if !config.vips.is_empty() {
             let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
             let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
-            let janitor =
-                Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), setups.links.boot, &vitals);
-            tokio::task::spawn_local(janitor.keep());
+            let boot = setups.links.boot;
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), address_sender);
             tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
@@ -188,8 +187,12 @@ impl Guard {
                 let health = Arc::clone(witness_health.insert(Arc::new(leases::Health::new(address))));
                 Witness { address, health }
             });
-            let beat = heartbeat::start(setups.routers, setups.links, witness, vitals, order_sender, event_sender);
+            let shared = vitals.clone();
+            let beat = heartbeat::start(setups.routers, setups.links, witness, shared, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
+            let inheritance = Inheritance { vitals, boot, links: beat.links };
+            let janitor = Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), inheritance);
+            tokio::task::spawn_local(janitor.keep());
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             warnings
                 .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
@@ -390,7 +393,12 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
             "vip {}: the address of this node is on no interface of this machine: check node.address and --node",
             vip.name
         ),
-        (Some(vip), _) => anyhow!("vip {}: no adverts can be sent on {}: {error}", vip.name, vip.interface),
+        (Some(vip), _) => anyhow!("vip {}: no adverts can be sent on {}: {error}", vip.name, vip.advert_interface),
+        (None, io::ErrorKind::AddrNotAvailable) => {
+            anyhow!(
+                "an address of this node is on no interface of this machine: check address, further_addresses and --node"
+            )
+        }
         (None, _) => anyhow!("the heartbeat cannot be started: {error}"),
     }
 }

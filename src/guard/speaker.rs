@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -21,16 +21,15 @@ use crate::units::AdvertInterval;
 use crate::vrrp::auth::{Context, KeyRing, Mode, Signer, Verifier};
 use crate::vrrp::hello::{Channel, Hello, Opened};
 use crate::vrrp::packet::{
-    Advert, DropReason, Envelope, Expected, Format, Heard, MixedFilter, Received, Version, append_trailer, decode,
-    decode_ipv4, judge,
+    Advert, DropReason, Envelope, Expected, Format, Heard, MixedFilter, PRIORITY_RESIGNED, Received, Version,
+    append_trailer, decode, decode_ipv4, judge,
 };
 
 /// Sends in a row that may fail on every path. The peer, which hears none of them either, is about to claim the VIP.
 const SEND_FAILURES_MAX: u32 = 3;
 
-/// Time after which an advert counts as arrived. What the link says can overtake it: the peer reads the two from
-/// different sockets.
-const ARRIVAL_TIME: Duration = Duration::from_millis(100);
+/// More than a process says of one VIP before it notes that it did: two versions on each of two paths.
+const UNNOTED: u64 = 8;
 
 /// Where an advert of either version says which virtual router it is of (RFC 9568 section 5.2.3).
 const ROUTER_ID_AT: usize = 1;
@@ -100,8 +99,9 @@ pub enum Ear {
 pub struct Speaker {
     voice: Voice,
     signer: Option<Signer>,
-    /// When the last adverts were signed, and the sequence before them.
-    signed: (Option<Instant>, u64),
+    /// What hellos say of the sequence of our adverts: where it stood before the latest ones. They take another way than
+    /// hellos and may arrive later, and must not look replayed then.
+    sequence_told: u64,
     vrrp: Vec<VrrpEnd>,
     links: Vec<LinkEnd>,
     /// Datagrams for this VIP: the link, and the bytes.
@@ -110,29 +110,25 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// Opens the VRRP sockets. Needs `CAP_NET_RAW` and a tokio runtime.
-    ///
-    /// # Errors
-    /// What [`VrrpSocket::open`] says.
-    pub fn open(
+    /// A speaker that speaks over the links alone until [`Speaker::open_vrrp`].
+    pub fn new(
         voice: Voice,
         links: Vec<LinkEnd>,
         mailbox: mpsc::Receiver<(usize, Vec<u8>)>,
         counters: Arc<VipCounters>,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let signs = matches!(voice.vip.authentication, Authentication::Enforce | Authentication::Permissive);
         let keys = voice.keys.clone().filter(|_| signs);
         let signer = keys.map(|keys| Signer::new(keys, voice.sequence_floor));
-        let signed = (None, voice.sequence_floor);
-        let mut speaker = Self { voice, signer, signed, vrrp: Vec::new(), links, mailbox, counters };
-        speaker.open_vrrp()?;
-        Ok(speaker)
+        let sequence_told = signer.as_ref().map_or(0, Signer::last);
+        Self { voice, signer, sequence_told, vrrp: Vec::new(), links, mailbox, counters }
     }
 
-    /// Opens the VRRP sockets, again where there were some: their interface may have been made anew.
+    /// Opens the VRRP sockets, again where there were some: their interface may have been made anew. Needs `CAP_NET_RAW`
+    /// and a tokio runtime.
     ///
     /// # Errors
-    /// As [`Speaker::open`]; the old sockets stay then.
+    /// What [`VrrpSocket::open`] says; the old sockets stay then.
     pub fn open_vrrp(&mut self) -> io::Result<()> {
         let open = |(index, path): (usize, &VrrpPath)| {
             let socket = VrrpSocket::open(&path.spec)?;
@@ -157,31 +153,61 @@ impl Speaker {
         !self.links.is_empty()
     }
 
-    /// Sends an advert on every path, the links first: what they say of the sequence is then older than the adverts.
+    /// Sends an advert on every path.
     ///
     /// # Errors
     /// The kernel's word when it has refused the last few on every path: nobody hears this node any more.
     pub fn advertise(&mut self, priority: u8, hello: &Hello) -> io::Result<()> {
-        let mut failure = self.hello(hello);
-        let mut is_heard = failure.is_none() && !self.links.is_empty();
-        self.signed = (Some(Instant::now()), self.signer.as_ref().map_or(0, Signer::last));
-        for index in 0..self.vrrp.len() {
-            match self.advertise_on(index, priority) {
-                Ok(()) => is_heard = true,
-                Err(error) => failure = Some(error),
-            }
-        }
-        self.counters.sent.fetch_add(u64::from(is_heard), Ordering::Relaxed);
-        let failures = self.vrrp.iter().map(|end| end.failures).chain(self.links.iter().map(|end| end.failures));
-        match (failure, failures.min()) {
+        let (is_sent, failure) = self.advertise_everywhere(priority, hello);
+        self.counters.sent.fetch_add(u64::from(is_sent), Ordering::Relaxed);
+        match (failure, self.failures()) {
             (Some(error), Some(least)) if least >= SEND_FAILURES_MAX => Err(error),
             _ => Ok(()),
         }
     }
 
+    /// Whether any path took it, and what another one said.
+    fn advertise_everywhere(&mut self, priority: u8, hello: &Hello) -> (bool, Option<io::Error>) {
+        self.sequence_told = self.signer.as_ref().map_or(0, Signer::last);
+        let mut failure = self.hello(hello);
+        let mut is_sent = failure.is_none() && !self.links.is_empty();
+        for index in 0..self.vrrp.len() {
+            match self.advertise_on(index, priority) {
+                Ok(()) => is_sent = true,
+                Err(error) => failure = Some(error),
+            }
+        }
+        (is_sent, failure)
+    }
+
+    /// How often in a row every path has failed; `None` without a path.
+    fn failures(&self) -> Option<u32> {
+        let vrrp = self.vrrp.iter().map(|end| end.failures);
+        vrrp.chain(self.links.iter().map(|end| end.failures)).min()
+    }
+
+    /// Resigns for a process that has ended, and opens what is not open or of an interface that is gone.
+    ///
+    /// # Errors
+    /// What the kernel says when no path took it.
+    pub fn resign(&mut self, hello: &Hello) -> io::Result<()> {
+        let (is_sent, mut failure) = self.advertise_everywhere(PRIORITY_RESIGNED, hello);
+        let is_open = self.vrrp.len() == self.voice.vrrp.len() && self.vrrp.iter().all(|end| end.failures == 0);
+        let is_sent = is_sent
+            || !is_open
+                && match self.open_vrrp() {
+                    Ok(()) => (0..self.vrrp.len()).any(|index| self.advertise_on(index, PRIORITY_RESIGNED).is_ok()),
+                    Err(error) => {
+                        failure = Some(error);
+                        false
+                    }
+                };
+        failure.filter(|_| !is_sent).map_or(Ok(()), Err)
+    }
+
     /// Says hello on every link. The last error, if none took it.
     pub fn hello(&mut self, hello: &Hello) -> Option<io::Error> {
-        let hello = Hello { advert_sequence: self.arrived_sequence(), ..*hello };
+        let hello = Hello { advert_sequence: self.sequence_told, ..*hello };
         let mut failure = None;
         let mut is_sent = false;
         for (index, end) in self.links.iter_mut().enumerate() {
@@ -192,14 +218,6 @@ impl Speaker {
             failure = result.err().or(failure);
         }
         failure.filter(|_| !is_sent)
-    }
-
-    /// The sequence of the last signed advert that the peer has read by now if it came at all: a floor that refuses none
-    /// that is still on its way, such as a resignation.
-    fn arrived_sequence(&self) -> u64 {
-        let (signed_at, before) = self.signed;
-        let is_on_its_way = signed_at.is_some_and(|signed_at| signed_at.elapsed() < ARRIVAL_TIME);
-        if is_on_its_way { before } else { self.signer.as_ref().map_or(0, Signer::last) }
     }
 
     fn advertise_on(&mut self, index: usize, priority: u8) -> io::Result<()> {
@@ -258,6 +276,24 @@ impl Speaker {
         for (link, end) in self.links.iter().enumerate() {
             vitals.set_hellos(vip, link, end.channel.sealed());
         }
+    }
+
+    /// Goes on from where the process that noted it ended, beyond what that may not have come to note.
+    pub fn resume(&mut self, vip: usize, vitals: &Vitals) {
+        if let Some(signer) = &mut self.signer {
+            signer.skip_to(vitals.sequence(vip).saturating_add(UNNOTED));
+        }
+        for (link, end) in self.links.iter_mut().enumerate() {
+            end.channel.resume(vitals.hellos(vip, link).saturating_add(UNNOTED));
+        }
+    }
+
+    /// From now on hears nothing, so that nothing piles up in a process that only speaks.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn deafen(&self) -> io::Result<()> {
+        self.vrrp.iter().try_for_each(|end| end.socket.deafen())
     }
 
     /// Opens what came over a link.
@@ -375,6 +411,6 @@ fn mode(authentication: Authentication) -> Mode {
 }
 
 /// The time of day: what a signature says of its age.
-fn since_epoch() -> Duration {
+fn since_epoch() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -354,7 +354,7 @@ impl Node {
         for index in 0..self.vips.len() {
             let (Some(vip), Some(config)) = (self.vips.get_mut(index), self.config.vips.get(index)) else { continue };
             let is_another = interface.index != 0 && interface.index != vip.interface_index;
-            if config.interface != interface.name || !is_another {
+            if config.advert_interface != interface.name || !is_another {
                 continue;
             }
             vip.interface_index = interface.index;
@@ -427,10 +427,9 @@ impl Node {
         match event {
             heartbeat::Event::Changed { vip: index, from, to, reason, epoch } => {
                 let reason = reason.to_string();
-                let change =
-                    events::Change { vip: index, from: role(from), to: role(to), reason: reason.clone(), epoch };
-                self.events.record(change);
-                info!(vip = name(index), %from, %to, reason, "role changed");
+                let (from, to_role) = (role(from), role(to));
+                info!(vip = name(index), %from, to = %to_role, reason, "role changed");
+                self.events.record(events::Change { vip: index, from, to: to_role, reason: reason.clone(), epoch });
                 if let Some(vip) = self.vips.get_mut(index) {
                     (vip.state, vip.since, vip.reason) = (to, Instant::now(), reason);
                     vip.transitions += 1;

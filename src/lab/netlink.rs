@@ -1,7 +1,7 @@
 //! The few requests that build and cut a network, over rtnetlink. Each runs in the network namespace of the calling thread.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures_util::TryStreamExt;
@@ -59,6 +59,13 @@ pub(super) fn join_bridge(bridge: &str, port: &str) -> Result<(), LabError> {
     })
 }
 
+/// Takes the link `port` out of its bridge. It stays up, so the machine at its other end keeps its carrier.
+pub(super) fn leave_bridge(port: &str) -> Result<(), LabError> {
+    with_netlink(&format!("take {port} out of its bridge"), async |netlink| {
+        netlink.link().set(LinkUnspec::new_with_name(port).nocontroller().build()).execute().await
+    })
+}
+
 /// Sets a link up or down.
 pub(super) fn set_link(name: &str, admin: Admin) -> Result<(), LabError> {
     with_netlink(&format!("set {name} {}", if admin == Admin::Up { "up" } else { "down" }), async |netlink| {
@@ -80,6 +87,21 @@ pub(super) fn add_address(link: &str, address: IpNetwork) -> Result<(), LabError
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         request.execute().await
+    })
+}
+
+/// Takes an address off a link, and says whether it was there.
+pub(super) fn remove_address(link: &str, wanted: Ipv4Addr) -> Result<bool, LabError> {
+    with_netlink(&format!("take {wanted} off {link}"), async |netlink| {
+        let index = index_of(&netlink, link).await?;
+        let mut found = netlink.address().get().set_link_index_filter(index).execute();
+        let wanted = AddressAttribute::Local(IpAddr::V4(wanted));
+        while let Some(message) = found.try_next().await? {
+            if message.attributes.contains(&wanted) {
+                return netlink.address().del(message).execute().await.map(|()| true);
+            }
+        }
+        Ok(false)
     })
 }
 

@@ -140,20 +140,6 @@ impl Node {
         self.guard.as_mut().map_or(Ok(None), Process::exit_status)
     }
 
-    /// Kills every process of the node at once, as a power cut does: nobody is left to say a word.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn kill_all(&mut self) -> Result<(), LabError> {
-        let guard = self.running_guard()?;
-        // Stopped first, so that it cannot start again what is killed before it.
-        guard.signal(Signal::STOP)?;
-        for child in guard.children() {
-            child.signal(Signal::KILL)?;
-        }
-        self.kill_guard()
-    }
-
     /// The processes that the guard has started.
     ///
     /// # Errors
@@ -188,6 +174,36 @@ impl Node {
             worker.reap(ORPHAN_TIMEOUT);
         }
         waited
+    }
+
+    /// Kills all of its processes at once, as a power cut does. The addresses that it holds stay on the interface.
+    /// One that does not run is left as it is.
+    ///
+    /// # Errors
+    /// When the guard cannot be waited for.
+    pub fn kill_all(&mut self) -> Result<(), LabError> {
+        let Some(mut guard) = self.guard.take() else { return Ok(()) };
+        if guard.exit_status()?.is_some() {
+            return Ok(());
+        }
+        // Stopped first, or it would see its children end and resign.
+        guard.signal(Signal::STOP)?;
+        let children = guard.children();
+        for child in &children {
+            let _ = child.signal(Signal::KILL);
+        }
+        guard.signal(Signal::KILL)?;
+        let ended = guard.wait(ORPHAN_TIMEOUT);
+        children.iter().for_each(|child| child.reap(ORPHAN_TIMEOUT));
+        ended.map(drop)
+    }
+
+    /// Its processes at this moment: the guard first, then its children; none when it does not run.
+    pub fn processes(&self) -> Vec<ProcessHandle> {
+        let Some(guard) = &self.guard else { return Vec::new() };
+        let mut processes: Vec<ProcessHandle> = ProcessHandle::open(guard.pid()).into_iter().collect();
+        processes.extend(guard.children());
+        processes
     }
 
     /// Kills the worker as `kill -9` does.

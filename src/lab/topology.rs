@@ -97,6 +97,48 @@ impl Topology {
         self.set_port(host, Admin::Up)
     }
 
+    /// Takes the machine's own end of the cable down, as `ip link set eth0 down` on it does. Its addresses stay.
+    ///
+    /// # Errors
+    /// As [`Topology::cut_cable`].
+    pub fn take_interface_down(&self, host: &str) -> Result<(), LabError> {
+        self.host(host)?.run(|| netlink::set_link(INTERFACE, Admin::Down))?
+    }
+
+    /// Takes it up again. As with [`Topology::restore_cable`] it takes a while.
+    ///
+    /// # Errors
+    /// As [`Topology::cut_cable`].
+    pub fn take_interface_up(&self, host: &str) -> Result<(), LabError> {
+        self.host(host)?.run(|| netlink::set_link(INTERFACE, Admin::Up))?
+    }
+
+    /// Has the switch swallow all that goes to and from a machine, which keeps its carrier: a black hole.
+    ///
+    /// # Errors
+    /// As [`Topology::cut_cable`].
+    pub fn isolate(&self, host: &str) -> Result<(), LabError> {
+        let port = self.host(host)?.name();
+        self.switch.run(|| netlink::leave_bridge(port))?
+    }
+
+    /// Ends what [`Topology::isolate`] began.
+    ///
+    /// # Errors
+    /// As [`Topology::cut_cable`].
+    pub fn rejoin(&self, host: &str) -> Result<(), LabError> {
+        let port = self.host(host)?.name();
+        self.switch.run(|| netlink::join_bridge(BRIDGE, port))?
+    }
+
+    /// Takes an address off a machine's interface, as whatever left it there should have, and says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Topology::carries`].
+    pub fn remove_address(&self, host: &str, address: Ipv4Addr) -> Result<bool, LabError> {
+        self.host(host)?.run(|| netlink::remove_address(INTERFACE, address))?
+    }
+
     /// Waits until packets pass a machine's cable in both directions. A node started before that is alone for up to a
     /// second, and rightly believes so.
     ///

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -43,6 +44,27 @@ impl LinkSocket {
         socket.set_priority(QUEUE_PRIORITY)?;
         socket.bind(&local.into())?;
         socket.connect(&peer.into())?;
+        Self::of(socket)
+    }
+
+    /// Takes over one that another process has opened, and that is the same one in both: what one of them receives the
+    /// other does not. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn inherit(descriptor: OwnedFd) -> io::Result<Self> {
+        Self::of(Socket::from(descriptor))
+    }
+
+    /// For a process that is to inherit it.
+    ///
+    /// # Errors
+    /// What dup(2) says.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.socket.get_ref().try_clone().map(OwnedFd::from)
+    }
+
+    fn of(socket: Socket) -> io::Result<Self> {
         // SAFETY: a `Socket` owns one descriptor and returns the same one until it is dropped, and nothing here replaces it.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
         Ok(Self { socket })

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
 use pnet::datalink;
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -161,6 +161,16 @@ impl VrrpSocket {
                 Packet::Ipv6 { source, destination, hop_limit, payload: bytes }
             }
         })
+    }
+
+    /// From now on nothing is queued for this socket: it is there to send.
+    ///
+    /// # Errors
+    /// What setsockopt(2) says.
+    pub fn deafen(&self) -> io::Result<()> {
+        // A program of one step (BPF): keep no byte of any packet.
+        let keep_nothing = SockFilter::new((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0);
+        self.socket.get_ref().attach_filter(&[keep_nothing])
     }
 
     /// Throws away what is queued now: what came while this process was frozen tells of the past. Returns the count.

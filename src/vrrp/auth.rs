@@ -174,6 +174,11 @@ impl Signer {
         trailer
     }
 
+    /// Has the next trailer say more than `floor`.
+    pub fn skip_to(&mut self, floor: u64) {
+        self.last = self.last.max(floor);
+    }
+
     /// The sequence of the last trailer, or the floor: to be kept, and told to a peer that starts.
     pub fn last(&self) -> u64 {
         self.last

@@ -86,8 +86,8 @@ pub struct Hello {
     pub heard_paths: u8,
     /// The first bytes of the SHA-256 of its configuration file.
     pub config_checksum: [u8; 8],
-    /// The sequence ([`super::auth::Signer::last`]) of its last signed advert but those that may still be on their way:
-    /// the floor for what comes from now on.
+    /// A floor for the sequences of its signed adverts: [`super::auth::Signer::last`] as it was before the latest ones.
+    /// Those may arrive later than this.
     pub advert_sequence: u64,
     /// Which of its adverts it comes with, from [`Stamps::next`]; 0 when it comes with none.
     pub advert_stamp: u64,

@@ -246,7 +246,8 @@ impl Machine {
     ///
     /// When the call comes so late that the peer may have taken over, the process was frozen, and what it believes is
     /// old: the VIP is released before anything else, nothing is sent, and the input is ignored, except that
-    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init and [`Input::Synced`] is noted.
+    /// [`Input::Unfit`] and [`Input::Stop`] still lead to Init, and [`Input::Synced`] and the interval of an
+    /// [`Input::Heard`] are noted.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
         if let Some(stall) = self.stall(now) {
@@ -299,6 +300,7 @@ impl Machine {
     }
 
     fn heard(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
+        self.note_interval(&heard);
         match self.phase {
             Phase::Init => {}
             Phase::Backup(_) => self.heard_as_backup(now, heard, actions),
@@ -306,13 +308,28 @@ impl Machine {
         }
     }
 
+    /// A last advert tells nothing of how often others follow.
+    fn note_interval(&mut self, heard: &Heard) {
+        if heard.priority != PRIORITY_RESIGNED {
+            self.peer_interval = heard.interval.get();
+        }
+    }
+
     /// An active peer is no evidence of anything but its epoch: its adverts are.
     fn peer_seen(&mut self, now: Instant, seen: PeerSeen) {
+        let is_newer = seen.epoch > self.epoch;
         self.epoch = self.epoch.max(seen.epoch);
-        match seen.state {
-            State::Active => return,
-            State::Init | State::Backup => self.peer = Some((now, seen)),
+        match (seen.state, &mut self.phase) {
+            (State::Active, _) => return,
+            (State::Init | State::Backup, phase) => {
+                // It was active after us, and gave way before we heard of it.
+                if is_newer && let Phase::Active(claim) = phase {
+                    claim.owe_announcement();
+                }
+                self.peer = Some((now, seen));
+            }
         }
+        self.listen_again(now);
         if let Some(sent_at) = seen.acknowledged {
             self.extend_right(sent_at.min(now) + self.shortest_patience_of_peer());
         }
@@ -358,6 +375,7 @@ impl Machine {
             Input::Unfit(why) => return self.enter_init(now, Reason::Unfit(why.clone()), actions),
             Input::Stop => return self.enter_init(now, Reason::Stopping, actions),
             Input::Synced(synced) => self.synced = *synced,
+            Input::Heard(heard) => self.note_interval(heard),
             _ => {}
         }
         if was_active {
@@ -441,10 +459,11 @@ impl Machine {
         }
     }
 
-    /// What the last hello of a peer that was not active said, if it came within the active-down interval.
+    /// What the last hello of a peer that was not active said, if no three of them are missing since. The peer sends
+    /// them at its own interval, which we have not heard in an advert yet if it was never active.
     fn recent_peer(&self, now: Instant) -> Option<PeerSeen> {
         let (seen_at, peer) = self.peer?;
-        (now.saturating_duration_since(seen_at) < self.active_down_interval()).then_some(peer)
+        (now.saturating_duration_since(seen_at) < self.patience_with(peer.interval.get())).then_some(peer)
     }
 
     // Timers.
@@ -452,12 +471,21 @@ impl Machine {
     /// How long a backup waits for an advert, by the interval at which the peer sends them
     /// (RFC 9568 section 6.1, `Active_Down_Interval`).
     fn active_down_interval(&self) -> Duration {
-        self.peer_interval * MISSED_ADVERTS_MAX + self.skew()
+        self.patience_with(self.peer_interval)
+    }
+
+    /// How long to wait for a peer that speaks at this interval.
+    fn patience_with(&self, interval: Duration) -> Duration {
+        interval * MISSED_ADVERTS_MAX + self.skew_with(interval)
     }
 
     /// RFC 9568 section 6.1, `Skew_Time`: the higher the priority, the shorter.
     fn skew(&self) -> Duration {
-        self.peer_interval * (SKEW_STEPS - u32::from(self.parameters.priority.get())) / SKEW_STEPS
+        self.skew_with(self.peer_interval)
+    }
+
+    fn skew_with(&self, interval: Duration) -> Duration {
+        interval * (SKEW_STEPS - u32::from(self.parameters.priority.get())) / SKEW_STEPS
     }
 
     /// How long a backup waits that has heard nothing yet. With a witness, the peer may be active by our own word, for

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use baton::lab::namespace::Namespace;
-use baton::lab::pair::{CLIENT, VIP};
+use baton::lab::pair::{CLIENT, NODES, VIP};
 use baton::status::VipStatus;
 use baton::units::{AdvertInterval, VirtualRouterId};
 use baton::vrrp::packet::{Advert, Format, MULTICAST_GROUP, Version};
@@ -14,7 +14,6 @@ use pnet::util::MacAddr;
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
 use crate::wire::{Content, Seen, hardware_address, send_packet};
 
-const NODE_A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);
 const NODE_B: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 12);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 50);
 
@@ -45,8 +44,7 @@ fn advert(priority: u8) -> Advert {
 }
 
 fn expect_adverts(scene: &mut Scene, destination: Ipv4Addr, hardware: Option<MacAddr>) -> Outcome {
-    let (active, standby) = scene.form()?;
-    assert_eq!(active, "lb-a", "the first node does not wait");
+    let (active, standby) = scene.form_on(NODES[0])?;
     let hardware = match hardware {
         Some(hardware) => hardware,
         None => scene.node(standby).namespace().run(hardware_address)??,
@@ -55,7 +53,7 @@ fn expect_adverts(scene: &mut Scene, destination: Ipv4Addr, hardware: Option<Mac
     let seen = capture.wait("three adverts", Instant::now(), 3, |seen| seen.priority().is_some())?;
     for seen in seen {
         assert_eq!(seen.destination, hardware);
-        let addresses = (NODE_A.into(), destination.into());
+        let addresses = (scene.address(active).into(), destination.into());
         assert_eq!(seen.content, Content::Advert { advert: advert(250), addresses, ttl_and_tos: (255, 0xc0) });
     }
     let is_damaged = |seen: &Seen| matches!(seen.content, Content::NoAdvert(_));
@@ -73,7 +71,7 @@ fn multicast_adverts_go_to_the_group(scene: &mut Scene) -> Outcome {
 
 /// From deadline to deadline: late wake-ups do not add up, so that 30 intervals take 3 s and not more.
 fn adverts_keep_their_interval(scene: &mut Scene) -> Outcome {
-    let (active, _) = scene.form()?;
+    let (active, _) = scene.form_on(NODES[0])?;
     let capture = scene.capture(active)?;
     let seen = capture.wait("31 adverts", Instant::now(), 31, |seen| seen.priority() == Some(250))?;
     let took = seen[30].at - seen[0].at;
@@ -222,7 +220,8 @@ fn hostile_adverts_are_dropped_and_counted(scene: &mut Scene) -> Outcome {
     let (active, standby) = scene.form()?;
     let before = [standing(&scene.vip(active)?), standing(&scene.vip(standby)?)];
     let stranger = scene.pair.topology().host(CLIENT)?.clone();
-    for (node, peer, ends) in [(active, standby, (NODE_B, NODE_A)), (standby, active, (NODE_A, NODE_B))] {
+    for (node, peer) in [(active, standby), (standby, active)] {
+        let ends = (scene.address(peer), scene.address(node));
         let (of_peer, of_stranger) = (lies_of_the_peer(ends), lies_of_a_stranger(ends.1));
         send_all(scene.node(peer).namespace(), &of_peer, ends.1)?;
         send_all(&stranger, &of_stranger, ends.1)?;
@@ -240,7 +239,7 @@ fn hostile_multicast_is_dropped(scene: &mut Scene) -> Outcome {
     let stranger = scene.pair.topology().host(CLIENT)?.clone();
     let of_stranger = lies_of_a_stranger(MULTICAST_GROUP);
     send_all(&stranger, &of_stranger, MULTICAST_GROUP)?;
-    let of_standby = lies_of_the_peer((NODE_B, MULTICAST_GROUP));
+    let of_standby = lies_of_the_peer((scene.address(standby), MULTICAST_GROUP));
     send_all(scene.node(standby).namespace(), &of_standby, MULTICAST_GROUP)?;
     expect_counted(scene, active, &[&of_stranger, &of_standby])?;
     expect_counted(scene, standby, &[&of_stranger])?;
@@ -253,13 +252,14 @@ fn hostile_multicast_is_dropped(scene: &mut Scene) -> Outcome {
 fn flood_delays_no_takeover(scene: &mut Scene) -> Outcome {
     let (active, standby) = scene.form()?;
     let stranger = scene.pair.topology().host(CLIENT)?.clone();
-    let lies: Vec<Hostile> = lies_of_a_stranger(NODE_B).into_iter().chain(lies_of_the_peer((NODE_A, NODE_B))).collect();
+    let ends = (scene.address(active), scene.address(standby));
+    let lies: Vec<Hostile> = lies_of_a_stranger(ends.1).into_iter().chain(lies_of_the_peer(ends)).collect();
     scene.node_mut(active).kill_all()?;
     let killed = Instant::now();
     let deadline = killed + Duration::from_secs(2);
     while !scene.holds(standby)? {
         assert!(Instant::now() < deadline, "no takeover within 2 s under a flood");
-        send_all(&stranger, &lies, NODE_B)?;
+        send_all(&stranger, &lies, ends.1)?;
     }
     let reason = scene.vip(standby)?.reason;
     assert!(reason.starts_with("no advert from the peer for "), "{reason}");

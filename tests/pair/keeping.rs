@@ -28,7 +28,7 @@ const ASIDE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 100);
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The macvlans of virtual router 51.
-const MACVLANS: [&str; 2] = ["bvr51.4", "bvr51.6"];
+pub const MACVLANS: [&str; 2] = ["bvr51.4", "bvr51.6"];
 
 fn with_addresses(plan: Plan, addresses: &str) -> Plan {
     plan.edit(r#"addresses = ["10.77.0.100/24"]"#, format!("addresses = {addresses}"))
@@ -38,7 +38,7 @@ fn both_families() -> Plan {
     with_addresses(Plan::usual(), r#"["10.77.0.100/24", "2001:db8::100/64"]"#)
 }
 
-fn virtual_mac() -> Plan {
+pub fn virtual_mac() -> Plan {
     both_families().edit("virtual_router_id = 51", "virtual_router_id = 51\nvirtual_mac = true")
 }
 
@@ -324,7 +324,7 @@ fn strangers_claim_is_answered_and_told(scene: &mut Scene) -> Outcome {
     Ok(())
 }
 
-fn macvlans(scene: &Scene, node: &str) -> anyhow::Result<Vec<&'static str>> {
+pub fn macvlans(scene: &Scene, node: &str) -> anyhow::Result<Vec<&'static str>> {
     let shown = ip(scene.node(node), "-o link show type macvlan")?;
     Ok(MACVLANS.into_iter().filter(|name| shown.contains(&format!(": {name}@eth0:"))).collect())
 }
@@ -352,7 +352,7 @@ fn virtual_mac_is_what_neighbours_learn(scene: &mut Scene) -> Outcome {
 }
 
 /// As [`Scene::form`], for a VIP that is not on eth0.
-fn formed_with_macvlans(scene: &mut Scene) -> anyhow::Result<(&'static str, &'static str)> {
+pub fn formed_with_macvlans(scene: &mut Scene) -> anyhow::Result<(&'static str, &'static str)> {
     scene.pair.start()?;
     let active = until("one node to be active", PATIENCE, || {
         let roles = [scene.vip(NODES[0])?.role, scene.vip(NODES[1])?.role];
@@ -371,11 +371,16 @@ fn virtual_mac_stays_through_a_failover(scene: &mut Scene) -> Outcome {
     assert_eq!(learned(scene, "10.77.0.100")?, "00:00:5e:00:01:33");
     let killed = Instant::now();
     scene.node(active).kill_worker()?;
-    until("the other node to have the macvlans alone", AT_ONCE, || {
-        Ok((macvlans(scene, standby)? == MACVLANS && macvlans(scene, active)?.is_empty()).then_some(()))
-    })?;
+    until(
+        "the other node to have the macvlans",
+        AT_ONCE,
+        || Ok((macvlans(scene, standby)? == MACVLANS).then_some(())),
+    )?;
     scene.pair.wait_until_serving(AT_ONCE)?;
     println!("with a virtual MAC the other node served {:?} after the worker was killed", killed.elapsed());
+    until("the other node to have the macvlans alone", PATIENCE, || {
+        Ok(macvlans(scene, active)?.is_empty().then_some(()))
+    })?;
     assert_eq!(known(scene, "10.77.0.100")?, "00:00:5e:00:01:33");
     // Whatever the old holder still had to say, the switch would follow: longer than its kernel leaves groups.
     for hardware in ["00:00:5e:00:01:33", "00:00:5e:00:02:33"] {
@@ -409,7 +414,8 @@ fn deleted_macvlan_is_made_again(scene: &mut Scene) -> Outcome {
 
 fn macvlans_of_a_killed_node_are_removed(scene: &mut Scene) -> Outcome {
     let (active, standby) = formed_with_macvlans(scene)?;
-    scene.node_mut(active).kill_guard()?;
+    // With its janitor.
+    scene.node_mut(active).kill_all()?;
     assert_eq!(macvlans(scene, active)?, MACVLANS);
     let mut release = scene.node(active).namespace().command(program());
     release.arg("release").arg("--config").arg(scene.config());
@@ -419,7 +425,7 @@ fn macvlans_of_a_killed_node_are_removed(scene: &mut Scene) -> Outcome {
     until("the other node to have them", AT_ONCE, || Ok((macvlans(scene, standby)? == MACVLANS).then_some(())))?;
     scene.pair.wait_until_serving(AT_ONCE)?;
     // Started again, it finds what was left behind by itself as well.
-    scene.node_mut(standby).kill_guard()?;
+    scene.node_mut(standby).kill_all()?;
     scene.node_mut(standby).start()?;
     scene.node_mut(active).start()?;
     until("exactly one node to have them", PATIENCE, || {

@@ -9,6 +9,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::print_stdout)] // figures are for people
 
+mod holders;
 mod scene;
 mod wire;
 
@@ -19,6 +20,7 @@ mod figures;
 mod fitness;
 mod formation;
 mod handover;
+mod heal;
 mod interop;
 mod janitor;
 mod keeping;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         adverts::trials(),
         sockets::trials(),
         split::trials(),
+        heal::trials(),
         surroundings::trials(),
         keeping::trials(),
         interop::trials(),
@@ -68,5 +71,6 @@ fn main() -> ExitCode {
     let trials = trials.into_iter().flatten().collect();
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
     figures::print_table();
+    heal::print_table();
     conclusion.exit_code()
 }

@@ -148,7 +148,16 @@ impl Scene {
         self.formed()
     }
 
-    /// The same for nodes that run already.
+    /// Starts both nodes so that this one holds the VIP; returns both names as [`Scene::form`] does.
+    pub fn form_on(&mut self, active: &'static str) -> anyhow::Result<(&'static str, &'static str)> {
+        self.node_mut(active).start()?;
+        until("the first node to hold the VIP", PATIENCE, || Ok(self.holds(active)?.then_some(())))?;
+        let standby = if active == NODES[0] { NODES[1] } else { NODES[0] };
+        self.node_mut(standby).start()?;
+        self.formed()
+    }
+
+    /// The names of the active and the standby node, of two that run already.
     pub fn formed(&self) -> anyhow::Result<(&'static str, &'static str)> {
         let active = self.pair.wait_until_healthy(PATIENCE)?;
         self.pair.wait_until_serving(PATIENCE)?;

@@ -25,7 +25,7 @@ fn heals(scene: &mut Scene) -> Outcome {
     scene.form()?;
     let [better, lesser] = NODES;
     let cut = Instant::now();
-    block_adverts(scene)?;
+    block_adverts(scene, &NODES)?;
     for node in NODES {
         scene.wait_for_role(node, Role::Active, PATIENCE)?;
     }
@@ -47,22 +47,24 @@ fn heals(scene: &mut Scene) -> Outcome {
     Ok(())
 }
 
-/// Drops protocol 112 and the datagrams of the pair's link at the nodes' ports of the switch, and nothing else.
-fn block_adverts(scene: &Scene) -> Outcome {
-    let chain = |port: &str| {
+/// Drops protocol 112 and the datagrams of the pair's link that come from these nodes, at the switch, and nothing else.
+pub fn block_adverts(scene: &Scene, nodes: &[&str]) -> Outcome {
+    let chain = |port: &&str| {
         format!(
             "chain from_{} {{ type filter hook ingress device \"{port}\" priority 0; ip protocol 112 drop; udp dport 7947 drop; }}\n",
             port.replace('-', "_")
         )
     };
-    nft(scene, &format!("table netdev split {{\n{}{}}}\n", chain(NODES[0]), chain(NODES[1])))
+    nft(scene, &format!("table netdev split {{\n{}}}\n", nodes.iter().map(chain).collect::<String>()))
 }
 
-fn unblock_adverts(scene: &Scene) -> Outcome {
+/// Ends what [`block_adverts`] began.
+pub fn unblock_adverts(scene: &Scene) -> Outcome {
     nft(scene, "delete table netdev split\n")
 }
 
-fn nft(scene: &Scene, rules: &str) -> Outcome {
+/// Gives the switch's packet filter rules.
+pub fn nft(scene: &Scene, rules: &str) -> Outcome {
     let program = find_program("nft", "nftables")?;
     let mut command = scene.pair.topology().switch().command(&program);
     let mut child =

@@ -37,6 +37,12 @@ impl World {
         if in_trouble { self.interval_max() + answer } else { answer }
     }
 
+    /// A preferred node takes the VIP back just now, and the other has not heard of it yet.
+    pub fn is_preempting(&self) -> bool {
+        let has_preempted = |node: &Node| matches!(&node.claim, Some((Reason::PeerLower(_), _))) || node.is_busy();
+        self.nodes.iter().all(Node::is_active) && self.nodes.iter().any(has_preempted)
+    }
+
     fn check_dual(&mut self) -> Result<(), String> {
         if !self.nodes.iter().all(Node::is_active) {
             self.dual = None;
@@ -254,7 +260,7 @@ impl World {
 const SLACK: Nanos = OPERATION_MAX + JITTER_MAX;
 
 /// As `Machine::shortest_patience_of_peer` has it.
-fn patience_of_peer(node: &Node) -> Nanos {
+pub fn patience_of_peer(node: &Node) -> Nanos {
     node.interval() * 3 + node.interval() * 2 / 256
 }
 

@@ -46,6 +46,8 @@ pub struct Node {
     pub stopping: bool,
     /// What the sockets hold.
     pub queue: VecDeque<Packet>,
+    /// What is left of a hello, which is several inputs.
+    pub at_hand: VecDeque<Input>,
     /// What the rest of the guard has to say to the machine.
     pub signals: VecDeque<Input>,
     pub operation: Option<(Nanos, Operation)>,
@@ -98,6 +100,7 @@ impl Node {
             synced: true,
             stopping: false,
             queue: VecDeque::new(),
+            at_hand: VecDeque::new(),
             signals: VecDeque::new(),
             operation: None,
             pending: VecDeque::new(),
@@ -189,6 +192,7 @@ impl Node {
         self.heard_at = None;
         self.peer_out_at = None;
         self.queue.clear();
+        self.at_hand.clear();
         self.signals.clear();
         self.pending.clear();
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use baton::vrrp::machine::{Action, HandOverRefusal, Input, LeaseAnswer, Machine, Reason, State};
 use baton::vrrp::witness::Answer;
 
+use crate::checks::patience_of_peer;
 use crate::node::{Nanos, Operation, QUEUE_MAX};
 use crate::wire::{ANSWER, ASK, HELLO, Packet, V4};
 use crate::world::{Event, JITTER_MAX, MICROSECOND, MILLISECOND, OPERATION_MAX, SECOND, World};
@@ -75,6 +76,8 @@ impl World {
                 self.finish(index, operation);
             } else if let Some(action) = node.pending.pop_front() {
                 self.perform(index, action)?;
+            } else if let Some(input) = node.at_hand.pop_front() {
+                self.handle(index, input);
             } else if node.answer_owed {
                 node.answer_owed = false;
                 self.send_hello(index, None);
@@ -144,13 +147,9 @@ impl World {
         match node.wire.greet(&packet.bytes) {
             Ok(Ok(_)) if packet.injected => return Err(format!("{}: took a hello of the attacker", node.name)),
             Ok(Ok(greeting)) => {
-                self.handle(index, Input::PeerSeen(greeting.seen));
-                if let Some(heard) = greeting.heard {
-                    self.handle(index, Input::Heard(heard));
-                }
-                if let Some(epoch) = greeting.claim_request {
-                    self.handle(index, Input::ClaimRequested { epoch });
-                }
+                node.at_hand.push_back(Input::PeerSeen(greeting.seen));
+                node.at_hand.extend(greeting.heard.map(Input::Heard));
+                node.at_hand.extend(greeting.claim_request.map(|epoch| Input::ClaimRequested { epoch }));
             }
             Ok(Err(answer_now)) => {
                 node.answer_owed = answer_now;
@@ -197,6 +196,13 @@ impl World {
         let Some(machine) = &mut node.machine else { return };
         let was_active = machine.state() == State::Active;
         let actions = machine.handle(now, input);
+        let has_right = machine.right_until().is_some_and(|until| until > now);
+        let has_spoken = self.now < node.last_sent + patience_of_peer(node);
+        if has_right && has_spoken {
+            // What waited in its queue shows that it had the right all the time.
+            node.must_release = false;
+        }
+        let Some(machine) = &mut node.machine else { return };
         if !was_active && machine.state() == State::Active {
             node.last_sent = self.now;
         }
@@ -225,6 +231,7 @@ impl World {
             Action::DiscardQueued => {
                 self.counts.stalls += 1;
                 self.nodes[index].queue.clear();
+                self.nodes[index].at_hand.clear();
             }
             Action::RoleChanged { from, to, reason } => self.role_changed(index, from, to, reason)?,
             Action::RequestClaim => self.send_hello(index, Some(self.nodes[index].parameters.priority.get())),

@@ -204,6 +204,7 @@ impl Wire {
         });
         let seen = PeerSeen {
             state: hello.state,
+            interval: hello.interval,
             fit: hello.fit,
             synced: hello.synced,
             epoch: hello.epoch,

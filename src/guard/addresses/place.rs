@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use futures_util::future::join_all;
 use pnet::util::MacAddr;
 use tracing::{info, warn};
 
@@ -191,24 +192,23 @@ async fn macvlan(netlink: &Netlink, mac: &VirtualMac, link: &Interface) -> io::R
 /// one that got them may have been renamed; loopback is left alone, where others may have put them on purpose.
 ///
 /// # Errors
-/// What the kernel says; the other addresses were still tried, unless the kernel did not answer.
+/// What the kernel says; the other addresses were still tried.
 pub async fn take_off(netlink: &Netlink, carriers: &[Carrier]) -> io::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    let mut failure = None;
-    for found in netlink.all_addresses().await? {
-        if found.interface_index == LOOPBACK_INDEX || !has(carriers, found.network.address()) {
-            continue;
-        }
-        match netlink.remove_address(found.interface_index, found.network).await {
-            Ok(true) => removed.push(found.network.to_string()),
-            Ok(false) => {}
-            // The interface went, and the address with it.
-            Err(error) if is_no_device(&error) => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(error),
-            Err(error) => failure = Some(error),
-        }
-    }
-    failure.map_or(Ok(removed), Err)
+    take_off_found(netlink, carriers, &netlink.all_addresses().await?).await
+}
+
+/// The same for those of the addresses of this machine, `found`, that `carriers` are for: all at once.
+async fn take_off_found(netlink: &Netlink, carriers: &[Carrier], found: &[Address]) -> io::Result<Vec<String>> {
+    let is_ours = |found: &&Address| found.interface_index != LOOPBACK_INDEX && has(carriers, found.network.address());
+    let remove = async |found: &Address| match netlink.remove_address(found.interface_index, found.network).await {
+        Ok(true) => Ok(Some(found.network.to_string())),
+        Ok(false) => Ok(None),
+        // The interface went, and the address with it.
+        Err(error) if is_no_device(&error) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let removed = join_all(found.iter().filter(is_ours).map(remove)).await;
+    Ok(removed.into_iter().collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 /// Whether `address` is one of those that `carriers` are for.
@@ -239,19 +239,33 @@ pub async fn remove_macvlans(netlink: &Netlink, carriers: &[Carrier]) -> io::Res
 /// # Errors
 /// What the kernel says, with the VIP's name.
 pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()> {
-    for (vip, carriers) in vips.iter().zip(carriers(vips)) {
-        let removed = take_off(netlink, &carriers).await;
-        let removed = removed
-            .map_err(|error| anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface))?;
+    take_all_off(netlink, vips).await.into_iter().collect::<anyhow::Result<()>>()?;
+    remove_stale_macvlans(netlink, vips).await
+}
+
+/// Takes the addresses of all VIPs off, and says of each how it went: what the kernel says, with the VIP's name.
+pub async fn take_all_off(netlink: &Netlink, vips: &[Vip]) -> Vec<anyhow::Result<()>> {
+    let failed = |vip: &Vip, error: &io::Error| {
+        anyhow::anyhow!("failed to take vip {} off {}: {error}", vip.name, vip.interface)
+    };
+    let found = match netlink.all_addresses().await {
+        Ok(found) => found,
+        Err(error) => return vips.iter().map(|vip| Err(failed(vip, &error))).collect(),
+    };
+    let found = found.as_slice();
+    let take_off = async |(vip, carriers): (&Vip, Vec<Carrier>)| {
+        let removed = take_off_found(netlink, &carriers, found).await.map_err(|error| failed(vip, &error))?;
         if !removed.is_empty() {
-            info!(
-                vip = vip.name,
-                interface = vip.interface,
-                addresses = removed.join(" "),
-                "removed a VIP that was left behind"
-            );
+            let (addresses, interface) = (removed.join(" "), &vip.interface);
+            info!(vip = vip.name, interface, addresses, "removed a VIP that was left behind");
         }
-    }
+        Ok(())
+    };
+    join_all(vips.iter().zip(carriers(vips)).map(take_off)).await
+}
+
+/// Removes the macvlans of any virtual router of `vips`.
+async fn remove_stale_macvlans(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()> {
     let is_ours = |hardware: MacAddr| {
         vips.iter().any(|vip| {
             let id = vip.virtual_router_id.get();

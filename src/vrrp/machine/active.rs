@@ -9,13 +9,13 @@ use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 /// The shortest time that the peer gets to claim when it is asked to.
 const HAND_OVER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
-/// A rival is answered with an advert of ours, unless one left within this part of our interval: the same advert comes
-/// once on every path.
+/// A rival is answered with an advert of ours, unless it was within this part of the shorter of our intervals: the same
+/// advert comes once on every path.
 const ASSERTION_DIVISOR: u32 = 4;
 
 /// How long at most an advert that a resigned peer sent before may come after the resignation, on a slower path. A true
 /// claim of the peer within this time is heard an interval later.
-const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
+pub(super) const OVERTAKEN_MAX: Duration = Duration::from_millis(50);
 
 /// The timers of an active node.
 #[derive(Debug, Clone)]
@@ -24,6 +24,9 @@ pub(super) struct Claim {
     pub(super) advert_at: Instant,
     /// When the last advert was sent: from here the peer counts.
     pub(super) advert_sent_at: Instant,
+    /// When a rival was last answered, by our claim itself at first. An advert that was due says nothing here: the rival
+    /// claims because it did not hear it.
+    answered_at: Instant,
     /// When the addresses were last announced.
     announced_at: Instant,
     /// The peer claimed the addresses and may have announced them after us, so one more announcement has to follow.
@@ -56,6 +59,11 @@ impl Claim {
         allowed
     }
 
+    /// Has the addresses announced with the next advert.
+    pub(super) fn owe_announcement(&mut self) {
+        self.announce_owed = true;
+    }
+
     /// While a switchover is under way: when we give it up.
     pub(super) fn requested_until(&self) -> Option<Instant> {
         match self.switchover {
@@ -82,7 +90,7 @@ impl Machine {
     }
 
     pub(super) fn claim_after_resignation(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let deaf_until = now + self.peer_interval.min(OVERTAKEN_MAX);
+        let deaf_until = now + self.overtaken_max();
         self.claim_without_lease(now, Claim { deaf_until, ..self.claim(now) }, Reason::PeerResigned, actions);
     }
 
@@ -117,6 +125,7 @@ impl Machine {
         Claim {
             advert_at: now + self.parameters.advert_interval.get(),
             advert_sent_at: now,
+            answered_at: now,
             announced_at: now,
             announce_owed: false,
             deaf_until: now,
@@ -132,32 +141,44 @@ impl Machine {
         let own = self.parameters.priority.get();
         let outranks = heard.priority > own || heard.priority == own && heard.source > heard.local;
         if heard.priority == PRIORITY_RESIGNED {
+            self.listen_again(now);
             return self.assert_claim(now, heard, actions);
         }
         match claim.switchover {
-            Some(Switchover::Requested(_)) => self.handed_over(now, heard, actions),
-            Some(Switchover::Late(until)) if !outranks && now < until => self.handed_over(now, heard, actions),
+            Some(Switchover::Requested(_)) => self.handed_over(now, actions),
+            Some(Switchover::Late(until)) if !outranks && now < until => self.handed_over(now, actions),
             Some(Switchover::Late(_)) | None if now < claim.deaf_until => {}
             Some(Switchover::Late(_)) | None if heard.priority > own => {
-                self.give_way(now, heard, Reason::PeerHigher(heard.priority), actions);
+                self.give_way(now, Reason::PeerHigher(heard.priority), actions);
             }
             Some(Switchover::Late(_)) | None if outranks => {
-                self.give_way(now, heard, Reason::PeerAddressHigher(heard.source), actions);
+                self.give_way(now, Reason::PeerAddressHigher(heard.source), actions);
             }
             Some(Switchover::Late(_)) | None => self.assert_claim(now, heard, actions),
         }
     }
 
+    /// The peer is not active any more, so if it claims, it does so anew: from here on only those of its adverts do not
+    /// count that it sent before and that come on a slower path.
+    pub(super) fn listen_again(&mut self, now: Instant) {
+        let deaf_until = now + self.overtaken_max();
+        if let Phase::Active(claim) = &mut self.phase {
+            claim.deaf_until = claim.deaf_until.min(deaf_until);
+        }
+    }
+
+    fn overtaken_max(&self) -> Duration {
+        self.peer_interval.min(OVERTAKEN_MAX)
+    }
+
     /// A better node is active too. No advert of priority 0: the peer needs no call.
-    fn give_way(&mut self, now: Instant, heard: Heard, reason: Reason, actions: &mut Vec<Action>) {
-        self.peer_interval = heard.interval.get();
+    fn give_way(&mut self, now: Instant, reason: Reason, actions: &mut Vec<Action>) {
         self.leave_active(Farewell::Yield, actions);
         self.enter_backup(now, self.active_down_interval(), reason, actions);
     }
 
     /// The peer claimed, as we asked it to.
-    fn handed_over(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
-        self.peer_interval = heard.interval.get();
+    fn handed_over(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.handed_over = true;
         self.leave_active(Farewell::Resign, actions);
         self.enter_backup(now, self.patience_of_a_newcomer(), Reason::HandedOver, actions);
@@ -172,12 +193,14 @@ impl Machine {
         let interval = self.parameters.advert_interval.get();
         let priority = self.parameters.priority.get();
         let Phase::Active(claim) = &mut self.phase else { return };
-        let is_repeated = now.saturating_duration_since(claim.advert_sent_at) < interval / ASSERTION_DIVISOR;
+        let repeats_within = interval.min(heard.interval.get()) / ASSERTION_DIVISOR;
+        let is_repeated = now.saturating_duration_since(claim.answered_at) < repeats_within;
         if !is_repeated {
             actions.push(Action::SendAdvert { priority });
             claim.advert_sent_at = now;
+            claim.answered_at = now;
         }
-        claim.announce_owed = true;
+        claim.owe_announcement();
         if heard.priority != PRIORITY_RESIGNED {
             claim.announce(now, interval, actions);
         } else if !is_repeated {

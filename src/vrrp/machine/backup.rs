@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::active::OVERTAKEN_MAX;
 use super::{Action, Machine, PeerSeen, Phase, Preempt, Reason, Resignation, Startup, State, Waiting};
 use crate::vrrp::packet::{Heard, PRIORITY_RESIGNED};
 
@@ -15,12 +16,14 @@ const PEER_OUT_INTERVALS_MAX: u32 = 2;
 /// The timers of a backup.
 #[derive(Debug, Clone)]
 pub(super) struct Watch {
+    /// Since when we stand by for the peer: when we became a backup, woke from a stall, or let the peer claim.
+    began_at: Instant,
     /// `Active_Down_Timer`: when the wait is over.
     pub(super) active_down_at: Instant,
     /// What it will mean when that time comes.
     expiry: Expiry,
-    /// The peer is active with this lower priority.
-    lesser_peer: Option<u8>,
+    /// The peer is active with this lower priority, since about then.
+    lesser_peer: Option<(u8, Instant)>,
     /// The first wait, in which nobody may be using the addresses; over as soon as the peer is heard.
     probing: Option<Probing>,
 }
@@ -53,7 +56,8 @@ struct Probing {
 impl Watch {
     /// Waits from now on.
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
-        Self { active_down_at: now + patience, expiry: Expiry::Silence(now), lesser_peer: None, probing: None }
+        let (active_down_at, expiry) = (now + patience, Expiry::Silence(now));
+        Self { began_at: now, active_down_at, expiry, lesser_peer: None, probing: None }
     }
 
     /// Restarts the wait.
@@ -68,12 +72,12 @@ impl Machine {
         if heard.priority == PRIORITY_RESIGNED {
             return self.peer_resigned(now, actions);
         }
-        self.peer_interval = heard.interval.get();
         let until = now + self.active_down_interval();
         let is_lesser = heard.priority < self.parameters.priority.get();
         let Phase::Backup(watch) = &mut self.phase else { return };
         watch.probing = None;
-        watch.lesser_peer = is_lesser.then_some(heard.priority);
+        let since = watch.lesser_peer.map_or(now, |(_, since)| since);
+        watch.lesser_peer = is_lesser.then_some((heard.priority, since));
         watch.wait(until, Expiry::Silence(now));
     }
 
@@ -104,7 +108,7 @@ impl Machine {
         if now >= watch.active_down_at {
             return self.wait_is_over(now, actions);
         }
-        if let (Some(priority), Some(at)) = (watch.lesser_peer, self.take_back_at(watch))
+        if let (Some((priority, _)), Some(at)) = (watch.lesser_peer, self.take_back_at(watch))
             && now >= at
         {
             self.claim_from_lesser(now, priority, actions);
@@ -164,6 +168,7 @@ impl Machine {
     fn concede(&mut self, now: Instant, since: Instant, actions: &mut Vec<Action>) {
         let until = now + self.patience_of_a_newcomer();
         let Phase::Backup(watch) = &mut self.phase else { return };
+        watch.began_at = now;
         watch.wait(until, Expiry::Silence(since));
         actions.push(Action::SendAdvert { priority: PRIORITY_RESIGNED });
     }
@@ -225,10 +230,15 @@ impl Machine {
     }
 
     /// When a preferred node takes the VIP back from the lesser peer that is active; `None` while it does not.
+    ///
+    /// A peer that has claimed because we resigned does not listen to us at first, see `OVERTAKEN_MAX`.
     pub(super) fn take_back_at(&self, watch: &Watch) -> Option<Instant> {
+        let (_, since) = watch.lesser_peer?;
         match self.parameters.preempt {
-            Preempt::WhenHigher { hold } if watch.lesser_peer.is_some() && self.synced && !self.handed_over => {
-                Some((self.ready_since + hold).max(self.since + self.active_down_interval()))
+            Preempt::WhenHigher { hold } if self.synced && !self.handed_over => {
+                let heard_at = since + self.parameters.advert_interval.get().min(OVERTAKEN_MAX);
+                let ready_at = self.ready_since + hold;
+                Some(ready_at.max(heard_at).max(watch.began_at + self.active_down_interval()))
             }
             Preempt::WhenHigher { .. } | Preempt::Never => None,
         }

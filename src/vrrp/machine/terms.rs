@@ -125,6 +125,8 @@ pub enum Input {
 pub struct PeerSeen {
     /// Its state.
     pub state: State,
+    /// How often it says hello: its advert interval, which need not be ours.
+    pub interval: AdvertInterval,
     /// Whether it calls itself fit to hold the VIP.
     pub fit: bool,
     /// Whether it has what the active node knows.
@@ -166,7 +168,8 @@ pub enum Action {
     ReleaseVip,
     /// Announce the virtual addresses once more: somebody else claimed them too.
     Announce,
-    /// Throw away every packet that waits in a socket: they are from before a stall and prove nothing.
+    /// Throw away every packet that waits in a socket, and what is left of the one at hand: they are from before a stall
+    /// and prove nothing.
     DiscardQueued,
     /// Record a change of state; it is done.
     RoleChanged {
@@ -200,7 +203,7 @@ pub enum Action {
 pub enum HandOverRefusal {
     /// This node does not hold the VIP.
     NotActive,
-    /// No hello of the peer came within the active-down interval.
+    /// No hello of the peer came within three of its intervals and the skew.
     PeerNotSeen,
     /// The peer cannot claim, or says that it is not fit.
     PeerUnfit,

@@ -105,7 +105,7 @@ fn heard_from(source: IpAddr, priority: u8, interval_ms: u64) -> Input {
 }
 
 fn seen(state: State) -> PeerSeen {
-    PeerSeen { state, fit: true, synced: true, epoch: 0, acknowledged: None }
+    PeerSeen { state, interval: interval(100), fit: true, synced: true, epoch: 0, acknowledged: None }
 }
 
 fn unfit() -> Input {

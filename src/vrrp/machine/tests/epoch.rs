@@ -51,3 +51,17 @@ fn request_from_before_a_later_takeover_is_ignored() {
     assert_eq!(bench.at(1, Input::ClaimRequested { epoch: 9 }).len(), 2);
     assert_eq!(bench.machine.epoch(), 10);
 }
+
+/// The peer was active after us and gave way when it heard us, and what it said then was lost: neighbours know it alone.
+#[test]
+fn peer_that_counts_more_takeovers_makes_an_active_node_announce() {
+    for state in [State::Init, State::Backup] {
+        let mut bench = Bench::active();
+        bench.at(50_000_000, Input::PeerSeen(PeerSeen { epoch: 1, ..seen(state) }));
+        assert_eq!(bench.at(100_000_000, Input::Timer), [SEND]);
+        assert_eq!(bench.at(150_000_000, Input::PeerSeen(PeerSeen { epoch: 2, ..seen(state) })), []);
+        assert_eq!(bench.at(200_000_000, Input::Timer), [SEND, Action::Announce]);
+        bench.at(250_000_000, Input::PeerSeen(PeerSeen { epoch: 2, ..seen(state) }));
+        assert_eq!(bench.at(300_000_000, Input::Timer), [SEND]);
+    }
+}
