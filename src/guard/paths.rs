@@ -127,3 +127,43 @@ fn vrrp_of_family(vip: &Vip, own: &Node, peer: Option<&Node>, is_ipv4: bool) -> 
     let spec = Spec { interface: vip.advert_interface.clone(), local, destination, never_local: Vec::new() };
     Some(VrrpPath { spec, peer, addresses: virtual_addresses })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{self, NodeHints, Scope};
+
+    const TWO_VIPS: &str = r#"
+        [[node]]
+        name = "lb-a"
+        address = "fd00::11"
+        [[node]]
+        name = "lb-b"
+        address = "fd00::12"
+        [[vip]]
+        name = "one"
+        addresses = ["fe80::1:1/64"]
+        interface = "eth0"
+        virtual_router_id = 1
+        transport = "multicast"
+        [[vip]]
+        name = "two"
+        addresses = ["fe80::1:2/64"]
+        interface = "eth0"
+        virtual_router_id = 2
+        transport = "multicast"
+    "#;
+
+    #[test]
+    fn adverts_come_from_no_address_of_any_vip() {
+        let hints = NodeHints { flag: Some("lb-a"), environment: None, host_name: "" };
+        let (config, local) =
+            config::parse_for_node(TWO_VIPS, Path::new("baton.toml"), Scope::File, hints).expect("a configuration");
+        let paths = vrrp(&config, &local, config.vips.first().expect("a vip"));
+        let never_local: Vec<String> =
+            paths.iter().flat_map(|path| &path.spec.never_local).map(ToString::to_string).collect();
+        assert_eq!(never_local, ["fe80::1:1", "fe80::1:2"]);
+    }
+}

@@ -635,9 +635,11 @@ fn last_heard_ms(counters: &VipCounters) -> Option<u64> {
     counters.paths.iter().filter_map(|path| path_status(counters, path).last_heard_ms).min()
 }
 
-/// Three intervals of ours and the skew: how long a standby waits (RFC 9568 section 6.1).
+/// Three intervals and the skew: how long a standby waits (RFC 9568 section 6.1). By the interval that the peer's last
+/// advert said, and by ours before the first one.
 fn patience_ms(vip: &Vip, config: &crate::config::Vip) -> u64 {
-    let interval = config.advert_interval.get();
+    let learned = vip.counters.last_advert().map(|(_, interval_ms, _)| Duration::from_millis(interval_ms));
+    let interval = learned.unwrap_or_else(|| config.advert_interval.get());
     millis(interval * 3 + interval * (256 - u32::from(vip.priority.get())) / 256)
 }
 

@@ -16,6 +16,9 @@ use crate::status::NodeStatus;
 /// Time for the worker to end by itself after its guard was killed.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time for killed processes to end. The kernel closes their sockets one by one, which takes a while on a busy machine.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Time for a node to give its status when it is asked about its worker.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -193,8 +196,8 @@ impl Node {
             let _ = child.signal(Signal::KILL);
         }
         guard.signal(Signal::KILL)?;
-        let ended = guard.wait(ORPHAN_TIMEOUT);
-        children.iter().for_each(|child| child.reap(ORPHAN_TIMEOUT));
+        let ended = guard.wait(KILL_TIMEOUT);
+        children.iter().for_each(|child| child.reap(KILL_TIMEOUT));
         ended.map(drop)
     }
 

@@ -99,7 +99,10 @@ fn takeover_is_announced_and_repeated(scene: &mut Scene) -> Outcome {
     let first_advert = all.iter().position(|seen| seen.priority() == Some(249));
     assert!(first_advert < first, "an announcement went before the first advert: {all:?}");
     assert!(announced[1].at - announced[0].at < Duration::from_secs(1), "the first repeat is for a lost packet");
-    assert!(announced[6].at - announced[0].at >= Duration::from_secs(1), "the next ones are for a switch that restarts");
+    assert!(
+        announced[6].at - announced[0].at >= Duration::from_secs(1),
+        "the next ones are for a switch that restarts"
+    );
     Ok(())
 }
 

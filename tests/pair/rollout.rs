@@ -18,6 +18,7 @@ const FIRST_KEYS: &str = "advert_keys = [{ id = 1, file = \"key1\" }]";
 pub fn trials() -> Vec<Trial> {
     let plan = |mode: &str| {
         Plan::usual()
+            .patient()
             .keyless()
             .edit("[pair]", format!("[pair]\n{FIRST_KEYS}"))
             .edit("virtual_router_id = 51", format!("virtual_router_id = 51\n{mode}"))

@@ -69,6 +69,11 @@ impl Plan {
         self.edit("key_file = ", "# key_file = ")
     }
 
+    /// A worker that a busy machine keeps waiting is not taken for hung.
+    pub fn patient(self) -> Self {
+        self.edit("[pair]", "[worker]\nprobe_timeout = \"5s\"\n\n[pair]")
+    }
+
     /// Changes the generated configuration.
     pub fn edit(mut self, from: &'static str, to: impl Into<String>) -> Self {
         self.edits.push((from, to.into()));

@@ -90,7 +90,7 @@ transport = "multicast"
 "#;
 
 pub fn trials() -> Vec<Trial> {
-    vec![Plan::usual().trial("adverts_forged_by_scapy_are_refused", forged_are_refused)]
+    vec![Plan::usual().patient().trial("adverts_forged_by_scapy_are_refused", forged_are_refused)]
 }
 
 /// The nodes' addresses.

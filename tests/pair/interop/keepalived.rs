@@ -47,6 +47,8 @@ pub struct Instance {
 pub enum Preempt {
     /// Never.
     Never,
+    /// At once.
+    AtOnce,
     /// After this time.
     After(Duration),
 }
@@ -55,6 +57,7 @@ impl Instance {
     fn text(&self) -> String {
         let preempt = match self.preempt {
             Preempt::Never => "nopreempt".to_owned(),
+            Preempt::AtOnce => String::new(),
             Preempt::After(time) => format!("preempt_delay {}", time.as_secs()),
         };
         let unicast = self

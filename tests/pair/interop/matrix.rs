@@ -16,7 +16,7 @@ use libtest_mimic::Trial as TestTrial;
 
 use super::Loss;
 use super::keepalived::{Keepalived, OTHER};
-use super::rows::{HOLD, Preferred, SERVICE_INTERFACE, Vip, configuration};
+use super::rows::{HOLD, Preferred, SERVICE_INTERFACE, Special, Vip, configuration};
 use super::table::{Direction, Table, Trial};
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
 
@@ -129,7 +129,13 @@ impl<'scene> Matrix<'scene> {
                 None => Ok(None),
                 Some((name, vip)) => anyhow::bail!("{name} is {} and heard {:?}", vip.role, vip.peer),
             }
-        })
+        })?;
+        // Learned from keepalived's adverts, and not three times its own interval of 200 ms.
+        let statuses = self.statuses()?;
+        let slow = self.vips.iter().filter(|vip| vip.row.special == Special::SlowBaton);
+        let patience: Vec<u64> = slow.filter_map(|vip| Some(statuses.get(&vip.name)?.patience_ms)).collect();
+        anyhow::ensure!(patience == [302], "baton waits for {patience:?} ms of silence");
+        Ok(())
     }
 
     fn expect_backup(&self, keepalived: &Keepalived) -> Outcome {

@@ -1,6 +1,7 @@
 //! Baton among programs that others wrote: keepalived as the other node, tshark as the judge of what Baton sends, scapy as
 //! the forger of what it must refuse.
 
+mod common_start;
 mod forged;
 mod judge;
 mod keepalived;
@@ -21,5 +22,5 @@ pub enum Loss {
 }
 
 pub fn trials() -> Vec<Trial> {
-    [matrix::trials(), judge::trials(), forged::trials()].into_iter().flatten().collect()
+    [matrix::trials(), common_start::trials(), judge::trials(), forged::trials()].into_iter().flatten().collect()
 }

@@ -271,7 +271,8 @@ pub fn configuration(vips: &[Vip]) -> String {
     let tables: Vec<String> = vips.iter().map(Vip::table).collect();
     format!(
         "[[node]]\nname = \"lb-a\"\naddress = \"10.77.0.11\"\nfurther_addresses = [\"fd77::11\"]\n
-[[node]]\nname = \"lb-b\"\naddress = \"10.77.0.12\"\nfurther_addresses = [\"fd77::12\"]\n{}",
+[[node]]\nname = \"lb-b\"\naddress = \"10.77.0.12\"\nfurther_addresses = [\"fd77::12\"]\n
+[worker]\nprobe_timeout = \"5s\"\n{}",
         tables.concat()
     )
 }
