@@ -192,6 +192,10 @@ impl Machine {
     fn assert_claim(&mut self, now: Instant, heard: Heard, actions: &mut Vec<Action>) {
         let interval = self.parameters.advert_interval.get();
         let priority = self.parameters.priority.get();
+        // The resignation that we follow comes by every path. Whoever sent it announces no more.
+        let is_copy = heard.priority == PRIORITY_RESIGNED
+            && self.reason == Some(Reason::PeerResigned)
+            && now.saturating_duration_since(self.since) < interval / ASSERTION_DIVISOR;
         let Phase::Active(claim) = &mut self.phase else { return };
         let repeats_within = interval.min(heard.interval.get()) / ASSERTION_DIVISOR;
         let is_repeated = now.saturating_duration_since(claim.answered_at) < repeats_within;
@@ -200,7 +204,9 @@ impl Machine {
             claim.advert_sent_at = now;
             claim.answered_at = now;
         }
-        claim.owe_announcement();
+        if !is_copy {
+            claim.owe_announcement();
+        }
         if heard.priority != PRIORITY_RESIGNED {
             claim.announce(now, interval, actions);
         } else if !is_repeated {
