@@ -14,7 +14,7 @@
 //!   and holds the VIP, and no role changes any more, but for a preferred node that has to wait for its hold time.
 //!   With a witness it takes twice the silence, the rest of a lease and some questions more: 14 I, 8 L and a lease;
 //! - two active nodes become one within 2 L and twice the time that the addresses take, and within I more where a
-//!   partition, a loss or a pause kept them from hearing each other's claim;
+//!   partition, a loss or a pause, at most 5 I ago, kept them from hearing each other's claim;
 //! - a switchover takes place, and at each moment of it somebody holds the VIP.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking

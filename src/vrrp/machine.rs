@@ -108,6 +108,10 @@ use backup::Watch;
 /// (RFC 9568 section 6.1, `Active_Down_Interval`).
 const MISSED_ADVERTS_MAX: u32 = 3;
 
+/// With a witness, a machine that was not called for so many intervals was frozen: the shell calls it once in each, to
+/// say hello.
+const SLEEP_INTERVALS_MAX: u32 = 2;
+
 /// The steps of a skew: a node of priority p waits (256 − p)/256 of an interval (RFC 9568 section 6.1).
 const SKEW_STEPS: u32 = 256;
 
@@ -133,6 +137,8 @@ pub struct Machine {
     synced: bool,
     /// Since when we are fit and synced, without having been frozen.
     ready_since: Instant,
+    /// When the last input was handled.
+    ran_at: Instant,
     /// The VIP was handed over to the peer, so our preference rests.
     handed_over: bool,
 }
@@ -170,6 +176,7 @@ impl Machine {
             epoch,
             synced: true,
             ready_since: now,
+            ran_at: now,
             handed_over: false,
         }
     }
@@ -252,7 +259,9 @@ impl Machine {
     /// [`Input::Heard`] are noted.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Action> {
         let mut actions = Vec::new();
-        if let Some(stall) = self.stall(now) {
+        let stall = self.stall(now);
+        self.ran_at = now;
+        if let Some(stall) = stall {
             self.woke(now, stall, input, &mut actions);
             return actions;
         }
@@ -396,7 +405,8 @@ impl Machine {
 
     /// How long the process was frozen at least, if that was so long that the peer may have taken over.
     ///
-    /// A backup that wakes late has queued adverts to read and should not claim on the strength of its own absence.
+    /// A backup that wakes late has queued adverts to read and should not claim on the strength of its own absence. With a
+    /// witness, neither should it on that of a resignation among them, which is good for one active-down interval.
     fn stall(&self, now: Instant) -> Option<Duration> {
         let (deadline, stalled) = match &self.phase {
             Phase::Init => return None,
@@ -409,7 +419,9 @@ impl Machine {
                 (advert_at, unheard >= self.shortest_patience_of_peer())
             }
         };
-        stalled.then(|| now.saturating_duration_since(*deadline))
+        let slept = now.saturating_duration_since(self.ran_at);
+        let is_late = self.parameters.witness && slept >= self.parameters.advert_interval.get() * SLEEP_INTERVALS_MAX;
+        (stalled || is_late).then(|| now.saturating_duration_since(*deadline))
     }
 
     // Every change of state goes through these, and so has all its effects.

@@ -15,6 +15,9 @@ pub struct Dual {
     in_trouble: bool,
 }
 
+/// A node that stands by in silence claims within as many intervals: a startup hold, three, and a skew.
+const SILENCE_INTERVALS: u64 = 5;
+
 impl World {
     /// The checks that hold between any two events.
     pub fn check(&mut self) -> Result<(), String> {
@@ -53,7 +56,9 @@ impl World {
             Some(dual) => Dual { in_trouble: dual.in_trouble || troubled, ..dual },
             None => {
                 self.counts.duals += 1;
-                Dual { since: self.now, in_trouble: troubled }
+                // A claim so soon after trouble is of that silence, in which the nodes forgot each other's hellos.
+                let in_trouble = self.now <= self.trouble_until + SILENCE_INTERVALS * self.interval_max();
+                Dual { since: self.now, in_trouble }
             }
         };
         self.dual = Some(dual);

@@ -316,17 +316,22 @@ impl World {
         Ok(())
     }
 
-    /// Of an active node, hellos go with its adverts.
-    pub fn hello_due(&mut self, index: usize, life: u64) {
-        let node = &self.nodes[index];
-        if node.life != life || node.machine.is_none() {
-            return;
+    /// The machine looks first. Of an active node, hellos go with its adverts.
+    pub fn hello_due(&mut self, index: usize, life: u64) -> Result<(), String> {
+        let is_idle = |node: &crate::Node| node.is_running() && !node.is_busy() && node.state() != State::Active;
+        if self.nodes[index].life != life || self.nodes[index].machine.is_none() {
+            return Ok(());
         }
-        if node.is_running() && !node.is_busy() && node.state() != State::Active {
+        if is_idle(&self.nodes[index]) {
+            self.handle(index, Input::Timer);
+            self.turn(index)?;
+        }
+        if is_idle(&self.nodes[index]) {
             self.send_hello(index, None);
         }
         let next = self.now + self.nodes[index].interval() + self.random.u64(0..=JITTER_MAX);
         self.schedule(next, Event::Hello { node: index, life });
+        Ok(())
     }
 
     fn send_hello(&mut self, index: usize, advert: Option<u8>) {

@@ -192,7 +192,7 @@ impl World {
                 Event::Deliver { to, packet } => self.deliver(to, packet)?,
                 Event::Ask { from, bytes } => self.ask(from, &bytes),
                 Event::Wake { node } => self.turn(node)?,
-                Event::Hello { node, life } => self.hello_due(node, life),
+                Event::Hello { node, life } => self.hello_due(node, life)?,
                 Event::InUse { node, life } if self.nodes[node].life == life => self.tell_in_use(node)?,
                 Event::InUse { .. } => {}
                 Event::Attack { until } => self.attack(until),

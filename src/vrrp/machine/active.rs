@@ -196,6 +196,7 @@ impl Machine {
         let repeats_within = interval.min(heard.interval.get()) / ASSERTION_DIVISOR;
         let is_repeated = now.saturating_duration_since(claim.answered_at) < repeats_within;
         let has_resigned = heard.priority == PRIORITY_RESIGNED;
+        // The resignation that we follow comes by every path. Whoever sent it announces no more.
         if is_repeated && has_resigned {
             return;
         }

@@ -58,7 +58,17 @@ impl Bench {
     }
 
     fn at(&mut self, nanos: u64, input: Input) -> Vec<Action> {
-        self.machine.handle(self.zero + Duration::from_nanos(nanos), input)
+        let at = self.zero + Duration::from_nanos(nanos);
+        let interval = self.machine.parameters.advert_interval.get();
+        // With a witness the shell calls once an interval, which alone changes nothing.
+        while self.machine.parameters.witness && self.machine.ran_at + interval < at {
+            let tick = self.machine.ran_at + interval;
+            if self.machine.deadline().is_some_and(|deadline| deadline <= tick) {
+                break;
+            }
+            assert_eq!(self.machine.handle(tick, Input::Timer), []);
+        }
+        self.machine.handle(at, input)
     }
 
     fn state(&self) -> State {
