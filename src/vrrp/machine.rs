@@ -133,6 +133,8 @@ pub struct Machine {
     peer_interval: Duration,
     /// The last hello of a peer that was not active, and when it came.
     peer: Option<(Instant, PeerSeen)>,
+    /// When the last hello of the peer came, whatever its state.
+    peer_seen_at: Option<Instant>,
     epoch: u32,
     synced: bool,
     /// Since when we are fit and synced, without having been frozen.
@@ -173,6 +175,7 @@ impl Machine {
             reason: None,
             peer_interval,
             peer: None,
+            peer_seen_at: None,
             epoch,
             synced: true,
             ready_since: now,
@@ -329,12 +332,16 @@ impl Machine {
     /// An active peer is no evidence of anything but its epoch: its adverts are.
     fn peer_seen(&mut self, now: Instant, seen: PeerSeen) {
         let is_newer = seen.epoch > self.epoch;
+        let patience = self.patience_with(seen.interval.get());
+        let was_gone = self.peer_seen_at.replace(now).is_none_or(|at| now.saturating_duration_since(at) >= patience);
         self.epoch = self.epoch.max(seen.epoch);
         match (seen.state, &mut self.phase) {
             (State::Active, _) => return,
             (State::Init | State::Backup, phase) => {
-                // It was active after us, and gave way before we heard of it.
-                if is_newer && let Phase::Active(claim) = phase {
+                // It was active after us, or may have been while we did not see it, and gave way before we heard of it.
+                if (is_newer || was_gone)
+                    && let Phase::Active(claim) = phase
+                {
                     claim.owe_announcement();
                 }
                 self.peer = Some((now, seen));

@@ -239,7 +239,11 @@ impl World {
             Action::RequestClaim => self.send_hello(index, Some(self.nodes[index].parameters.priority.get())),
             Action::HandOverDone => self.switchover_answered(index, None)?,
             Action::HandOverFailed { reason } => self.switchover_answered(index, Some(reason))?,
-            Action::ProbeAddresses => self.probe(index),
+            Action::ProbeAddresses => {
+                // Whoever used them may be gone.
+                self.nodes[index].in_use_at = None;
+                self.probe(index);
+            }
             Action::AskLease => {
                 // As `guard::leases` has it.
                 let time = Duration::from_nanos(self.nodes[index].interval() * 29 / 10);

@@ -167,7 +167,8 @@ impl Machine {
         }
     }
 
-    fn overtaken_max(&self) -> Duration {
+    /// How long after a word of the peer an earlier one may come, on a slower path.
+    pub(super) fn overtaken_max(&self) -> Duration {
         self.peer_interval.min(OVERTAKEN_MAX)
     }
 

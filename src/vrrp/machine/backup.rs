@@ -82,7 +82,12 @@ impl Machine {
     }
 
     fn peer_resigned(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let skew = self.skew();
+        let (skew, overtaken_max) = (self.skew(), self.overtaken_max());
+        let Phase::Backup(watch) = &self.phase else { return };
+        if self.parameters.witness && now < watch.began_at + overtaken_max {
+            // It may be from before we stood by, on a slower path: the peer may have followed our own resignation since.
+            return;
+        }
         match self.parameters.resignation {
             Resignation::AtOnce => self.claim_after_resignation(now, now, actions),
             Resignation::AfterSkew => {

@@ -49,12 +49,19 @@ impl Bench {
         bench
     }
 
-    /// Active since 0: the peer resigned as soon as we were backup.
+    /// Active since 0, because the peer resigned, of which the last hello came 50 ms before.
     fn active() -> Self {
-        let mut bench = Self::backup();
-        bench.at(0, heard(0));
+        Self::active_with(parameters()).0
+    }
+
+    /// And what it did then.
+    fn active_with(parameters: Parameters) -> (Self, Vec<Action>) {
+        let mut bench = Self::backup_with(parameters);
+        bench.at(0, Input::PeerSeen(seen(State::Active)));
+        bench.zero += Duration::from_millis(50);
+        let actions = bench.at(0, heard(0));
         assert_eq!(bench.machine.state(), State::Active);
-        bench
+        (bench, actions)
     }
 
     fn at(&mut self, nanos: u64, input: Input) -> Vec<Action> {

@@ -65,3 +65,20 @@ fn peer_that_counts_more_takeovers_makes_an_active_node_announce() {
         assert_eq!(bench.at(300_000_000, Input::Timer), [SEND]);
     }
 }
+
+/// The peer was cut off and may have been active meanwhile, by the same count of takeovers as ours.
+#[test]
+fn peer_that_comes_back_makes_an_active_node_announce() {
+    let mut bench = Bench::active();
+    assert_eq!(bench.at(100_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.at(200_000_000, Input::Timer), [SEND]);
+    assert_eq!(bench.at(300_000_000, Input::Timer), [SEND]);
+    // The last hello was 350 ms ago, and three intervals and the skew are 360.9375 ms.
+    assert_eq!(bench.at(300_000_000, Input::PeerSeen(seen(State::Backup))), []);
+    assert_eq!(bench.at(400_000_000, Input::Timer), [SEND]);
+    for ms in [500, 600, 700] {
+        assert_eq!(bench.at(ms * 1_000_000, Input::Timer), [SEND]);
+    }
+    assert_eq!(bench.at(700_000_000, Input::PeerSeen(seen(State::Backup))), []);
+    assert_eq!(bench.at(800_000_000, Input::Timer), [SEND, Action::Announce]);
+}

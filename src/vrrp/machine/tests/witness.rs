@@ -12,9 +12,9 @@ fn backup() -> Bench {
 
 /// Active since 0, because the peer resigned.
 fn active() -> Bench {
-    let mut bench = backup();
+    let (bench, actions) = Bench::active_with(Parameters { witness: true, ..parameters() });
     let role = changed(State::Backup, State::Active, Reason::PeerResigned);
-    assert_eq!(bench.at(0, heard(0)), [SEND, Action::AcquireVip, role, ASK]);
+    assert_eq!(actions, [SEND, Action::AcquireVip, role, ASK]);
     bench
 }
 
@@ -284,4 +284,26 @@ fn node_whose_peer_takes_no_part_claims_when_the_witness_does_not_answer() {
         assert_eq!(asked(startup, 260_937_500, None), [ASK]);
         assert_eq!(asked(startup, 300_000_000, Some(lease_refused())), [ASK]);
     }
+}
+
+/// A resignation that waited in a queue for who knows how long is no promise of the peer any more.
+#[test]
+fn backup_that_was_not_called_for_two_intervals_follows_no_resignation() {
+    let mut bench = backup();
+    bench.at(100_000_000, heard(101));
+    let wake = |bench: &mut Bench, ms: u64| bench.machine.handle(bench.zero + Duration::from_millis(ms), heard(0));
+    assert_eq!(wake(&mut bench, 300), [Action::DiscardQueued]);
+    assert_eq!((bench.state(), bench.deadline()), (State::Backup, Some(660_937_500)));
+    bench.at(400_000_000, heard(101));
+    assert_eq!(wake(&mut bench, 599).len(), 4);
+}
+
+/// Two nodes resign to each other, and each word comes once on every path: neither follows what is from before its own.
+#[test]
+fn new_backup_follows_no_resignation_at_first() {
+    let mut bench = backup();
+    assert_eq!(bench.at(49_999_999, heard(0)), []);
+    assert_eq!(bench.state(), State::Backup);
+    assert_eq!(bench.at(50_000_000, heard(0)).len(), 4);
+    assert_eq!(bench.state(), State::Active);
 }
