@@ -273,6 +273,10 @@ impl Node {
                 self.worker = WorkerState::Hung;
                 self.worker_fails(format!("the worker did not answer for {} ms: {evidence}", millis(silent_for)));
             }
+            supervisor::Event::Closed => {
+                self.worker = WorkerState::Waiting;
+                self.worker_fails("the worker closed its link".to_owned());
+            }
             supervisor::Event::Ended(reason) => {
                 error!(reason, "the worker has ended");
                 (self.worker, self.pid) = (WorkerState::Waiting, None);

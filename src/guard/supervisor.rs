@@ -21,8 +21,10 @@ use crate::net::child;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker that has not answered for this long will not come back by itself.
 const HUNG_MAX: Duration = Duration::from_secs(10);
-/// Time for a worker to end that has closed its link.
-const END_TIMEOUT: Duration = Duration::from_millis(50);
+/// Time for a worker to end that has closed its link, before its VIPs are given up for that.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(2);
+/// And before it is killed.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause before a restart: doubled each time, from this...
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// ...to this...
@@ -49,6 +51,8 @@ pub enum Event {
         /// What shows it, in words.
         evidence: String,
     },
+    /// It has closed its link and takes its time to end: the kernel closes its connections one by one.
+    Closed,
     /// It has ended, and why, in words.
     Ended(String),
     /// It has drained and ended, as it was told to.
@@ -140,7 +144,7 @@ impl Supervisor {
                     }
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
                     // It is about to end, or talks nonsense; either way it is of no more use.
-                    Ok(None) | Err(_) => return Ending::Ended(last_words(child, failure).await),
+                    Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, failure).await),
                 },
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
@@ -160,6 +164,21 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// Why a worker ended whose link has closed. A process that ends closes its link first, and only then can be asked how
+    /// it ended.
+    async fn last_words(&self, mut child: Child, failure: Option<String>) -> String {
+        let mut ended = timeout(EXIT_TIMEOUT, child.wait()).await;
+        if ended.is_err() {
+            self.tell(Event::Closed).await;
+            ended = timeout(END_TIMEOUT, child.wait()).await;
+        }
+        if ended.is_err() {
+            // It may have ended by itself a moment ago, which is as good.
+            drop(child.kill().await);
+        }
+        failure.unwrap_or_else(|| ended.map_or_else(|_| "it closed its link".to_owned(), exit_reason))
     }
 
     async fn drain(&self, mut child: Child, mut sender: link::Sender) -> Ending {
@@ -240,17 +259,6 @@ impl Watched {
             format!("it did not serve within {} s", START_TIMEOUT.as_secs())
         }
     }
-}
-
-/// Why a worker ended whose link has closed. A process that ends closes its link first, and only then can be asked how it
-/// ended.
-async fn last_words(mut child: Child, failure: Option<String>) -> String {
-    let ended = timeout(END_TIMEOUT, child.wait()).await;
-    if ended.is_err() {
-        // It may have ended by itself a moment ago, which is as good.
-        drop(child.kill().await);
-    }
-    failure.unwrap_or_else(|| ended.map_or_else(|_| "it closed its link".to_owned(), exit_reason))
 }
 
 async fn kill(mut child: Child, reason: String) -> Ending {

@@ -39,7 +39,7 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         socket.set_nonblocking(true)?;
-        let (mut sender, receiver) = link::halves(UnixStream::from_std(socket)?);
+        let (mut sender, receiver) = link::halves(UnixStream::from_std(child::close_first(socket)?)?);
         match Worker::start(bootstrap, sockets, warnings) {
             Ok(worker) => worker.serve(sender, receiver).await,
             Err(error) => {

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use crate::keeping::{MACVLANS, formed_with_macvlans, macvlans, virtual_mac};
-use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
+use crate::scene::{Outcome, PATIENCE, Plan, Scene, shown, until};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -134,12 +134,6 @@ fn janitor(scene: &mut Scene, node: &str) -> anyhow::Result<ProcessHandle> {
 fn is_ready(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok()).any(|name| name == "lifeline\n")
-}
-
-/// A file of /proc whose parts are separated by zeros; empty when the process is gone.
-fn shown(pid: u32, file: &str) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
 /// Whoever may list processes sees the arguments, and whoever is root the environment.

@@ -303,3 +303,9 @@ pub fn until<T>(
         std::thread::sleep(POLL_INTERVAL);
     }
 }
+
+/// A file of /proc whose parts are separated by zeros; empty when the process is gone.
+pub fn shown(pid: u32, file: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}

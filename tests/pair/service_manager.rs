@@ -11,7 +11,7 @@ use baton::status::Role;
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
-use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
+use crate::scene::{Outcome, PATIENCE, Plan, Scene, shown, until};
 
 /// How often the watchdog has to be fed at least: the guard feeds it three times as often.
 const WATCHDOG: Duration = Duration::from_millis(1500);
@@ -111,7 +111,11 @@ fn ready_is_said_once_the_node_serves(scene: &mut Scene) -> Outcome {
 fn start_with_worker_held_back(scene: &Scene, node: &str) -> anyhow::Result<(Service, ProcessHandle)> {
     for _ in 0..HOLD_ATTEMPTS {
         let mut service = Service::start(scene, node)?;
-        let worker = until("the guard to start a worker", PATIENCE, || Ok(service.guard.children().pop()))?;
+        // By what it runs: one that is stopped before that holds up whoever started it.
+        let is_worker = |child: &ProcessHandle| shown(child.pid(), "cmdline").starts_with("baton worker ");
+        let worker = until("the guard to start a worker", PATIENCE, || {
+            Ok(service.guard.children().into_iter().find(|child| is_worker(child)))
+        })?;
         worker.signal(Signal::STOP)?;
         if until("a status", PATIENCE, || Ok(Some(scene.status(node)?)))?.worker.state == "starting" {
             return Ok((service, worker));

@@ -121,8 +121,11 @@ impl World {
         }
     }
 
-    /// A timer that fires early changes nothing.
+    /// A timer that fires early changes nothing, unless it shows that the process did not run.
     pub fn spurious_timer(&mut self, index: usize) -> Result<(), String> {
+        if self.now >= self.nodes[index].decided_at + 2 * self.nodes[index].interval() {
+            return Ok(());
+        }
         let (now, deadline) = (self.instant(), self.deadline(index));
         let node = &mut self.nodes[index];
         let Some(machine) = &mut node.machine else { return Ok(()) };
