@@ -167,7 +167,11 @@ impl World {
     }
 
     pub fn instant(&self) -> Instant {
-        self.zero + Duration::from_nanos(self.now)
+        self.instant_of(self.now)
+    }
+
+    pub fn instant_of(&self, at: Nanos) -> Instant {
+        self.zero + Duration::from_nanos(at)
     }
 
     pub fn nanos(&self, instant: Instant) -> Nanos {
