@@ -32,7 +32,7 @@ const PHASE: Duration = Duration::from_secs(1);
 const HOLDER_POLL: Duration = Duration::from_millis(25);
 
 /// After three intervals and this, whatever was going on is over.
-const SETTLE_TIME: Duration = Duration::from_secs(2);
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// Up to three intervals and this after the other node took the VIP, a gap belongs to the event.
 const AFTERMATH: Duration = Duration::from_millis(500);
