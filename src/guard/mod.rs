@@ -49,7 +49,7 @@ use self::heartbeat::{Command, Witness};
 use self::janitor::Inheritance;
 use self::janitor::Janitor;
 use self::state::{Node, WorkerState};
-use self::store::Memory;
+use self::store::{Keeper, Memory};
 use self::supervisor::Supervisor;
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
@@ -141,8 +141,7 @@ struct Guard {
     address_events: mpsc::Receiver<addresses::Event>,
     questions: mpsc::Receiver<Question>,
     memory: Memory,
-    state_dir: PathBuf,
-    has_warned_of_memory: bool,
+    keeper: Keeper,
     is_ready: bool,
     status_line: String,
 }
@@ -220,8 +219,7 @@ impl Guard {
             address_events,
             questions,
             memory,
-            state_dir,
-            has_warned_of_memory: false,
+            keeper: Keeper::new(state_dir),
             is_ready: false,
             status_line: String::new(),
         };
@@ -273,7 +271,7 @@ impl Guard {
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
                 _ = reviews.tick() => self.review().await,
-                _ = memories.tick() => self.remember(),
+                _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
                 Some(question) = self.questions.recv() => self.answer(question),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
@@ -307,7 +305,9 @@ impl Guard {
         }
         // Whatever went wrong before: no node stops with an address that it does not serve.
         addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
-        self.remember();
+        if self.note_memory() {
+            self.keeper.write_now(&self.memory);
+        }
         // The queue holds one, and nobody else sends.
         let _already_told = stop_worker.try_send(());
         Ok(true)
@@ -339,24 +339,12 @@ impl Guard {
         }
     }
 
-    /// Writes down what the next guard has to know.
-    fn remember(&mut self) {
+    /// Notes what the next guard has to know; false when there is nothing.
+    fn note_memory(&mut self) -> bool {
         for (vip, config) in self.node.vips.iter().zip(&self.node.config.vips) {
             self.memory.note(&config.name, vip.epoch, &vip.counters);
         }
-        if self.node.vips.is_empty() {
-            return;
-        }
-        match self.memory.write(&self.state_dir) {
-            Ok(()) => self.has_warned_of_memory = false,
-            Err(error) if !std::mem::replace(&mut self.has_warned_of_memory, true) => warn!(
-                directory = %self.state_dir.display(),
-                %error,
-                "the sequence of signed adverts cannot be kept; a clock that is set back before the next start would \
-                 have the peer refuse them for that long"
-            ),
-            Err(_) => {}
-        }
+        !self.node.vips.is_empty()
     }
 
     fn tell_service_manager(&mut self) {

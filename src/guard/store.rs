@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::counters::VipCounters;
 
@@ -24,6 +27,50 @@ const UNWRITTEN: u64 = 10 << 32;
 const FILE: &str = "adverts.json";
 /// Bytes of the file that are read: 64 VIPs with six paths take a hundredth of it.
 const FILE_MAX_BYTES: u64 = 1 << 20;
+
+/// Writes on a thread of its own, so that a disk that takes its time holds nobody up.
+#[derive(Debug)]
+pub struct Keeper {
+    state_dir: PathBuf,
+    under_way: Option<JoinHandle<io::Result<()>>>,
+    has_warned: bool,
+}
+
+impl Keeper {
+    /// One that writes to this directory.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self { state_dir, under_way: None, has_warned: false }
+    }
+
+    /// Begins to write, unless the last time has not ended yet. Needs a tokio runtime.
+    pub fn write_soon(&mut self, memory: &Memory) {
+        if let Some(under_way) = &mut self.under_way {
+            let Some(ended) = under_way.now_or_never() else { return };
+            self.judge(ended.unwrap_or_else(|error| Err(io::Error::other(error))));
+        }
+        let (memory, state_dir) = (memory.clone(), self.state_dir.clone());
+        self.under_way = Some(tokio::task::spawn_blocking(move || memory.write(&state_dir)));
+    }
+
+    /// Writes for the last time, and waits for it.
+    pub fn write_now(&mut self, memory: &Memory) {
+        let ended = memory.write(&self.state_dir);
+        self.judge(ended);
+    }
+
+    fn judge(&mut self, ended: io::Result<()>) {
+        match ended {
+            Ok(()) => self.has_warned = false,
+            Err(error) if !std::mem::replace(&mut self.has_warned, true) => warn!(
+                directory = %self.state_dir.display(),
+                %error,
+                "the sequence of signed adverts cannot be kept; a clock that is set back before the next start would \
+                 have the peer refuse them for that long"
+            ),
+            Err(_) => {}
+        }
+    }
+}
 
 /// What was left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
