@@ -376,8 +376,11 @@ impl Spread {
     fn of(times: impl Iterator<Item = Duration>) -> Self {
         let mut times: Vec<Duration> = times.collect();
         times.sort_unstable();
-        // Of an even number the lesser one of the two in the middle.
-        Self { min: times[0], median: times[(times.len() - 1) / 2], max: times[times.len() - 1] }
+        Self {
+            min: times[0],
+            median: (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2,
+            max: times[times.len() - 1],
+        }
     }
 }
 
