@@ -165,7 +165,7 @@ impl Pool {
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let server = |_| Server { up: AtomicBool::new(true), verdict: Mutex::new(unchecked()) };
         let servers = config.servers.iter().map(server).collect();
-        let sticky = config.sticky.as_ref().map(|sticky| Sticky::new(sticky, config, cookie_key));
+        let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::new(sticky, config, cookie_key));
         Self { config: config.clone(), servers, sticky }
     }
 
@@ -188,8 +188,8 @@ impl Pool {
 }
 
 impl Sticky {
-    fn new(sticky: &config::Sticky, pool: &config::Pool, key: &[u8]) -> Self {
-        let config::Sticky::Cookie { name, ttl } = sticky;
+    fn new(sticky: &config::Sticky, pool: &config::Pool, key: &[u8]) -> Option<Self> {
+        let config::Sticky::Cookie(config::StickyCookie { name, ttl, .. }) = sticky else { return None };
         let names = pool.servers.iter().map(|server| server.name.as_str());
         let cookies = ServerCookies::derive(key, &pool.name, names);
         let max_age = ttl.map(|ttl| format!("; Max-Age={}", ttl.as_secs())).unwrap_or_default();
@@ -200,6 +200,6 @@ impl Sticky {
         };
         let set_cookie = |value: &str| SetCookie { plain: header(value, ""), secure: header(value, "; Secure") };
         let set_cookie = (0..pool.servers.len()).filter_map(|server| cookies.value(server)).map(set_cookie).collect();
-        Self { name: name.clone(), cookies, set_cookie }
+        Some(Self { name: name.clone(), cookies, set_cookie })
     }
 }
