@@ -1,0 +1,3 @@
+//! The sync link.
+
+pub mod identity;
