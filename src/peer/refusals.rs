@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Time between two log lines for one reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -108,6 +108,8 @@ impl Refusal {
 #[derive(Debug, Default)]
 pub struct Refusals {
     counts: BTreeMap<Reason, Count>,
+    /// Why the peer could not be reached, while it cannot.
+    unreachable: Option<String>,
     last: Option<String>,
 }
 
@@ -134,12 +136,26 @@ impl Refusals {
         self.last = Some(format!("{remote}: {detail}"));
     }
 
+    /// Notes that the peer cannot be reached. Logged once for each cause: it is tried again and again.
+    pub fn unreachable(&mut self, detail: String) {
+        if self.unreachable.as_ref() != Some(&detail) {
+            info!(detail, "the peer cannot be reached on the sync link");
+            self.last = Some(detail.clone());
+            self.unreachable = Some(detail);
+        }
+    }
+
+    /// Notes that it can be again.
+    pub fn reached(&mut self) {
+        self.unreachable = None;
+    }
+
     /// How many, by the name of the reason; reasons never seen are left out.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), count.total)).collect()
     }
 
-    /// The last one, in words.
+    /// The last one in words, or why the peer could not be reached, whichever came later.
     pub fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }

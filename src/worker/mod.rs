@@ -121,6 +121,7 @@ impl Worker {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
+                    Some(ToWorker::TookOver) => {}
                     Some(ToWorker::Drain) => return self.drain().await,
                     None => return Err(anyhow!("the guard is gone")),
                 },
