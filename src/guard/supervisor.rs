@@ -43,7 +43,7 @@ pub enum Event {
     /// It serves.
     Ready,
     /// It answered a probe.
-    Alive(Report),
+    Alive(Box<Report>),
     /// Whether it has what the peer has changed.
     Synced(bool),
     /// It does not answer and will not.
