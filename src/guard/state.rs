@@ -24,8 +24,8 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, VerdictStatus,
-    VipStatus, WorkerStatus,
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SyncStatus,
+    VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -543,9 +543,9 @@ impl Node {
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
             warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
+            sync: self.sync_status(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
-            sync: self.report.sync.clone(),
             sessions: self.report.sessions.clone(),
         }
     }
@@ -570,6 +570,23 @@ impl Node {
         let peer = self.peer()?;
         let last_heard_ms = self.vips.iter().filter_map(|vip| last_heard_ms(&vip.counters)).min();
         Some(PeerStatus { node: peer.name.clone(), address: peer.address.to_string(), last_heard_ms })
+    }
+
+    /// As the worker last told, except for what it told since.
+    fn sync_status(&self) -> Option<SyncStatus> {
+        let in_sync = self.synced?;
+        let silent = || SyncStatus {
+            peer: self.peer().map(|peer| peer.name.clone()).unwrap_or_default(),
+            state: "connecting".to_owned(),
+            last_error: Some("the worker has not told yet".to_owned()),
+            ..SyncStatus::default()
+        };
+        let mut status = self.report.sync.clone().unwrap_or_else(silent);
+        if status.in_sync != in_sync {
+            let state = if in_sync { "in_sync" } else { "connecting" };
+            (status.in_sync, status.state, status.since_ms) = (in_sync, state.to_owned(), 0);
+        }
+        Some(status)
     }
 
     fn peer_says(&self, counters: &VipCounters) -> Option<PeerVipStatus> {

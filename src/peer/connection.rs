@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::endpoint::{Established, Stream};
@@ -72,6 +72,11 @@ impl Connection {
         self.waiting_since.is_none().then_some(&mut self.outgoing)
     }
 
+    /// Whether all that was to be sent is written.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
     /// What the last turn brought.
     pub fn received(&self) -> &[u8] {
         self.incoming.get(..self.received).unwrap_or_default()
@@ -110,6 +115,15 @@ impl Connection {
             if is_written || is_read { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Says that nothing more will come, and waits until the peer has taken what was written and closed too. So that it is
+    /// not thrown away: the kernel drops what is under way when a connection is closed that has something unread.
+    pub async fn close(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        while self.stream.read(&mut self.incoming).await.is_ok_and(|len| len > 0) {}
     }
 
     /// Writes what can be written now. True when that was the rest.

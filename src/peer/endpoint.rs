@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::identity::{ALPN, Identity};
 use super::refusals::{Reason, Refusal, Refusals};
@@ -97,10 +97,15 @@ pub struct Gate {
 
 impl Gate {
     /// Brings connections, until nobody takes them any more.
-    ///
-    /// # Errors
-    /// In words, when it cannot begin.
-    pub async fn run(self, end: End) -> Result<(), String> {
+    pub async fn run(self, end: End) {
+        if let Err(reason) = self.bring(end).await {
+            error!(reason, "there will be no sync with the peer");
+            self.refusals().unreachable(reason);
+        }
+    }
+
+    /// As [`Gate::run`]. An error is why it cannot begin, in words.
+    async fn bring(&self, end: End) -> Result<(), String> {
         match end {
             End::Listen(listener) => {
                 let listener = ready(listener).map_err(|error| format!("the sync link cannot listen: {error}"))?;

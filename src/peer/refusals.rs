@@ -111,6 +111,7 @@ pub struct Refusals {
     /// Why the peer could not be reached, while it cannot.
     unreachable: Option<String>,
     last: Option<String>,
+    is_last: bool,
 }
 
 #[derive(Debug, Default)]
@@ -133,16 +134,21 @@ impl Refusals {
             let count = std::mem::take(&mut count.unlogged);
             warn!(remote, reason = reason.as_str(), detail, count, "refused on the sync link");
         }
-        self.last = Some(format!("{remote}: {detail}"));
+        (self.last, self.is_last) = (Some(format!("{remote}: {detail}")), true);
     }
 
     /// Notes that the peer cannot be reached. Logged once for each cause: it is tried again and again.
     pub fn unreachable(&mut self, detail: String) {
         if self.unreachable.as_ref() != Some(&detail) {
             info!(detail, "the peer cannot be reached on the sync link");
-            self.last = Some(detail.clone());
+            (self.last, self.is_last) = (Some(detail.clone()), false);
             self.unreachable = Some(detail);
         }
+    }
+
+    /// Notes why a connection ended that broke no rule.
+    pub fn ended(&mut self, reason: String) {
+        (self.last, self.is_last) = (Some(reason), false);
     }
 
     /// Notes that it can be again.
@@ -155,7 +161,12 @@ impl Refusals {
         self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), count.total)).collect()
     }
 
-    /// The last one in words, or why the peer could not be reached, whichever came later.
+    /// Whether a refusal is what went wrong last.
+    pub fn is_last(&self) -> bool {
+        self.is_last
+    }
+
+    /// What went wrong last, in words: a refusal, the end of a connection, or why the peer could not be reached.
     pub fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }
