@@ -109,7 +109,7 @@ impl Driver {
     }
 
     fn end(&mut self, ending: Ending) {
-        let Some(Conversation { connection, replica }) = self.conversation.take() else { return };
+        let Some(Conversation { connection, .. }) = self.conversation.take() else { return };
         match ending {
             Ending::Over(reason) => {
                 info!(remote = %connection.remote, reason, "the sync link is down");
