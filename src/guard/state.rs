@@ -15,7 +15,6 @@ use super::events::{self, Events};
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
-use super::setup;
 use super::supervisor;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
@@ -367,7 +366,7 @@ impl Node {
             vip.tell(Command::Servers(seen.pools_up, seen.servers_up));
         }
         let patience = config.advert_interval.get() * 4;
-        let checksum = setup::short_checksum(&self.config.checksum);
+        let checksum = self.config.short_checksum();
         let hello = vip
             .counters
             .last_hello()
@@ -598,7 +597,7 @@ impl Node {
             epoch: hello.epoch,
             pools_up: hello.pools_up,
             servers_up: hello.servers_up,
-            config_differs: hello.config_checksum != setup::short_checksum(&self.config.checksum),
+            config_differs: hello.config_checksum != self.config.short_checksum(),
             age_ms: millis(age),
         })
     }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -115,6 +116,18 @@ impl Connection {
             if is_written || is_read { Poll::Ready(Ok(())) } else { Poll::Pending }
         })
         .await
+    }
+
+    /// Says a last word, if it can be said at once, and closes.
+    pub fn break_off(mut self, last_word: &[u8]) {
+        if self.is_idle() {
+            // Whoever broke a rule is not waited for, nor whoever does not hear.
+            let _said = async {
+                self.stream.write_all(last_word).await?;
+                self.stream.shutdown().await
+            }
+            .now_or_never();
+        }
     }
 
     /// Says that nothing more will come, and waits until the peer has taken what was written and closed too. So that it is

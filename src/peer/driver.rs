@@ -12,8 +12,9 @@ use super::connection::{Connection, Ending};
 use super::endpoint::Established;
 use super::refusals::{Reason, Refusal, Refusals};
 use crate::proxy::sessions::Sessions;
+use crate::session::frame;
 use crate::session::replica::{Fault, Replica, Settings};
-use crate::status::SyncStatus;
+use crate::status::{ProgressStatus, SyncStatus};
 
 /// Time between two looks at the table for what has expired, and between two updates of the status.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,8 +38,6 @@ pub struct Driver {
 pub struct Conversations {
     /// For each of them.
     pub settings: Settings,
-    /// The other node's name.
-    pub peer_node: String,
     /// What is shown of them.
     pub shown: Arc<Mutex<SyncStatus>>,
 }
@@ -52,6 +51,8 @@ struct Conversation {
 /// What former conversations have come to.
 struct History {
     disconnects: u64,
+    entries_sent: u64,
+    entries_received: u64,
     state: &'static str,
     since: Instant,
 }
@@ -65,7 +66,13 @@ impl Driver {
         refusals: Arc<Mutex<Refusals>>,
         synced: watch::Sender<bool>,
     ) -> Self {
-        let history = History { disconnects: 0, state: "connecting", since: Instant::now() };
+        let history = History {
+            disconnects: 0,
+            entries_sent: 0,
+            entries_received: 0,
+            state: "connecting",
+            since: Instant::now(),
+        };
         Self { sessions, pair, apply, refusals, synced, conversation: None, history }
     }
 
@@ -103,21 +110,32 @@ impl Driver {
         }
         self.refusals().reached();
         info!(remote = %established.remote, "the sync link is up");
-        let replica = Replica::new(settings, self.sessions.now());
+        let replica = Replica::new(settings, self.sessions.now(), &self.sessions.table, &mut self.sessions.facts());
         self.conversation = Some(Conversation { connection: Connection::new(established), replica });
         self.publish();
     }
 
     fn end(&mut self, ending: Ending) {
-        let Some(Conversation { connection, .. }) = self.conversation.take() else { return };
+        let Some(Conversation { connection, mut replica }) = self.conversation.take() else { return };
+        let remote = connection.remote;
         match ending {
             Ending::Over(reason) => {
-                info!(remote = %connection.remote, reason, "the sync link is down");
-                self.refusals().ended(format!("{}: {reason}", connection.remote));
+                info!(%remote, reason, "the sync link is down");
+                self.refusals().ended(format!("{remote}: {reason}"));
             }
-            Ending::Refused(refusal) => self.refusals().note(Some(connection.remote), &refusal),
+            Ending::Refused(refusal) => {
+                let mut last_word = Vec::new();
+                frame::put_goodbye(&mut last_word, &refusal.detail);
+                connection.break_off(&last_word);
+                self.refusals().note(Some(remote), &refusal);
+            }
         }
+        let state = replica.state(self.sessions.now(), &self.sessions.table);
+        replica.close(&self.sessions.table);
         self.history.disconnects += 1;
+        self.history.entries_sent += state.entries_sent;
+        self.history.entries_received += state.entries_received;
+        self.tell_whether_synced();
         self.publish();
     }
 
@@ -133,11 +151,9 @@ impl Driver {
         let Some(Conversation { connection, replica }) = &mut self.conversation else { return Ok(()) };
         let session_now = self.sessions.now();
         connection.check(now)?;
-        if replica.deadline().is_some_and(|deadline| deadline <= session_now) {
-            replica.timer(session_now).map_err(ending_of)?;
-        }
+        replica.timer(session_now).map_err(ending_of)?;
         if let Some(room) = connection.room() {
-            replica.transmit(session_now, room, &self.sessions.table, &mut lock(&self.sessions.facts));
+            replica.transmit(session_now, room, &self.sessions.table, &mut self.sessions.facts());
         }
         Ok(())
     }
@@ -149,24 +165,25 @@ impl Driver {
             return;
         }
         let now = self.sessions.now();
-        let result = replica.received(now, connection.received(), &self.sessions.table, &mut lock(&self.sessions.facts));
-        match result {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => (self.apply)(&changes),
+        let bytes = connection.received();
+        let received = replica.received(now, bytes, &self.sessions.table, &mut self.sessions.facts());
+        match received {
+            Ok(received) if received.facts.is_empty() => {}
+            Ok(received) => (self.apply)(&received.facts),
             Err(fault) => self.end(ending_of(fault)),
         }
-        self.tell_whether_synced();
     }
 
     fn deadline(&self) -> Option<Instant> {
         let Conversation { connection, replica } = self.conversation.as_ref()?;
-        let left = replica.deadline().map(|deadline| deadline.saturating_sub(self.sessions.now()));
-        let said_at = left.map(|left| Instant::now() + left);
-        [connection.deadline(), said_at].into_iter().flatten().min()
+        // While something waits to be written nothing more can be said, whatever is due.
+        let left = replica.deadline().saturating_sub(self.sessions.now());
+        connection.deadline().or_else(|| Some(Instant::now() + left))
     }
 
     fn tell_whether_synced(&mut self) {
-        let is_synced = self.conversation.as_ref().is_some_and(|conversation| conversation.replica.is_synced());
+        let (now, table) = (self.sessions.now(), &self.sessions.table);
+        let is_synced = self.conversation.as_mut().is_some_and(|talk| talk.replica.state(now, table).in_sync);
         if self.synced.send_if_modified(|synced| std::mem::replace(synced, is_synced) != is_synced) {
             self.publish();
         }
@@ -202,18 +219,29 @@ impl Driver {
             None if refusals.is_last() => "refused",
             None => "connecting",
         };
+        let (now, table) = (self.sessions.now(), &self.sessions.table);
+        let replica = self.conversation.as_mut().map(|conversation| conversation.replica.state(now, table));
+        let replica = replica.unwrap_or_default();
         if std::mem::replace(&mut self.history.state, state) != state {
             self.history.since = Instant::now();
         }
         let status = SyncStatus {
-            peer: pair.peer_node.clone(),
+            peer: pair.settings.peer.clone(),
             state: state.to_owned(),
             in_sync,
             since_ms: u64::try_from(self.history.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            protocol: replica.protocol,
+            lag_entries: replica.lag_entries,
+            lag_us: micros(replica.lag),
+            lag_max_us: micros(replica.lag_max),
+            snapshot_sent: progress_of(replica.snapshot_sent, replica.is_snapshot_sent),
+            snapshot_received: progress_of(replica.snapshot_received, replica.is_snapshot_received),
+            entries_sent: self.history.entries_sent + replica.entries_sent,
+            entries_received: self.history.entries_received + replica.entries_received,
             disconnects: self.history.disconnects,
             refused: refusals.counts(),
             last_error: refusals.last().map(str::to_owned),
-            ..SyncStatus::default()
+            config_differs: replica.config_differs,
         };
         *lock(&pair.shown) = status;
     }
@@ -231,14 +259,20 @@ async fn progress(conversation: &mut Option<Conversation>) -> Result<(), Ending>
     }
 }
 
-/// Who is at fault when the replica gives up, for the status.
+/// What the replica gives up for. That the peer does so is no fault of what it said: it says what it found wrong itself.
 fn ending_of(fault: Fault) -> Ending {
-    let reason = match fault {
-        Fault::Version => Reason::Version,
-        Fault::Silent => Reason::Silent,
-        Fault::Frame(_) => Reason::Protocol,
-    };
-    Ending::Refused(Refusal::new(reason, fault))
+    match fault {
+        Fault::Goodbye(_) => Ending::Over(fault.to_string()),
+        _ => Ending::Refused(Refusal::new(Reason::Protocol(fault.as_str()), fault)),
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn progress_of((done, total): (u64, u64), finished: bool) -> ProgressStatus {
+    ProgressStatus { done, total, finished }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -39,7 +39,7 @@ pub struct Setup {
 }
 
 /// Takes the facts that came from the other node. Called on the thread, and must not block.
-pub type Apply = Box<dyn Fn(&[FactKey]) + Send>;
+pub type Apply = Box<dyn Fn(&[(FactKey, Vec<u8>)]) + Send>;
 
 /// The other node, and how to come together with it.
 pub struct Pair {
@@ -49,8 +49,6 @@ pub struct Pair {
     pub end: End,
     /// The other node's address. Nobody else is listened to.
     pub peer: IpAddr,
-    /// The other node's name.
-    pub peer_node: String,
     /// For each conversation.
     pub settings: Settings,
 }
@@ -75,12 +73,12 @@ pub fn start(setup: Setup) -> io::Result<Link> {
     let (established_sender, established) = mpsc::channel(1);
     let refusals = Arc::new(Mutex::new(Refusals::default()));
     let (mut gate, mut status, mut conversations) = (None, None, None);
-    if let Some(Pair { identity, end, peer, peer_node, settings }) = pair {
+    if let Some(Pair { identity, end, peer, settings }) = pair {
         let refusals = Arc::clone(&refusals);
         gate = Some((Gate { identity, peer, refusals, established: established_sender }, end));
         let shown = Arc::new(Mutex::new(SyncStatus::default()));
         status = Some(Arc::clone(&shown));
-        conversations = Some(Conversations { settings, peer_node, shown });
+        conversations = Some(Conversations { settings, shown });
     }
     let driver = Driver::new(sessions, conversations, apply, refusals, synced_sender);
     let run = move || {

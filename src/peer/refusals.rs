@@ -30,14 +30,10 @@ pub enum Reason {
     OurKeyRefused,
     /// It closed the connection before it had shown who it is.
     Closed,
-    /// It is the peer, and speaks no version of the protocol that this node does.
-    Version,
-    /// It is the peer, and breaks the protocol.
-    Protocol,
     /// It is the peer, and does not read, or not nearly as fast as it has to.
     TooSlow,
-    /// It is the peer, and says nothing.
-    Silent,
+    /// It is the peer, and breaks the protocol: how, as the protocol itself calls it.
+    Protocol(&'static str),
 }
 
 impl Reason {
@@ -52,10 +48,8 @@ impl Reason {
             Self::WrongKey => "wrong_key",
             Self::OurKeyRefused => "our_key_refused",
             Self::Closed => "closed",
-            Self::Version => "version",
-            Self::Protocol => "protocol",
             Self::TooSlow => "too_slow",
-            Self::Silent => "silent",
+            Self::Protocol(how) => how,
         }
     }
 }

@@ -22,10 +22,11 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
-use crate::proxy::sessions::Sessions;
+use crate::proxy::sessions::{Sessions, shared_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
+use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
 use crate::telemetry;
 
@@ -229,8 +230,15 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         None => End::Connect { from: ends.own.ip(), to: ends.peer },
     };
     let identity = Identity::derive(key, ends.own_node, ends.peer_node).map_err(|reason| anyhow!(reason))?;
-    let settings = crate::session::replica::Settings { node: ends.own_node.to_owned() };
-    Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), peer_node: ends.peer_node.to_owned(), settings }))
+    let settings = Settings {
+        node: ends.own_node.to_owned(),
+        peer: ends.peer_node.to_owned(),
+        boot: u64::from_ne_bytes(random()?),
+        checksum: config.short_checksum(),
+        versions: replica::VERSIONS,
+        pools: shared_pools(config),
+    };
+    Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }
 
 /// Whether there is another node to keep sessions for: two nodes and a key that they share.
@@ -265,9 +273,14 @@ fn share_out(
     Ok(shares)
 }
 
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(bytes)
+}
+
 /// 128 random bits in hex.
 fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    let bytes: [u8; 16] = random()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

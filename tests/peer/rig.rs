@@ -9,9 +9,9 @@ use baton::config;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link, Pair, Setup};
-use baton::proxy::sessions::Sessions;
+use baton::proxy::sessions::{Sessions, shared_pools};
 use baton::session::facts::FactKey;
-use baton::session::replica::Settings;
+use baton::session::replica::{Settings, VERSIONS};
 use baton::session::version;
 use baton::status::SyncStatus;
 
@@ -74,8 +74,15 @@ impl Node {
         let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap();
         let sessions = Arc::new(Sessions::new(&config, node, key));
         let own = if peer_node == "lb-a" { "lb-b" } else { "lb-a" };
-        let settings = Settings { node: own.to_owned() };
-        let pair = Pair { identity, end, peer: at.ip(), peer_node: peer_node.to_owned(), settings };
+        let settings = Settings {
+            node: own.to_owned(),
+            peer: peer_node.to_owned(),
+            boot: fastrand::u64(..),
+            checksum: config.short_checksum(),
+            versions: VERSIONS,
+            pools: shared_pools(&config),
+        };
+        let pair = Pair { identity, end, peer: at.ip(), settings };
         let setup = Setup { sessions: Arc::clone(&sessions), pair: Some(pair), apply: Box::new(|_| {}) };
         Self { sessions, link: peer::start(setup).unwrap(), at }
     }
@@ -105,17 +112,13 @@ impl Node {
 
     /// Says something to the other node.
     pub fn say(&self, what: &str) {
-        let version = self.sessions.table.next_version();
-        let mut facts = self.sessions.facts.lock().unwrap();
-        assert!(facts.set(FactKey::TicketKeys, what.as_bytes().to_vec(), version));
-        drop(facts);
-        self.sessions.changed.notify_one();
+        assert!(self.sessions.tell(FactKey::TicketKeys, what.as_bytes().to_vec()));
     }
 
     /// Waits until the other node has said it.
     pub fn wait_until_told(&self, what: &str) {
         until("what the other node said", || {
-            let facts = self.sessions.facts.lock().unwrap();
+            let facts = self.sessions.facts();
             (facts.get(&FactKey::TicketKeys) == Some(what.as_bytes())).then_some(())
         });
     }
