@@ -128,6 +128,7 @@ impl KeepalivedNode {
     }
 
     /// Kills HAProxy, and leaves keepalived alone.
+    #[allow(dead_code, reason = "for the benchmark of sessions")]
     pub fn kill_haproxy(&mut self) -> Result<()> {
         self.haproxy.signal(Signal::KILL)?;
         self.haproxy.wait(PATIENCE)?;
@@ -135,6 +136,7 @@ impl KeepalivedNode {
     }
 
     /// Starts HAProxy anew after it was killed.
+    #[allow(dead_code, reason = "for the benchmark of sessions")]
     pub fn start_haproxy(&mut self, namespace: &Namespace, configuration: &str) -> Result<()> {
         self.haproxy = start_haproxy(namespace, &self.directory, self.name, configuration)?;
         Ok(())
