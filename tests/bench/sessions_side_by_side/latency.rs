@@ -1,17 +1,19 @@
 //! What replication costs requests: their latency through a node that takes 20,000 changes a second from its peer, and
-//! without a peer. The machine is shared with the peer, the servers and the clients, and so the same is measured for Baton
-//! with that traffic between two others, of which the node knows nothing: what is left is what it costs the node.
+//! without a peer. The machine is shared with the peer, the servers and the clients, and so the same is measured with that
+//! traffic between two others, of which the node knows nothing: what is left is what it costs the node.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use baton::lab::pair::NODES;
 
 use crate::failover::end;
 use crate::link::{LinkNode, Pairing};
 use crate::report::{Round, quantile};
-use crate::stage::{Running, Stage, System};
+use crate::rival::{Admin, Haproxy};
+use crate::stage::{KEY_BYTES, Running, Stage, System};
 use crate::users::Steady;
 use crate::{USERS, Wishes};
 
@@ -39,6 +41,17 @@ enum Changes {
     Elsewhere,
 }
 
+impl Changes {
+    /// What the median and the 99th percentile are called.
+    fn figures(self) -> (&'static str, &'static str) {
+        match self {
+            Changes::None => ("without_p50_us", "without_p99_us"),
+            Changes::Here => ("with_p50_us", "with_p99_us"),
+            Changes::Elsewhere => ("elsewhere_p50_us", "elsewhere_p99_us"),
+        }
+    }
+}
+
 /// A machine that has no part in it but that of a server, and its end of a sync link.
 const ELSEWHERE: &str = "web3";
 const ELSEWHERE_AT: &str = "10.77.0.23:7947";
@@ -52,34 +65,28 @@ pub fn latency(stage: &mut Stage, system: System, wishes: &Wishes) -> Result<Rou
 }
 
 fn play(stage: &mut Stage, running: &mut Running, system: System, wishes: &Wishes, tag: u32) -> Result<Round> {
-    let (active, standby) = stage.active_and_standby()?;
+    let nodes = stage.active_and_standby()?;
     if system == System::Baton {
         // Its part is taken by this process.
-        stage.stop_proxy(running, standby)?;
+        stage.stop_proxy(running, nodes.1)?;
     }
-    let mut none = measure(stage, running, system, (active, standby), Changes::None, wishes, tag)?;
-    let mut here = measure(stage, running, system, (active, standby), Changes::Here, wishes, tag)?;
-    let us = |latencies: &mut Vec<u32>, share| quantile(latencies, share).map_or(f64::NAN, f64::from);
-    let (none_p99, here_p99) = (us(&mut none, 0.99), us(&mut here, 0.99));
-    let mut round = Round::new("latency", "20,000 changes a second", system)
-        .with("without_p50_us", us(&mut none, 0.5))
-        .with("without_p99_us", none_p99)
-        .with("with_p50_us", us(&mut here, 0.5))
-        .with("with_p99_us", here_p99)
-        .with("p99_over_without_percent", (here_p99 / none_p99 - 1.0) * 100.0);
-    if system == System::Baton {
-        let mut elsewhere = measure(stage, running, system, (active, standby), Changes::Elsewhere, wishes, tag)?;
-        let elsewhere_p99 = us(&mut elsewhere, 0.99);
-        round = round
-            .with("elsewhere_p50_us", us(&mut elsewhere, 0.5))
-            .with("elsewhere_p99_us", elsewhere_p99)
-            .with("p99_over_elsewhere_percent", (here_p99 / elsewhere_p99 - 1.0) * 100.0);
+    let mut order = [Changes::None, Changes::Here, Changes::Elsewhere];
+    fastrand::shuffle(&mut order);
+    let mut round = Round::new("latency", "20,000 changes a second", system);
+    for changes in order {
+        let mut latencies = measure(stage, running, system, nodes, changes, wishes, tag)?;
+        let mut us = |share| quantile(&mut latencies, share).map_or(f64::NAN, f64::from);
+        let (median, p99) = changes.figures();
+        round = round.with(median, us(0.5)).with(p99, us(0.99));
     }
-    Ok(round)
+    let p99 = |changes: Changes| round.figures[changes.figures().1];
+    let over = |changes: Changes| (p99(Changes::Here) / p99(changes) - 1.0) * 100.0;
+    let (over_none, over_elsewhere) = (over(Changes::None), over(Changes::Elsewhere));
+    Ok(round.with("p99_over_without_percent", over_none).with("p99_over_elsewhere_percent", over_elsewhere))
 }
 
 fn measure(
-    stage: &Stage,
+    stage: &mut Stage,
     running: &Running,
     system: System,
     (active, standby): (&'static str, &'static str),
@@ -88,10 +95,13 @@ fn measure(
     tag: u32,
 ) -> Result<Vec<u32>> {
     let stop = AtomicBool::new(false);
+    let directory = stage.next_directory();
+    let stage = &*stage;
     std::thread::scope(|scope| {
         let pushing = scope.spawn(|| match (changes, system) {
             (Changes::None, _) => Ok(0.0),
-            (_, System::Haproxy) => push_to_haproxy(running, standby, &stop),
+            (Changes::Here, System::Haproxy) => push_over_socket(running.admin(standby)?, &stop),
+            (Changes::Elsewhere, System::Haproxy) => push_to_other_haproxy(stage, &directory, &stop),
             (Changes::Here, System::Baton) => push_to_node(stage, standby, &stop),
             (Changes::Elsewhere, System::Baton) => push_elsewhere(stage, active, standby, &stop),
         });
@@ -147,9 +157,21 @@ fn push(pusher: &LinkNode, stop: &AtomicBool) -> Result<f64> {
     Ok(f64::from(batches * (PACE / 1000)) / begun.elapsed().as_secs_f64())
 }
 
-/// Over the socket of the standby, whose peer is the active one.
-fn push_to_haproxy(running: &Running, standby: &str, stop: &AtomicBool) -> Result<f64> {
-    let mut admin = running.admin(standby).context("HAProxy's socket")?;
+/// Two more of them, on machines that have no part in it, which are the nodes of a pair of their own.
+fn push_to_other_haproxy(stage: &Stage, directory: &Path, stop: &AtomicBool) -> Result<f64> {
+    let configuration = stage.configuration(KEY_BYTES);
+    let configuration = configuration.replace("10.77.0.11:", "10.77.0.50:").replace("10.77.0.12:", "10.77.0.23:");
+    let taker = Haproxy::start(stage.client()?, directory, NODES[0], &configuration)?;
+    let pusher = Haproxy::start(stage.pair.topology().host(ELSEWHERE)?, directory, NODES[1], &configuration)?;
+    let mut admin = pusher.admin()?;
+    admin.wait_until_connected_to(NODES[0])?;
+    let pace = push_over_socket(admin, stop);
+    drop(taker);
+    pace
+}
+
+/// Over the socket of one whose peer is to take the changes.
+fn push_over_socket(mut admin: Admin, stop: &AtomicBool) -> Result<f64> {
     let (batch, begun, mut batches) = (PACE / 1000, Instant::now(), 0_u32);
     while !stop.load(Ordering::Relaxed) {
         std::thread::sleep((begun + BATCH_INTERVAL * batches).saturating_duration_since(Instant::now()));

@@ -40,6 +40,41 @@ pub struct Figures {
     rounds: Vec<Round>,
 }
 
+/// What Baton has to reach.
+struct Goal {
+    part: &'static str,
+    figure: &'static str,
+    limit: Limit,
+}
+
+/// A limit, and which of the rounds it holds for.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    /// Every round.
+    EveryAtMost(f64),
+    EveryAtLeast(f64),
+    /// The median of all rounds.
+    MedianAtMost(f64),
+    MedianAtLeast(f64),
+}
+
+const GOALS: [Goal; 14] = [
+    Goal { part: "kill", figure: "moved", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "kill", figure: "lost_entries", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "switchover", figure: "moved", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "switchover", figure: "moved_meanwhile", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "switchover", figure: "lost_entries", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "throughput", figure: "entries_a_second", limit: Limit::MedianAtLeast(500_000.0) },
+    Goal { part: "throughput", figure: "differing_entries_afterwards", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "lag", figure: "first_5_s_p99_ms", limit: Limit::MedianAtMost(3.0) },
+    Goal { part: "lag", figure: "later_p99_ms", limit: Limit::MedianAtMost(3.0) },
+    Goal { part: "lag", figure: "never_arrived", limit: Limit::EveryAtMost(0.0) },
+    Goal { part: "snapshot", figure: "from_connected_ms", limit: Limit::MedianAtMost(400.0) },
+    Goal { part: "latency", figure: "p99_over_elsewhere_percent", limit: Limit::MedianAtMost(5.0) },
+    Goal { part: "memory", figure: "bytes_an_entry", limit: Limit::EveryAtMost(64.0) },
+    Goal { part: "tls", figure: "resumed_after_kill_percent", limit: Limit::EveryAtLeast(99.0) },
+];
+
 /// A figure of one system over all rounds.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
@@ -67,11 +102,12 @@ impl Figures {
         Ok(())
     }
 
-    /// The table of a part: a row for each variant and figure.
-    pub fn table(&self, part: &str) -> String {
+    /// The table of a part, a row for each variant and figure; and how many of Baton's goals were not reached.
+    pub fn table(&self, part: &str) -> (String, usize) {
+        let mut missed = 0;
         let mut text = String::from(
-            "| what | figure | Baton min / median / max | HAProxy min / median / max | Baton to HAProxy | rounds |\n\
-             |---|---|---|---|---|---|\n",
+            "| what | figure | Baton min / median / max | HAProxy min / median / max | Baton to HAProxy | Baton's goal | rounds |\n\
+             |---|---|---|---|---|---|---|\n",
         );
         let rounds: Vec<&Round> = self.rounds.iter().filter(|round| round.part == part).collect();
         let mut rows: Vec<(&str, &str)> = Vec::new();
@@ -91,16 +127,40 @@ impl Figures {
             let (one, other) = (Cell::of(&baton), Cell::of(&haproxy));
             let ratio = one.zip(other).filter(|(_, other)| other.median != 0.0);
             let ratio = ratio.map_or("–".to_owned(), |(one, other)| format!("{:.3}", one.median / other.median));
+            let limit = GOALS.iter().find(|goal| goal.part == part && goal.figure == name).map(|goal| goal.limit);
+            let goal = limit.zip(one).map_or(String::new(), |(limit, cell)| {
+                missed += usize::from(!limit.is_kept(cell));
+                limit.describe(cell)
+            });
             let _ = writeln!(
                 text,
-                "| {variant} | {name} | {} | {} | {ratio} | {} + {} |",
+                "| {variant} | {name} | {} | {} | {ratio} | {goal} | {} + {} |",
                 Cell::describe(one),
                 Cell::describe(other),
                 baton.len(),
                 haproxy.len()
             );
         }
-        text
+        (text, missed)
+    }
+}
+
+impl Limit {
+    fn is_kept(self, cell: Cell) -> bool {
+        match self {
+            Limit::EveryAtMost(limit) => cell.max <= limit,
+            Limit::EveryAtLeast(limit) => cell.min >= limit,
+            Limit::MedianAtMost(limit) => cell.median <= limit,
+            Limit::MedianAtLeast(limit) => cell.median >= limit,
+        }
+    }
+
+    fn describe(self, cell: Cell) -> String {
+        let (sign, limit) = match self {
+            Limit::EveryAtMost(limit) | Limit::MedianAtMost(limit) => ("≤", limit),
+            Limit::EveryAtLeast(limit) | Limit::MedianAtLeast(limit) => ("≥", limit),
+        };
+        format!("{sign} {limit}: {}", if self.is_kept(cell) { "reached" } else { "MISSED" })
     }
 }
 

@@ -45,11 +45,7 @@ pub fn configuration(key_bytes: u32, tls: &TlsFiles, with_ticket_keys: bool) -> 
     let servers: String = (1..=3)
         .map(|number| format!("  server web{number} 10.77.0.2{number}:8080 check inter 500ms fall 2 rise 1\n"))
         .collect();
-    let keys = if with_ticket_keys {
-        format!(" tls-ticket-keys {}", tls.ticket_keys.display())
-    } else {
-        String::new()
-    };
+    let keys = if with_ticket_keys { format!(" tls-ticket-keys {}", tls.ticket_keys.display()) } else { String::new() };
     let certificate = tls.both.display();
     format!(
         "global

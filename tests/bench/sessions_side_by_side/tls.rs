@@ -50,7 +50,8 @@ pub fn prepare(directory: &Path) -> Result<TlsFiles> {
     fs::write(&files.both, fs::read_to_string(&files.certificate)? + &fs::read_to_string(&files.key)?)?;
     let mut keys = String::new();
     for _ in 0..3 {
-        let output = Command::new("openssl").args(["rand", "-base64", "-A", "48"]).output()?;
+        let output = Command::new("openssl").args(["rand", "-base64", "48"]).output()?;
+        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
         keys += &format!("{}\n", String::from_utf8(output.stdout)?.trim());
     }
     fs::write(&files.ticket_keys, keys)?;
@@ -112,7 +113,6 @@ fn handshake(client: &Arc<ClientConfig>) -> Result<bool> {
     ensure!(answer.starts_with(b"HTTP/1.1 200"), "no good answer: {}", String::from_utf8_lossy(&answer));
     Ok(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed))
 }
-
 
 /// Takes any certificate: it is the handshake that counts.
 #[derive(Debug)]
