@@ -7,6 +7,7 @@ pub mod http;
 mod server_io;
 pub mod state;
 pub mod thread;
+pub mod tickets;
 pub mod timers;
 pub mod tls;
 pub mod upstream;

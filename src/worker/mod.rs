@@ -8,24 +8,29 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Protocol};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
 use crate::probe;
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
+use crate::proxy::tickets::Tickets;
 use crate::proxy::tls;
 use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
 const QUEUE_MAX: usize = 16;
+
+/// Time between two looks at the age of TLS ticket keys.
+const TICKETS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs the worker until the guard drains it or goes away.
 ///
@@ -60,6 +65,7 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
+    tickets: Arc<Tickets>,
     counters: Vec<Arc<Counters>>,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
@@ -72,12 +78,15 @@ impl Worker {
     fn start(bootstrap: Bootstrap, sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
-        let site = Arc::new(build_site(&bootstrap, &config)?);
+        let tickets = Arc::new(Tickets::default());
+        tickets.rotate_if_due(since_1970(), true);
+        let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
             counters: (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect(),
             site,
+            tickets,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
@@ -116,6 +125,7 @@ impl Worker {
         sender.send(&FromWorker::Ready).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
+        let mut ticket_turns = tokio::time::interval(TICKETS_INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -130,6 +140,7 @@ impl Worker {
                     }
                 }
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
+                _ = ticket_turns.tick() => drop(self.tickets.rotate_if_due(since_1970(), true)),
             }
         }
     }
@@ -187,10 +198,14 @@ impl Probe {
     }
 }
 
-fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
+fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let mut acceptors = Vec::new();
     for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
-        let acceptor = listener.tls.as_ref().map(|_| tls::acceptor(certificates)).transpose();
+        let alpn = match listener.protocol {
+            Protocol::Http => &["http/1.1"][..],
+        };
+        let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
+        let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();
         acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
@@ -216,6 +231,11 @@ fn share_out(
         }
     }
     Ok(shares)
+}
+
+/// The time by this machine's clock.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// 128 random bits in hex.

@@ -10,12 +10,12 @@ use crate::curl::{Curl, curl};
 use crate::server::Server;
 
 /// A self-signed certificate and its key.
-struct Certificate {
-    cert: PathBuf,
-    key: PathBuf,
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
-fn certificate(directory: &Directory, name: &str) -> Certificate {
+pub fn certificate(directory: &Directory, name: &str) -> Certificate {
     let (cert, key) = (directory.path(&format!("{name}.crt")), directory.path(&format!("{name}.key")));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
@@ -27,15 +27,15 @@ fn certificate(directory: &Directory, name: &str) -> Certificate {
 }
 
 /// A listener with certificates for a.example and, second, for b.example.
-struct Site {
-    baton: Baton,
+pub struct Site {
+    pub baton: Baton,
     certificates: [Certificate; 2],
     _directory: Directory,
 }
 
 impl Site {
     /// `listener` are further keys of the listener, `pool` of the pool.
-    fn before(server: &Server, listener: &str, pool: &str) -> Self {
+    pub fn before(server: &Server, listener: &str, pool: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
         let files =
