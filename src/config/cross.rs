@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use super::blocks::{Blocks, ListenerBlock, PoolReference, RouteBlock};
+use super::model::Protocol;
 use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
@@ -27,6 +28,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_binds(&blocks.listeners, mistakes);
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
+    check_tcp(blocks, mistakes);
     if blocks.listeners.is_empty() && blocks.vips.is_empty() {
         mistakes.file("nothing to do: there is no [[listener]] and no [[vip]]", "begin with the annotated baton.toml");
     }
@@ -217,6 +219,11 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
         match &listener.pool {
             PoolReference::Named(pool) => pools.check(pool, mistakes),
             PoolReference::Broken => {}
+            PoolReference::None if listener.protocol == Protocol::Tcp => mistakes.absent(
+                &listener.place,
+                "has no pool, which every connection goes to with protocol = \"tcp\"",
+                "add pool = \"…\"",
+            ),
             PoolReference::None => {
                 let Some(name) = &listener.name else { continue };
                 if !routed.contains(name.value.as_str()) && all_routes_belong {
@@ -227,6 +234,21 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
                     );
                 }
             }
+        }
+    }
+}
+
+/// What only HTTP has is refused where there are only bytes.
+fn check_tcp(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_tcp = blocks.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp);
+    let names: HashSet<&str> = of_tcp.flat_map(|listener| &listener.name).map(|name| name.value.as_str()).collect();
+    for listener in blocks.routes.iter().filter_map(|route| route.listener.as_ref()) {
+        if names.contains(listener.value.as_str()) {
+            mistakes.value(
+                &listener.place,
+                "that listener has protocol = \"tcp\", which has no hosts and paths to route by",
+                "leave the route out; the listener's pool takes every connection",
+            );
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod http;
 mod server_io;
 pub mod state;
+pub mod tcp;
 pub mod thread;
 pub mod tickets;
 pub mod timers;

@@ -203,6 +203,7 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
     for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
         let alpn = match listener.protocol {
             Protocol::Http => &["http/1.1"][..],
+            Protocol::Tcp => &[],
         };
         let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
         let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();

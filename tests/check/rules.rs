@@ -163,7 +163,9 @@ refused! {
     listener_names_equal: [listener("[\"192.0.2.1:81\"]", "pool = \"app\""), "[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:82\"]\npool = \"app\"\n".to_owned()],
         14, "listener[x].name", "another listener has that name";
     dangling_listener_pool: [listener("[\"192.0.2.1:81\"]", "pool = \"apx\"")], 4, "listener[x].pool", "no pool of that name";
-    protocol_tcp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"")], 5, "listener[x].protocol", "not in this release";
+    tcp_without_a_pool: [listener("[\"192.0.2.1:81\"]", "protocol = \"tcp\"")], 1, "listener[x]", "has no pool";
+    tcp_with_a_route: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"\n[[route]]\nlistener = \"x\"\npool = \"app\"")],
+        7, "route[#1].listener", "no hosts and paths";
     protocol_udp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"udp\"")], 5, "listener[x].protocol", "not in this release";
     protocol_unknown: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"htp\"")], 5, "listener[x].protocol", "must be \"http\"";
     head_timeout_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nhead_timeout = \"0s\"")], 5, "listener[x].head_timeout", "must be 10ms to 1h";

@@ -24,6 +24,7 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod tcp;
 mod tickets;
 mod timeouts;
 mod tls;

@@ -50,7 +50,7 @@ impl Site {
     }
 
     /// curl to a name, trusting one of the certificates alone.
-    fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
+    pub fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
         let port = self.baton.address().port();
         let resolve = format!("{name}:{port}:127.0.0.1");
         let trusted = self.certificates[trusted].cert.to_str().expect("test directories are UTF-8");
