@@ -2,6 +2,7 @@
 //!
 //! [`serve`] below brings a client to a server, `relay` moves bytes between them. One task does both for one connection.
 
+pub mod hello;
 mod relay;
 
 use std::net::SocketAddr;
