@@ -11,6 +11,7 @@ use super::model::Protocol;
 use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
+use super::sticky::StickyBy;
 
 /// Runs every check.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
@@ -28,6 +29,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_binds(&blocks.listeners, mistakes);
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
+    check_stickiness(blocks, mistakes);
     check_tcp(blocks, mistakes);
     if blocks.listeners.is_empty() && blocks.vips.is_empty() {
         mistakes.file("nothing to do: there is no [[listener]] and no [[vip]]", "begin with the annotated baton.toml");
@@ -201,6 +203,36 @@ fn check_routes(routes: &[RouteBlock], mistakes: &Mistakes<'_>) {
     }
 }
 
+/// A listener that speaks HTTP ends TLS itself, request by request on connections that come and go: what is in a
+/// handshake names no user there.
+fn check_stickiness(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_http = |listener: &&ListenerBlock| match listener.protocol {
+        Protocol::Http => true,
+        Protocol::Tcp => false,
+    };
+    let listeners: Vec<&ListenerBlock> = blocks.listeners.iter().filter(of_http).collect();
+    let own = listeners.iter().filter_map(|listener| match &listener.pool {
+        PoolReference::Named(pool) => Some(pool.value.as_str()),
+        PoolReference::None | PoolReference::Broken => None,
+    });
+    let names: HashSet<&str> =
+        listeners.iter().filter_map(|listener| Some(listener.name.as_ref()?.value.as_str())).collect();
+    let is_of_http =
+        |route: &&RouteBlock| route.listener.as_ref().is_some_and(|name| names.contains(name.value.as_str()));
+    let routed = blocks.routes.iter().filter(is_of_http).filter_map(|route| Some(route.pool.as_ref()?.value.as_str()));
+    let reached: HashSet<&str> = own.chain(routed).collect();
+    for pool in &blocks.pools {
+        let Some(by) = pool.sticky_by.as_ref().filter(|by| by.value.is_of_tls()) else { continue };
+        if pool.name.as_ref().is_some_and(|name| reached.contains(name.value.as_str())) {
+            mistakes.value(
+                &by.place,
+                "is for pools of listeners with protocol = \"tcp\" alone, and one with protocol = \"http\" uses this pool",
+                "write by = \"cookie\", or by = \"source_ip\" for clients without cookies",
+            );
+        }
+    }
+}
+
 fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, mistakes: &Mistakes<'_>) {
     for route in &blocks.routes {
         if let Some(listener) = &route.listener {
@@ -240,14 +272,35 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
 
 /// What only HTTP has is refused where there are only bytes.
 fn check_tcp(blocks: &Blocks, mistakes: &Mistakes<'_>) {
-    let of_tcp = blocks.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp);
-    let names: HashSet<&str> = of_tcp.flat_map(|listener| &listener.name).map(|name| name.value.as_str()).collect();
+    let of_tcp = || blocks.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp);
+    let names: HashSet<&str> = of_tcp().flat_map(|listener| &listener.name).map(|name| name.value.as_str()).collect();
     for listener in blocks.routes.iter().filter_map(|route| route.listener.as_ref()) {
         if names.contains(listener.value.as_str()) {
             mistakes.value(
                 &listener.place,
                 "that listener has protocol = \"tcp\", which has no hosts and paths to route by",
                 "leave the route out; the listener's pool takes every connection",
+            );
+        }
+    }
+    let sticky =
+        blocks.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool.sticky_by.as_ref()?)));
+    let sticky: HashMap<&str, StickyBy> = sticky.map(|(name, by)| (name, by.value)).collect();
+    for listener in of_tcp() {
+        let PoolReference::Named(pool) = &listener.pool else { continue };
+        let Some(by) = sticky.get(pool.value.as_str()) else { continue };
+        let word = by.word();
+        if by.is_of_http() {
+            mistakes.value(
+                &pool.place,
+                format!("that pool is sticky by {word}, which connections of protocol = \"tcp\" have none of"),
+                "write by = \"source_ip\", \"tls_sni\" or \"tls_session_id\" in that pool, or name another pool",
+            );
+        } else if *by == StickyBy::TlsSessionId && listener.tls.is_some() {
+            mistakes.value(
+                &pool.place,
+                format!("that pool is sticky by {word}, and with tls here servers see no TLS sessions of clients"),
+                "leave tls out, so that TLS is passed through, or write by = \"source_ip\" or \"tls_sni\" in that pool",
             );
         }
     }

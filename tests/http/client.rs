@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::PATIENCE;
 use crate::wire::{Kind, Message, Wire};
 
@@ -12,8 +14,20 @@ pub struct Client(Wire);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the listener accepts");
+        Self::of(TcpStream::connect_timeout(&address, PATIENCE).expect("the listener accepts"))
+    }
+
+    /// The client's end of a connection that is made already.
+    pub fn of(stream: TcpStream) -> Self {
         Self(Wire::new(stream, |_| {}))
+    }
+
+    /// From an address of the client's own.
+    pub fn connect_from(own: SocketAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("sockets can be made");
+        socket.bind(&own.into()).expect("all of 127.0.0.0/8 is this machine's");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the listener accepts");
+        Self(Wire::new(socket.into(), |_| {}))
     }
 
     /// Sends a request and reads its response.

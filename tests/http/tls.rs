@@ -36,15 +36,20 @@ pub struct Site {
 impl Site {
     /// `listener` are further keys of the listener, `pool` of the pool.
     pub fn before(server: &Server, listener: &str, pool: &str) -> Self {
+        Self::before_all(&[server], listener, pool)
+    }
+
+    pub fn before_all(servers: &[&Server], listener: &str, pool: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
         let files =
             certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
         let tls = format!("tls = {{ certificates = [{}] }}", files.collect::<Vec<_>>().join(", "));
-        let pool = format!(
-            "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n{pool}\n[worker]\nthreads = 1\n",
-            server.address()
-        );
+        let server = |(index, server): (usize, &&Server)| {
+            format!("{{ name = \"app{}\", address = \"{}\" }}", index + 1, server.address())
+        };
+        let servers = servers.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
+        let pool = format!("[[pool]]\nname = \"app\"\nservers = [{servers}]\n{pool}\n[worker]\nthreads = 1\n");
         let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
         Self { baton, certificates, _directory: directory }
     }

@@ -51,20 +51,24 @@ pub enum End {
     Idle,
 }
 
+/// Is shown what the server sends, before it is sent on, for as long as it gives true.
+pub type Tap<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+
 /// Relays until both directions have ended, one has failed, or no byte has moved for `idle_timeout`. The end of one
 /// direction is passed on at once and leaves the other open.
-pub async fn relay<C, S>(
+pub async fn relay<'a, C, S>(
     client: &mut C,
     server: &mut S,
-    buffers: &Buffers,
+    buffers: &'a Buffers,
     deadlines: &Deadlines,
     idle_timeout: Duration,
+    tap: Option<Tap<'a>>,
 ) -> End
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut upwards, mut downwards) = (Direction::new(buffers), Direction::new(buffers));
+    let (mut upwards, mut downwards) = (Direction::new(buffers, None), Direction::new(buffers, tap));
     deadlines.set(Party::ClientRead, idle_timeout);
     std::future::poll_fn(|context| {
         deadlines.attach(context);
@@ -118,11 +122,12 @@ struct Direction<'a> {
     /// The sink may hold bytes back until it is flushed: TLS does.
     is_flushed: bool,
     has_moved: bool,
+    tap: Option<Tap<'a>>,
 }
 
 impl<'a> Direction<'a> {
-    fn new(buffers: &'a Buffers) -> Self {
-        Self { buffers, buffer: None, from: 0, to: 0, stage: Stage::Open, is_flushed: true, has_moved: false }
+    fn new(buffers: &'a Buffers, tap: Option<Tap<'a>>) -> Self {
+        Self { buffers, buffer: None, from: 0, to: 0, stage: Stage::Open, is_flushed: true, has_moved: false, tap }
     }
 
     /// Whether a byte or an end has moved since the last time.
@@ -182,6 +187,7 @@ impl<'a> Direction<'a> {
         let mut space = ReadBuf::new(&mut buffer[..]);
         let polled = Pin::new(source).poll_read(context, &mut space);
         let len = space.filled().len();
+        self.show(space.filled());
         if polled.is_ready() && len > 0 {
             (self.buffer, self.from, self.to) = (Some(buffer), 0, len);
         } else {
@@ -191,6 +197,15 @@ impl<'a> Direction<'a> {
             }
         }
         polled
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        if let Some(tap) = &mut self.tap
+            && !bytes.is_empty()
+            && !tap(bytes)
+        {
+            self.tap = None;
+        }
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>, sink: &mut (impl AsyncWrite + Unpin)) -> Poll<io::Result<()>> {
