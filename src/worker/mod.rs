@@ -4,17 +4,19 @@
 //! configuration and its listening sockets. It then gives up every privilege, before it reads a byte from any client.
 //! It opens no file and outlives its guard by nothing.
 
+pub mod tickets;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use self::tickets::TicketKeeper;
 use crate::config::{self, Config, Protocol};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
@@ -30,9 +32,6 @@ use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
 const QUEUE_MAX: usize = 16;
-
-/// Time between two looks at the age of TLS ticket keys.
-const TICKETS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs the worker until the guard drains it or goes away.
 ///
@@ -67,7 +66,7 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
-    tickets: Arc<Tickets>,
+    tickets: Arc<TicketKeeper>,
     counters: Vec<Arc<Counters>>,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
@@ -81,8 +80,10 @@ impl Worker {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let tickets = Arc::new(Tickets::default());
-        tickets.rotate_if_due(since_1970(), true);
         let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
+        // Where no vip can be taken over, each node makes keys, and those of both count.
+        let makes_keys = config.vips.is_empty() || place_in_pair(&bootstrap, &config) == Node::Only;
+        let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
@@ -127,7 +128,7 @@ impl Worker {
         sender.send(&FromWorker::Ready).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
-        let mut ticket_turns = tokio::time::interval(TICKETS_INTERVAL);
+        let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -142,7 +143,7 @@ impl Worker {
                     }
                 }
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
-                _ = ticket_turns.tick() => drop(self.tickets.rotate_if_due(since_1970(), true)),
+                _ = ticket_turns.tick() => self.tickets.turn(),
             }
         }
     }
@@ -253,11 +254,6 @@ fn share_out(
         }
     }
     Ok(shares)
-}
-
-/// The time by this machine's clock.
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// 128 random bits in hex.

@@ -147,6 +147,20 @@ fn client_whose_server_is_gone_moves_and_stays_there() {
 }
 
 #[test]
+fn connection_that_outlasts_the_time_to_live_does_not_cost_the_client_its_server() {
+    let (one, two) = (named("1"), named("2"));
+    let baton = Baton::with(&[&one, &two], &settings("by = \"tls_sni\"\nttl = \"1s\""));
+    let mut client = baton.client();
+    client.send(hello("a.example", b"")).expect("the connection is open");
+    assert_eq!(client.exactly(1).expect("a server answers"), b"1");
+    // No synchronisation: the time is what is tested.
+    std::thread::sleep(Duration::from_millis(2500));
+    client.finish();
+    assert_eq!(client.rest().expect("an orderly end"), b"");
+    assert_eq!(answer(&baton, &hello("a.example", b"")), "1");
+}
+
+#[test]
 fn client_that_may_not_move_is_reset_while_its_server_is_gone() {
     let (mut one, two) = (named("1"), named("2"));
     let baton = Baton::with(&[&one, &two], &settings("by = \"tls_sni\"\non_down = \"fail\""));

@@ -1,4 +1,5 @@
-//! Stickiness by what a TLS handshake says, where connections are passed on as they are.
+//! What stickiness has to know where connections are passed on as they are: what a TLS handshake says, and that a
+//! connection may last longer than its client is remembered for.
 
 use super::{Stickiness, Visit};
 use crate::proxy::sessions::Sessions;
@@ -12,6 +13,17 @@ impl Visit {
 }
 
 impl Stickiness {
+    /// A connection has ended. The client's time to come back begins now, also where its time to live has passed while it
+    /// was here.
+    pub fn left(&self, sessions: &Sessions, visit: &Visit, server: usize) {
+        let (Some(key), Some(own)) = (visit.key, self.server(server)) else { return };
+        let now = sessions.now();
+        if sessions.table.find(&key, now).is_none() {
+            // Another connection may have been first, which then stands.
+            let _standing = sessions.table.claim(&key, own, now);
+        }
+    }
+
     /// Remembers what a server called its client, so that the client is found by it when it comes again.
     pub fn learned(&self, sessions: &Sessions, value: &[u8], server: usize) {
         let (Some(key), Some(own)) = (sessions.keys.key(self.pool, value), self.server(server)) else { return };

@@ -81,6 +81,14 @@ struct Opening {
     value: Option<Vec<u8>>,
 }
 
+/// A connection to a server.
+struct Arrival {
+    stream: TcpStream,
+    /// Its index in the pool.
+    server: usize,
+    visit: Visit,
+}
+
 /// Serves a connection to its end.
 pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(listener) = thread.site.listeners.get(listener) else { return };
@@ -180,36 +188,39 @@ impl Passage<'_> {
     }
 
     async fn carry<S: ClientSide>(&self, mut client: S, opening: Opening) {
-        let Some((mut server, index)) = self.connect(opening.value.as_deref()).await else {
+        let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
             return reset(client.socket());
         };
         let idle_timeout = self.listener.config.idle_timeout;
-        let first = self.deadlines().within(idle_timeout, server.write_all(&opening.bytes)).await;
+        let first = self.deadlines().within(idle_timeout, arrival.stream.write_all(&opening.bytes)).await;
         let is_sent = matches!(first, Some(Ok(())));
         drop(opening);
-        let mut learn = self.learning(index);
+        let mut learn = self.learning(arrival.server);
         let tap = learn.as_mut().map(|learn| learn as Tap<'_>);
         let end = if is_sent {
             let (buffers, deadlines) = (&self.thread.buffers, self.deadlines());
-            relay::relay(&mut client, &mut server, buffers, deadlines, idle_timeout, tap).await
+            relay::relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap).await
         } else {
             End::ServerBroke
         };
+        if let Some(sticky) = &self.pool.sticky {
+            sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
+        }
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
-            End::ClientBroke => reset(&server),
+            End::ClientBroke => reset(&arrival.stream),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
-                reset(&server);
+                reset(&arrival.stream);
                 reset(client.socket());
             }
         }
     }
 
-    /// A connection to a server of the pool, and which: the one that the client belongs to, or the first one that can be
-    /// reached, as nothing has been sent to any. `value` is what the client's handshake says.
-    async fn connect(&self, value: Option<&[u8]>) -> Option<(TcpStream, usize)> {
+    /// A connection to a server of the pool: the one that the client belongs to, or the first one that can be reached, as
+    /// nothing has been sent to any. `value` is what the client's handshake says.
+    async fn connect(&self, value: Option<&[u8]>) -> Option<Arrival> {
         let (sessions, servers) = (&self.thread.site.sessions, &self.pool.servers);
         let sticky = self.pool.sticky.as_ref();
         let mut visit = sticky.map(|sticky| sticky.connection(sessions, self.address, value)).unwrap_or_default();
@@ -231,7 +242,7 @@ impl Passage<'_> {
                 if let Some(sticky) = sticky {
                     sticky.connected(sessions, &visit, server);
                 }
-                return Some((stream, server));
+                return Some(Arrival { stream, server, visit });
             }
             failed.push(server);
         }
