@@ -46,13 +46,12 @@ impl TicketKeeper {
         self.turn();
     }
 
-    /// The other node has sent [`FactKey::TicketKeys`]. Does not block.
-    pub fn received(&self) {
-        let sent = self.sessions.facts().get(&FactKey::TicketKeys).map(<[u8]>::to_vec);
-        match sent.map(|sent| self.tickets.adopt(&sent, since_1970())) {
-            Some(Ok(Adopted::Ahead)) => self.tell(),
-            Some(Ok(Adopted::Same)) | None => {}
-            Some(Err(error)) => {
+    /// The other node has sent these [`FactKey::TicketKeys`]. Does not block.
+    pub fn received(&self, keys: &[u8]) {
+        match self.tickets.adopt(keys, since_1970()) {
+            Ok(Adopted::Ahead) => self.tell(),
+            Ok(Adopted::Same) => {}
+            Err(error) => {
                 warn!(%error, "the keys of TLS session tickets that the peer sent are refused: clients make full handshakes after a failover");
             }
         }
@@ -104,7 +103,7 @@ mod tests {
                 other.sessions.table.saw(version);
                 let is_news = other.sessions.facts().merge(&key, version, &value);
                 if is_news {
-                    other.keeper.received();
+                    other.keeper.received(&value);
                 }
             }
         }
