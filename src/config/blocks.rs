@@ -14,7 +14,8 @@ use super::model::{
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
-use super::{pools, traffic, values, vips, watching};
+use super::store::StoreBlock;
+use super::{pools, store, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -37,6 +38,7 @@ pub(super) struct Blocks {
     pub(super) pools: Vec<PoolBlock>,
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
+    pub(super) sessions: SessionsBlock,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -157,6 +159,11 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[sessions]`
+pub(super) struct SessionsBlock {
+    pub(super) store: Option<StoreBlock>,
+}
+
 /// `[[listener]]`
 pub(super) struct ListenerBlock {
     pub(super) place: Place,
@@ -222,13 +229,20 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| watching::fitness(table, mistakes, directory))
             .collect(),
         events: watching::events(root.block("events")),
+        sessions: sessions(root.block("sessions"), mistakes, directory),
         worker,
         worker_user,
     };
     root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
-    root.not_in_release("sessions", "remove [sessions]; sticky cookies need no session table");
     root.finish();
     blocks
+}
+
+fn sessions(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> SessionsBlock {
+    let Some(mut table) = table else { return SessionsBlock { store: None } };
+    let store = store::store(&mut table, mistakes, directory);
+    table.finish();
+    SessionsBlock { store: Some(store) }
 }
 
 fn node(mut table: Table<'_>) -> NodeBlock {

@@ -12,9 +12,10 @@ use rustls::sign::CertifiedKey;
 
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
-use super::key::{AdvertPassword, PairKey};
+use super::key::{AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
+use super::store::StoreBlock;
 use crate::net::privileges;
 
 /// Checks the file's blocks against this machine.
@@ -29,6 +30,9 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
                 "make it with `useradd --system`, or leave the key out: then it is baton, or nobody",
             );
         }
+    }
+    if let Some(store) = &blocks.sessions.store {
+        check_store(store, mistakes);
     }
     for program in programs(blocks) {
         check_program(program, mistakes);
@@ -71,6 +75,17 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         if let Err(error) = AdvertPassword::load(&file.value) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
         }
+    }
+}
+
+fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {
+    if let Some(file) = &store.password_file
+        && let Err(error) = StorePassword::load(&file.value)
+    {
+        mistakes.value(&file.place, error.to_string(), error.remedy());
+    }
+    if let Some(file) = &store.ca_file {
+        usable(read_chain(&file.value), file, mistakes);
     }
 }
 
