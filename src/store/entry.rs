@@ -5,7 +5,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Key, ServerRef, StorePool};
+use super::StorePool;
+use crate::session::ServerRef;
+use crate::session::key::Key;
 
 /// The form of an entry. A load balancer that finds another form treats it as a server that it does not have.
 const FORM: &str = "1";
@@ -74,7 +76,7 @@ impl Directory {
 
 /// The name of a session's entry in the store.
 pub(super) fn name_of(prefix: &str, key: &Key) -> String {
-    format!("{prefix}{:032x}", u128::from_be_bytes(*key))
+    format!("{prefix}{key}")
 }
 
 fn unix_ms(time: SystemTime) -> u64 {
@@ -155,6 +157,6 @@ mod tests {
     fn a_key_is_its_prefix_and_32_hex_digits() {
         let mut key = [0; 16];
         (key[0], key[15]) = (0x0a, 0xff);
-        assert_eq!(name_of("baton:", &key), "baton:0a0000000000000000000000000000ff");
+        assert_eq!(name_of("baton:", &Key::from_bytes(key)), "baton:0a0000000000000000000000000000ff");
     }
 }

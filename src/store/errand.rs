@@ -10,8 +10,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::connection::Connection;
 use super::entry::{Entry, REMOVED, name_of};
 use super::owed::Debt;
-use super::{Found, Key, Seen, ServerRef, Shared};
+use super::{Found, Seen, Shared};
 use crate::config::duration_text;
+use crate::session::ServerRef;
+use crate::session::key::Key;
 
 /// How long the mark of a removal stays: until every load balancer that uses the session has compared its own entry, and
 /// some more.

@@ -32,21 +32,11 @@ use self::errand::{Background, Question, Request};
 use self::recheck::Rechecks;
 use crate::config::{self, StoreUrl};
 use crate::link::StoreSecrets;
+use crate::session::ServerRef;
+use crate::session::key::Key;
 use crate::status::StoreStatus;
 
 pub use self::recheck::RECHECK_INTERVAL;
-
-/// The hash of a session's key.
-pub type Key = [u8; 16];
-
-/// A server, by its pool's number and its own in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServerRef {
-    /// Index of the pool.
-    pub pool: u16,
-    /// Index of the server in it.
-    pub server: u16,
-}
 
 /// Requests that wait to be asked. More are answered as if the store were away.
 const REQUESTS_MAX: usize = 4096;

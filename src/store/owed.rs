@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::errand::Background;
-use super::{Key, ServerRef};
+use crate::session::ServerRef;
+use crate::session::key::Key;
 
 /// Sessions that are remembered for it while it is away. More are dropped, and counted.
 const OWED_MAX: usize = 65_536;
@@ -93,14 +94,15 @@ mod tests {
 
     const ONE: ServerRef = ServerRef { pool: 0, server: 0 };
     const TWO: ServerRef = ServerRef { pool: 0, server: 1 };
-    const KEY: Key = [1; 16];
+    const KEY: Key = Key::from_bytes([1; 16]);
+    const OTHER: Key = Key::from_bytes([2; 16]);
 
     #[test]
     fn the_newest_debt_of_a_session_counts() {
         let mut owed = Owed::default();
         assert!(owed.add(&Background::Claim { key: KEY, server: ONE }));
         assert!(owed.add(&Background::Put { key: KEY, server: TWO }));
-        assert!(owed.add(&Background::Recheck { key: [2; 16], server: ONE }));
+        assert!(owed.add(&Background::Recheck { key: OTHER, server: ONE }));
         assert_eq!(owed.send(10), [(KEY, Debt::Put(TWO))]);
     }
 
@@ -108,14 +110,14 @@ mod tests {
     fn what_was_not_written_is_owed_again_unless_there_is_newer() {
         let mut owed = Owed::default();
         owed.add(&Background::Put { key: KEY, server: ONE });
-        owed.add(&Background::Remove { key: [2; 16] });
+        owed.add(&Background::Remove { key: OTHER });
         owed.send(10);
         assert!(!owed.can_send());
         owed.add(&Background::Remove { key: KEY });
         owed.store_went_away();
         let mut again = owed.send(10);
         again.sort_by_key(|(key, _)| *key);
-        assert_eq!(again, [(KEY, Debt::Remove), ([2; 16], Debt::Remove)]);
+        assert_eq!(again, [(KEY, Debt::Remove), (OTHER, Debt::Remove)]);
         owed.written();
         assert_eq!(owed.len(), 0);
     }
@@ -133,10 +135,10 @@ mod tests {
     fn no_more_are_kept_than_there_is_room_for() {
         let mut owed = Owed::default();
         for number in 0..65_536_u128 {
-            assert!(owed.add(&Background::Claim { key: number.to_be_bytes(), server: ONE }));
+            assert!(owed.add(&Background::Claim { key: Key::from_bytes(number.to_be_bytes()), server: ONE }));
         }
-        assert!(!owed.add(&Background::Claim { key: [0xff; 16], server: ONE }));
-        assert!(owed.add(&Background::Claim { key: [0; 16], server: TWO }));
+        assert!(!owed.add(&Background::Claim { key: Key::from_bytes([0xff; 16]), server: ONE }));
+        assert!(owed.add(&Background::Claim { key: Key::from_bytes([0; 16]), server: TWO }));
         assert_eq!(owed.len(), 65_536);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Key;
+use crate::session::key::Key;
 
 /// The longest that a session which is in use is not compared: so long may a move that another load balancer made go
 /// unnoticed. Sessions that live shorter are compared three times in their idle time.
@@ -29,7 +29,7 @@ impl Rechecks {
 
     /// Whether it is time to compare a session, and if so takes note that it is done. `now` counts from any one time.
     pub(super) fn is_due(&self, key: &Key, interval: Duration, now: Duration) -> bool {
-        let hash = u128::from_be_bytes(*key);
+        let hash = u128::from_be_bytes(key.to_bytes());
         let (index, tag) = (hash as usize % SLOTS, (hash >> 94) as u64);
         let Some(slot) = self.slots.get(index) else { return false };
         // One more than the time, so that an empty slot is no time at all.
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_session_is_due_once_in_an_interval() {
         let rechecks = Rechecks::new();
-        let due = |now_ms| rechecks.is_due(&[1; 16], SECOND, Duration::from_millis(now_ms));
+        let due = |now_ms| rechecks.is_due(&Key::from_bytes([1; 16]), SECOND, Duration::from_millis(now_ms));
         assert!(due(0));
         assert!(!due(999));
         assert!(due(1001));
@@ -66,21 +66,21 @@ mod tests {
     fn sessions_do_not_stand_in_for_each_other() {
         let rechecks = Rechecks::new();
         let (mut one, mut two) = ([0; 16], [0; 16]);
-        assert!(rechecks.is_due(&one, SECOND, SECOND));
+        assert!(rechecks.is_due(&Key::from_bytes(one), SECOND, SECOND));
         two[15] = 1; // Another slot.
-        assert!(rechecks.is_due(&two, SECOND, SECOND));
+        assert!(rechecks.is_due(&Key::from_bytes(two), SECOND, SECOND));
         one[0] = 1; // The slot of the first key.
-        assert!(rechecks.is_due(&one, SECOND, SECOND));
-        assert!(!rechecks.is_due(&one, SECOND, SECOND));
-        assert!(rechecks.is_due(&[0; 16], SECOND, SECOND));
+        assert!(rechecks.is_due(&Key::from_bytes(one), SECOND, SECOND));
+        assert!(!rechecks.is_due(&Key::from_bytes(one), SECOND, SECOND));
+        assert!(rechecks.is_due(&Key::from_bytes([0; 16]), SECOND, SECOND));
     }
 
     #[test]
     fn a_clock_that_came_around_is_no_reason_to_wait_for_ever() {
         let rechecks = Rechecks::new();
         let around = Duration::from_millis(TIME_MASK);
-        assert!(rechecks.is_due(&[1; 16], SECOND, around));
-        assert!(!rechecks.is_due(&[1; 16], SECOND, around + Duration::from_millis(500)));
-        assert!(rechecks.is_due(&[1; 16], SECOND, around + Duration::from_millis(1500)));
+        assert!(rechecks.is_due(&Key::from_bytes([1; 16]), SECOND, around));
+        assert!(!rechecks.is_due(&Key::from_bytes([1; 16]), SECOND, around + Duration::from_millis(500)));
+        assert!(rechecks.is_due(&Key::from_bytes([1; 16]), SECOND, around + Duration::from_millis(1500)));
     }
 }
