@@ -10,12 +10,13 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
+use super::sticky::StickyBy;
 use super::store::StoreBlock;
-use super::{pools, store, traffic, values, vips, watching};
+use super::{pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -161,7 +162,9 @@ pub(super) struct EventsBlock {
 
 /// `[sessions]`
 pub(super) struct SessionsBlock {
-    pub(super) store: Option<StoreBlock>,
+    /// Whole when the file has no mistake.
+    pub(super) sessions: Sessions,
+    pub(super) store: StoreBlock,
 }
 
 /// `[[listener]]`
@@ -205,6 +208,8 @@ pub(super) struct RouteBlock {
 /// `[[pool]]`
 pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
+    /// `sticky.by` with its place in the file.
+    pub(super) sticky_by: Option<Located<StickyBy>>,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -229,20 +234,13 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| watching::fitness(table, mistakes, directory))
             .collect(),
         events: watching::events(root.block("events")),
-        sessions: sessions(root.block("sessions"), mistakes, directory),
+        sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         worker,
         worker_user,
     };
     root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
     root.finish();
     blocks
-}
-
-fn sessions(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> SessionsBlock {
-    let Some(mut table) = table else { return SessionsBlock { store: None } };
-    let store = store::store(&mut table, mistakes, directory);
-    table.finish();
-    SessionsBlock { store: Some(store) }
 }
 
 fn node(mut table: Table<'_>) -> NodeBlock {

@@ -133,15 +133,24 @@ pub enum PasswordError {
 }
 
 impl PasswordError {
-    /// What an operator does about it.
+    /// What an operator does about the file of an [`AdvertPassword`].
     pub fn remedy(&self) -> String {
+        self.remedy_for("that the other routers have")
+    }
+
+    /// What an operator does about the file of a [`StorePassword`].
+    pub fn store_remedy(&self) -> String {
+        self.remedy_for("of the store")
+    }
+
+    fn remedy_for(&self, whose: &str) -> String {
         match self {
             PasswordError::File(error @ (KeyError::Exposed { .. } | KeyError::Malformed { .. })) => error.remedy(),
             PasswordError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
                 "run as root, or as the user who owns the file".to_owned()
             }
             PasswordError::File(_) | PasswordError::Malformed { .. } => {
-                "write the password that the other side has into a file of its own, with mode 0600".to_owned()
+                format!("write the password {whose} into a file of its own, with mode 0600")
             }
         }
     }

@@ -31,9 +31,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             );
         }
     }
-    if let Some(store) = &blocks.sessions.store {
-        check_store(store, mistakes);
-    }
+    check_store(&blocks.sessions.store, mistakes);
     for program in programs(blocks) {
         check_program(program, mistakes);
     }
@@ -82,7 +80,7 @@ fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {
     if let Some(file) = &store.password_file
         && let Err(error) = StorePassword::load(&file.value)
     {
-        mistakes.value(&file.place, error.to_string(), error.remedy());
+        mistakes.value(&file.place, error.to_string(), error.store_remedy());
     }
     if let Some(file) = &store.ca_file {
         usable(read_chain(&file.value), file, mistakes);

@@ -5,8 +5,9 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `pools`, `store` and `watching`) reads each section, `cross` (with `pairing`) compares the
-//! sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
+//! `blocks` (with `vips`, `traffic`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
+//! `report`.
 
 mod blocks;
 mod choose;
@@ -19,6 +20,7 @@ mod pools;
 mod reader;
 mod report;
 mod resolve;
+mod sticky;
 mod store;
 mod traffic;
 mod values;

@@ -11,7 +11,7 @@ use super::blocks::{
 };
 use super::model::{
     AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex,
-    Route, Sessions, Tls, Transport, Vip, VipAddress, VrrpVersion,
+    Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
 };
 use super::values;
 
@@ -44,7 +44,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         listeners,
         pools,
         events: events.events,
-        sessions: Sessions { store: sessions.store.and_then(|block| block.store) },
+        sessions: sessions.sessions,
         worker,
         checksum,
     })

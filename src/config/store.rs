@@ -25,19 +25,18 @@ const USERNAME_MAX: usize = 128;
 const KEYS: [&str; 6] =
     ["store_cluster", "store_username", "store_password_file", "store_ca_file", "store_timeout", "store_prefix"];
 
-/// The `store` keys of `[sessions]`.
+/// The files of a store.
+#[derive(Default)]
 pub(super) struct StoreBlock {
-    /// `None` without a store.
-    pub(super) store: Option<Store>,
     pub(super) password_file: Option<Located<PathBuf>>,
     pub(super) ca_file: Option<Located<PathBuf>>,
 }
 
-/// Reads the `store` keys of `[sessions]`.
-pub(super) fn store(table: &mut Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> StoreBlock {
+/// Reads the `store` keys of `[sessions]`; `None` without a store.
+pub(super) fn store(table: &mut Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<Store>, StoreBlock) {
     let Some(value) = table.optional("store") else {
         table.without_meaning(&KEYS, "has no meaning without a store", "leave it out, or add store = \"redis://…\"");
-        return StoreBlock { store: None, password_file: None, ca_file: None };
+        return (None, StoreBlock::default());
     };
     let place = value.place().clone();
     let is_several = value.is_list();
@@ -75,7 +74,7 @@ pub(super) fn store(table: &mut Table<'_>, mistakes: &Mistakes<'_>, directory: &
         timeout,
         prefix: prefix.map_or_else(|| PREFIX_DEFAULT.to_owned(), |found| found.value),
     };
-    StoreBlock { store: Some(store), password_file, ca_file }
+    (Some(store), StoreBlock { password_file, ca_file })
 }
 
 fn check_urls(

@@ -383,7 +383,70 @@ fn defaults_of_health_and_sticky() {
     assert_eq!(health.check, Check::Http { path: "/".to_owned(), host: None });
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((health.fall, health.rise), (3, 2));
-    assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie { name: "BATON".to_owned(), ttl: None }));
+    let cookie = StickyCookie {
+        name: "BATON".to_owned(),
+        ttl: None,
+        ttl_max: None,
+        secure: CookieSecure::Auto,
+        http_only: true,
+        same_site: SameSite::Lax,
+        path: "/".to_owned(),
+        domain: None,
+        on_down: OnDown::Rebalance,
+    };
+    assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie(cookie)));
+    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60) });
+}
+
+fn sticky(keys: &str) -> Sticky {
+    good(&format!("{MINIMAL}[pool.sticky]\n{keys}\n")).pools[0].sticky.clone().expect("the block is there")
+}
+
+#[test]
+fn stickiness_with_a_table_has_defaults_of_its_own() {
+    let expected = StickyTable {
+        key: StickyKey::SourceIp { prefix_v4: 32, prefix_v6: 64 },
+        ttl: Duration::from_secs(3600),
+        ttl_max: None,
+        entries_max: 1_000_000,
+        on_down: OnDown::Rebalance,
+    };
+    assert_eq!(sticky("by = \"source_ip\""), Sticky::Table(expected));
+}
+
+#[test]
+fn every_key_of_sticky_is_read() {
+    let keys = "by = \"cookie\"\nname = \"S\"\nttl = \"1h\"\nttl_max = \"2h\"\nsecure = \"always\"\nhttp_only = false\n\
+                same_site = \"none\"\npath = \"/shop\"\ndomain = \"Example.com\"\non_down = \"fail\"";
+    let expected = StickyCookie {
+        name: "S".to_owned(),
+        ttl: Some(Duration::from_secs(3600)),
+        ttl_max: Some(Duration::from_secs(7200)),
+        secure: CookieSecure::Always,
+        http_only: false,
+        same_site: SameSite::None,
+        path: "/shop".to_owned(),
+        domain: Some("example.com".to_owned()),
+        on_down: OnDown::Fail,
+    };
+    assert_eq!(sticky(keys), Sticky::Cookie(expected));
+    let table = |key| {
+        let (ttl, ttl_max) = (Duration::from_secs(60), Some(Duration::from_secs(120)));
+        Sticky::Table(StickyTable { key, ttl, ttl_max, entries_max: 5, on_down: OnDown::Fail })
+    };
+    let more = "ttl = \"1m\"\nttl_max = \"2m\"\nentries_max = 5\non_down = \"fail\"";
+    let read = |keys: &str| sticky(&format!("{keys}\n{more}"));
+    let name = |name: &str| name.to_owned();
+    assert_eq!(
+        read("by = \"app_cookie\"\nname = \"JSESSIONID\""),
+        table(StickyKey::AppCookie { name: name("JSESSIONID") })
+    );
+    assert_eq!(read("by = \"header\"\nname = \"X-User\""), table(StickyKey::Header { name: name("x-user") }));
+    assert_eq!(read("by = \"query\"\nname = \"User\""), table(StickyKey::Query { name: name("User") }));
+    assert_eq!(
+        read("by = \"source_ip\"\nprefix_v4 = 24\nprefix_v6 = 56"),
+        table(StickyKey::SourceIp { prefix_v4: 24, prefix_v6: 56 })
+    );
 }
 
 #[test]

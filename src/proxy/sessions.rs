@@ -70,7 +70,13 @@ impl Sessions {
 
 /// What a pool may keep in the table; nothing when our cookie says it all.
 fn limits(pool: &config::Pool) -> Option<PoolLimits> {
-    match pool.sticky {
-        None | Some(Sticky::Cookie { .. }) => None,
+    match &pool.sticky {
+        None | Some(Sticky::Cookie(_)) => None,
+        Some(Sticky::Table(sticky)) => Some(PoolLimits {
+            entries_max: usize::try_from(sticky.entries_max).unwrap_or(usize::MAX),
+            idle: sticky.ttl,
+            absolute: sticky.ttl_max,
+            servers: pool.servers.len(),
+        }),
     }
 }
