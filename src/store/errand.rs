@@ -32,6 +32,7 @@ pub(super) struct Request {
 pub(super) enum Question {
     Lookup,
     Claim(ServerRef),
+    Put(ServerRef),
 }
 
 /// What nobody waits for.
@@ -68,6 +69,9 @@ impl Errand {
             match question {
                 Question::Lookup => self.lookup(&name, pool).await,
                 Question::Claim(server) => self.claim(&name, server).await,
+                Question::Put(server) => {
+                    self.write_one(&name, Debt::Put(server)).await.map(|()| (Found::At(server), None))
+                }
             }
         };
         let Ok(answered) = timeout_at(deadline, question).await else {
@@ -150,21 +154,24 @@ impl Errand {
 
     /// Writes what is owed.
     pub(super) async fn write(self, debts: Vec<(Key, Debt)>) -> Result<Done, String> {
-        let writes = debts.into_iter().map(|(key, debt)| self.clone().write_one(key, debt));
+        let prefix = &self.shared.settings.prefix;
+        let writes = debts.into_iter().map(|(key, debt)| {
+            let mut errand = self.clone();
+            async move { errand.write_one(&name_of(prefix, &key), debt).await }
+        });
         let all = futures_util::future::try_join_all(writes);
         self.in_time(all).await?;
         Ok(Done::Written)
     }
 
-    async fn write_one(mut self, key: Key, debt: Debt) -> Result<(), String> {
-        let name = name_of(&self.shared.settings.prefix, &key);
+    async fn write_one(&mut self, name: &str, debt: Debt) -> Result<(), String> {
         match debt {
-            Debt::Claim(server) => self.claim(&name, server).await.map(drop),
+            Debt::Claim(server) => self.claim(name, server).await.map(drop),
             Debt::Put(server) => match self.shared.directory.write(server, SystemTime::now()) {
-                Some((text, life)) => self.connection.put(&name, &text, life).await,
+                Some((text, life)) => self.connection.put(name, &text, life).await,
                 None => Ok(()),
             },
-            Debt::Remove => self.connection.put(&name, REMOVED, REMOVED_LIFE).await,
+            Debt::Remove => self.connection.put(name, REMOVED, REMOVED_LIFE).await,
         }
     }
 

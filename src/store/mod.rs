@@ -239,9 +239,17 @@ impl Store {
         self.tell(Background::Claim { key: *key, server });
     }
 
-    /// Moves a session to a server, in the background: its old one failed, or the application said so. While the store is
-    /// away, it is kept as a claim, since another load balancer may know better by then.
-    pub fn put(&self, key: &Key, server: ServerRef) {
+    /// Moves a session to a server, and waits until that is so, as [`Store::lookup`] does. When the store does not say so,
+    /// it is done in the background.
+    pub async fn put(&self, key: &Key, server: ServerRef) {
+        if self.ask(key, server.pool, Question::Put(server)).await == Found::Away {
+            self.put_later(key, server);
+        }
+    }
+
+    /// As [`Store::put`], in the background: a server failed. While the store is away, it is kept as a claim, since another
+    /// load balancer may know better by then.
+    pub fn put_later(&self, key: &Key, server: ServerRef) {
         self.tell(Background::Put { key: *key, server });
     }
 
@@ -313,7 +321,9 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.senders = None;
-        if let Some(thread) = self.thread.take() {
+        // The last owner may be the thread itself, which was about to tell it something.
+        let other = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id());
+        if let Some(thread) = other {
             // A thread that panicked has said so.
             let _panicked = thread.join();
         }

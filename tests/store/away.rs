@@ -42,7 +42,7 @@ fn what_another_load_balancer_wrote_meanwhile_stands() {
     redis.cli(&["CLIENT", "KILL", "USER", "one"]);
     one.wait_until_away();
     one.store.claim_later(&key(1), APP2);
-    one.store.put(&key(2), APP2);
+    on_a_runtime(one.store.put(&key(2), APP2));
     one.store.claim_later(&key(3), APP2);
     wait_for("three are owed", || one.store.status().owed == 3);
     assert_eq!([1, 2].map(|number| other.claim(key(number), APP1)), [Some(APP1); 2]);

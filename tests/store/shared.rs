@@ -67,7 +67,7 @@ fn a_move_reaches_the_tables_of_other_load_balancers() {
     let redis = RedisServer::start(&[]);
     let (one, two) = (Balancer::of(settings(redis.port()), app()), Balancer::of(settings(redis.port()), app()));
     one.claim(key(1), APP1);
-    one.store.put(&key(1), APP2);
+    on_a_runtime(one.store.put(&key(1), APP2));
     assert_eq!(two.use_until_seen(key(1), APP1), Seen::Moved(APP2));
 }
 
