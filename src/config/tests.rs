@@ -395,7 +395,7 @@ fn defaults_of_health_and_sticky() {
         on_down: OnDown::Rebalance,
     };
     assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie(cookie)));
-    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60) });
+    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60), store: None });
 }
 
 fn sticky(keys: &str) -> Sticky {
@@ -484,6 +484,33 @@ fn routes_are_tried_with_a_host_first_then_by_longer_path_then_as_in_the_file() 
 fn checksum_is_sha_256_in_lower_case_hex() {
     assert_eq!(checksum(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert_eq!(good(MINIMAL).checksum, checksum(MINIMAL.as_bytes()));
+}
+
+#[test]
+fn warnings_name_pools_whose_cookies_take_each_other_away() {
+    let pool = |name: &str, keys: &str| {
+        format!(
+            "[[pool]]\nname = \"{name}\"\nservers = [{{ name = \"s\", address = \"10.0.0.9:80\" }}]\nsticky = {{ {keys} }}\n"
+        )
+    };
+    let route = |keys: &str, pool: &str| format!("[[route]]\nlistener = \"web\"\n{keys}\npool = \"{pool}\"\n");
+    let warnings = |more: [String; 4]| good(&format!("{MINIMAL}sticky = {{}}\n{}", more.concat())).warnings();
+    let api = route("path_prefix = \"/api\"", "api");
+    let shop = route("host = \"shop.example\"", "shop");
+    let cart = route("host = \"shop.example\"\npath_prefix = \"/cart\"", "cart");
+    let both = |first: &str, second: &str| {
+        format!(
+            "pools {first} and {second} of listener web both set the cookie BATON, and each takes the other's away: name one \
+             of them differently"
+        )
+    };
+    let none = String::new;
+    assert_eq!(warnings([pool("api", ""), api.clone(), none(), none()]), [both("api", "app")]);
+    assert_eq!(warnings([pool("api", "name = \"API\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "path = \"/api\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "by = \"source_ip\""), api, none(), none()]), [""; 0]);
+    let of_shop = [both("cart", "shop"), both("cart", "app")];
+    assert_eq!(warnings([pool("shop", ""), shop, pool("cart", ""), cart]), of_shop);
 }
 
 #[test]

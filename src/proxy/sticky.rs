@@ -24,6 +24,7 @@ pub use self::shared::Learned;
 /// How a pool keeps clients on their servers.
 pub struct Stickiness {
     pool: u16,
+    server_count: usize,
     on_down: OnDown,
     memory: Memory,
 }
@@ -31,7 +32,7 @@ pub struct Stickiness {
 /// Who remembers.
 enum Memory {
     /// The client, in a cookie of ours.
-    Cookie(OwnCookie),
+    Cookie(Box<OwnCookie>),
     /// The table, by something that the client brings along.
     Table(Source),
 }
@@ -77,11 +78,16 @@ impl Stickiness {
     /// Prepares what a pool has configured. `index` is the pool's, `key` the pair key.
     pub fn new(config: &config::Sticky, pool: &config::Pool, index: usize, key: &[u8]) -> Self {
         let memory = match config {
-            config::Sticky::Cookie(cookie) => Memory::Cookie(OwnCookie::new(cookie, pool, key)),
+            config::Sticky::Cookie(cookie) => Memory::Cookie(Box::new(OwnCookie::new(cookie, pool, key))),
             config::Sticky::Table(table) => Memory::Table(Source::new(&table.key)),
         };
-        // There are 1024 pools at most.
-        Self { pool: u16::try_from(index).unwrap_or(u16::MAX), on_down: config.on_down(), memory }
+        Self {
+            // There are 1024 pools at most.
+            pool: u16::try_from(index).unwrap_or(u16::MAX),
+            server_count: pool.servers.len(),
+            on_down: config.on_down(),
+            memory,
+        }
     }
 
     /// What is known of the client of a request.
@@ -109,11 +115,13 @@ impl Stickiness {
         }
     }
 
-    /// Nobody is known by an empty value.
+    /// Nobody is known by an empty value, and nobody belongs to a server that is not there: the other node, with a newer
+    /// file, may know more of them.
     fn look_up(&self, sessions: &Sessions, value: &[u8]) -> Visit {
         let key = if value.is_empty() { None } else { sessions.keys.key(self.pool, value) };
         let Some(key) = key else { return Visit::default() };
-        let found = sessions.table.find(&key, sessions.now());
+        let found =
+            sessions.table.find(&key, sessions.now()).filter(|found| usize::from(found.server) < self.server_count);
         if let (Some(found), Some(store)) = (found, sessions.store()) {
             store.used(&key, found);
         }

@@ -7,8 +7,11 @@
 //! is how all of it looks on the wire, and [`replica`] is one node's end of the conversation.
 
 pub mod cookie;
+pub mod facts;
+pub mod frame;
 pub mod key;
 pub mod record;
+pub mod replica;
 pub mod table;
 pub mod version;
 

@@ -14,6 +14,8 @@
 mod baton;
 mod client;
 mod curl;
+#[path = "../store/server.rs"]
+mod redis;
 mod server;
 mod wire;
 
@@ -25,6 +27,7 @@ mod fields;
 mod lifecycle;
 mod malformed;
 mod sticky;
+mod store;
 mod timeouts;
 mod tls;
 

@@ -95,10 +95,12 @@ fn client_whose_server_refuses_before_any_check_gets_another_and_its_cookie() {
 #[test]
 fn curl_keeps_its_server_with_a_cookie_jar() {
     let servers = ["0", "1", "2"].map(Server::saying);
-    let baton = Baton::with(&servers.each_ref(), &sticky(""));
-    let url = baton.url("/");
-    let output = curl(&["--cookie", "", &url, &url, &url, &url]);
-    assert_eq!((output.code, output.text().as_str()), (Some(0), "0000"), "{}", output.stderr);
+    for keys in ["by = \"cookie\"", "ttl = \"1h\"\nttl_max = \"2h\"\npath = \"/shop\""] {
+        let baton = Baton::with(&servers.each_ref(), &sticky_by(keys));
+        let url = baton.url("/shop/cart");
+        let output = curl(&["--cookie", "", &url, &url, &url, &url]);
+        assert_eq!((output.code, output.text().as_str()), (Some(0), "0000"), "{keys}: {}", output.stderr);
+    }
 }
 
 /// A pool that is sticky as these keys say.

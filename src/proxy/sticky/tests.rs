@@ -214,12 +214,12 @@ fn a_client_that_may_go_to_no_other_server_waits() {
 
 #[test]
 fn an_entry_that_names_no_server_of_the_pool_is_written_over() {
-    let site = site(BY_HEADER);
+    let site = site(&format!("{BY_HEADER}\non_down = \"fail\""));
     let key = of_user(&site, "ann").key.unwrap();
     site.sessions.table.put(&key, ServerRef { pool: 1, server: 7 }, site.sessions.now());
     let mut visit = of_user(&site, "ann");
-    assert_eq!(way(&site, &visit), Way::Any);
     let (pool, sticky) = app(&site);
+    assert_eq!((way(&site, &visit), sticky.is_bound(&visit)), (Way::Any, false));
     let may_take = |server: usize| pool.servers.get(server).is_some_and(Server::keeps_users);
     assert_eq!(sticky.settle(&site.sessions, &mut visit, 2, true, may_take), 2);
     assert_eq!(way(&site, &of_user(&site, "ann")), Way::Home(2));
