@@ -1,7 +1,13 @@
 //! Sessions in a real redis-server, which each test starts for itself: what load balancers find of each other's, and what
 //! becomes of requests while it is away.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a helper of a test may end the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper of a test may end the test"
+)]
 
 mod away;
 mod server;
