@@ -514,6 +514,16 @@ fn warnings_name_pools_whose_cookies_take_each_other_away() {
 }
 
 #[test]
+fn a_store_that_no_pool_has_a_use_for_is_warned_of() {
+    let warnings = |sticky: &str| good(&format!("{MINIMAL}{sticky}[sessions]\nstore = \"redis://a\"\n")).warnings();
+    assert_eq!(
+        warnings("sticky = {}\n"),
+        ["sessions.store is used by no pool, as none is sticky by something that has to be remembered"]
+    );
+    assert_eq!(warnings("sticky = { by = \"source_ip\" }\n"), [""; 0]);
+}
+
+#[test]
 fn warnings_name_pools_that_nothing_uses() {
     let config = good(&format!(
         "{MINIMAL}[[pool]]\nname = \"spare\"\nservers = [{{ name = \"a\", address = \"10.0.0.9:80\" }}]\n"

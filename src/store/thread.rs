@@ -79,7 +79,7 @@ impl Thread {
                 Err(reason) => reason,
             };
             // Those who wait are told at once, by the end of what would have answered them.
-            self.tasks.abort_all();
+            self.tasks = JoinSet::new();
             self.owed.store_went_away();
             if self.shared.set_connected(Some(reason.clone())) {
                 warn!(url, reason, "the session store is away: sessions are placed by hashing");
@@ -103,7 +103,6 @@ impl Thread {
                 done = &mut something => return Some(done),
                 request = self.requests.recv() => drop(request?),
                 errand = self.background.recv() => self.keep(&errand?),
-                Some(_ended) = self.tasks.join_next() => {}
             }
         }
     }
@@ -147,7 +146,7 @@ impl Thread {
     }
 
     fn done(&mut self, done: Result<Result<Done, String>, JoinError>) -> Result<(), String> {
-        // Tasks of an earlier connection were told to end.
+        // None is told to end while it is looked at, and one that panics ends the program.
         let Ok(done) = done else { return Ok(()) };
         match done? {
             Done::Answered => {}

@@ -14,7 +14,6 @@
 mod baton;
 mod client;
 mod curl;
-#[path = "../store/server.rs"]
 mod redis;
 mod server;
 mod wire;

@@ -1,9 +1,12 @@
 //! Load balancers that are no pair and share their sessions in a redis-server of the test's own.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::baton::{Baton, Settings};
-use crate::redis::RedisServer;
+use crate::redis::certificates::Certificates;
+use crate::redis::server::{Directory, RedisServer, wait_for};
 use crate::server::Server;
 
 /// A load balancer before these servers, which knows clients by `sticky`.
@@ -109,7 +112,7 @@ fn a_user_who_has_to_move_has_moved_everywhere() {
     servers[0].resume();
     assert_eq!(ask(&one, 1), "1");
     // The other one has it in its table, and compares that with the store every 3 s while it is used.
-    crate::redis::wait_for("the other one knows", || ask(&two, 1) == "1");
+    wait_for("the other one knows", || ask(&two, 1) == "1");
     assert_eq!(ask(&one, 1), "1");
 }
 
@@ -126,7 +129,34 @@ fn a_store_that_stands_still_is_no_reason_not_to_answer() {
     baton.wait_for_log("the session store is away: sessions are placed by hashing");
     assert_eq!((0..20).map(|user| ask(&baton, user)).collect::<Vec<_>>(), answers);
     redis.thaw();
-    crate::redis::wait_for("it is told of them all", || {
+    wait_for("it is told of them all", || {
         redis.cli(&["EVAL", "return #redis.call('KEYS', 'baton:????????*')", "0"]) == "20"
     });
+}
+
+#[test]
+fn password_and_authorities_reach_the_worker_from_files_that_it_may_not_read() {
+    let certificates = Certificates::make();
+    let redis = certificates.server(&["--requirepass", "Zauberwort42"]);
+    let directory = Directory::new();
+    let password = directory.path().join("password");
+    fs::write(&password, "Zauberwort42\n").unwrap();
+    fs::set_permissions(&password, Permissions::from_mode(0o600)).unwrap();
+    let store = format!(
+        "[sessions]\nstore = \"rediss://127.0.0.1:{}\"\nstore_password_file = {password:?}\nstore_ca_file = {:?}\n",
+        redis.port(),
+        certificates.authority
+    );
+    let servers = ["0", "1"].map(Server::saying);
+    let settings = Settings { pool: format!("sticky = {BY_USER}\n{store}"), ..Settings::default() };
+    let baton = Baton::with(&servers.each_ref(), &settings);
+    baton.wait_for_log("the session store is connected");
+    let first = ask(&baton, 1);
+    assert_eq!(ask(&baton, 1), first);
+    let of_store = |pointer: &str| baton.status().pointer(&format!("/sessions/store/{pointer}")).cloned();
+    // The guard asks the worker every now and then.
+    wait_for("the status tells of it", || of_store("lookups") == Some(2.into()));
+    assert_eq!(of_store("state"), Some("connected".into()));
+    assert_eq!(of_store("url"), Some(format!("rediss://127.0.0.1:{}/0", redis.port()).into()));
+    assert!(!baton.status().to_string().contains("Zauberwort42"));
 }

@@ -10,6 +10,7 @@
 )]
 
 mod away;
+mod certificates;
 mod server;
 mod shared;
 mod ways;

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use super::server::{Directory, free_port};
+use super::certificates::Certificates;
+use super::server::free_port;
 use super::*;
 
 const SECRET: &str = "Zauberwort42";
@@ -63,59 +63,10 @@ fn a_database_and_a_prefix_keep_load_balancers_apart() {
     assert_eq!(Balancer::of(of(3, "bl:"), app()).lookup(key(1)), Found::Nothing);
 }
 
-/// An authority and a certificate for 127.0.0.1 that it signed.
-struct Certificates {
-    authority: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-    _directory: Directory,
-}
-
-impl Certificates {
-    fn make() -> Self {
-        let directory = Directory::new();
-        let path = |name: &str| directory.path().join(name);
-        let (authority, authority_key) = (path("ca.crt"), path("ca.key"));
-        let (cert, key, request, extension) = (path("tls.crt"), path("tls.key"), path("tls.csr"), path("ext"));
-        fs::write(&extension, "subjectAltName=IP:127.0.0.1\n").unwrap();
-        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        let mut command = openssl(&["req", "-x509", "-days", "2", "-subj", "/CN=authority"]);
-        run(command.args(new_key).arg("-keyout").arg(&authority_key).arg("-out").arg(&authority));
-        let mut command = openssl(&["req", "-subj", "/CN=store"]);
-        run(command.args(new_key).arg("-keyout").arg(&key).arg("-out").arg(&request));
-        let mut command = openssl(&["x509", "-req", "-days", "2", "-CAcreateserial"]);
-        command.arg("-in").arg(&request).arg("-CA").arg(&authority).arg("-CAkey").arg(&authority_key);
-        run(command.arg("-extfile").arg(&extension).arg("-out").arg(&cert));
-        Self { authority, cert, key, _directory: directory }
-    }
-}
-
-fn openssl(arguments: &[&str]) -> Command {
-    let mut command = Command::new("openssl");
-    command.args(arguments);
-    command
-}
-
-fn run(command: &mut Command) {
-    let output = command.output();
-    let output = output.unwrap_or_else(|error| panic!("openssl cannot be run ({error}): install package openssl"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn tls_is_spoken_with_a_server_that_the_authority_vouches_for_and_no_other() {
     let (certificates, strangers) = (Certificates::make(), Certificates::make());
-    let port = free_port();
-    let file = |path: &PathBuf| path.to_str().unwrap().to_owned();
-    let arguments = [
-        ["--port", "0"].map(str::to_owned),
-        ["--tls-port".to_owned(), port.to_string()],
-        ["--tls-auth-clients", "no"].map(str::to_owned),
-        ["--tls-cert-file".to_owned(), file(&certificates.cert)],
-        ["--tls-key-file".to_owned(), file(&certificates.key)],
-        ["--tls-ca-cert-file".to_owned(), file(&certificates.authority)],
-    ];
-    let redis = RedisServer::with(port, arguments.concat());
+    let redis = certificates.server(&[]);
     let trusting = |authority: &PathBuf| Settings {
         urls: vec![StoreUrl { is_tls: true, ..url(redis.port()) }],
         ca_pem: Some(fs::read(authority).unwrap()),
