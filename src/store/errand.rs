@@ -79,6 +79,8 @@ impl Errand {
             return Err(format!("no answer within {}", duration_text(self.shared.settings.timeout)));
         };
         let (found, time_left) = answered?;
+        // Only what was there before lives on.
+        self.shared.counters.hits.fetch_add(u64::from(time_left.is_some()), Ordering::Relaxed);
         // Whoever asked may have gone.
         let _gone = reply.send(found);
         if let Some(time_left) = time_left {

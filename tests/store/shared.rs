@@ -12,6 +12,8 @@ fn a_session_is_found_by_a_load_balancer_that_lists_its_servers_in_another_order
     assert_eq!(two.lookup(key(1)), Found::At(ServerRef { pool: 0, server: 2 }));
     assert_eq!(two.claim(key(1), ServerRef { pool: 0, server: 0 }), Some(ServerRef { pool: 0, server: 2 }));
     assert_eq!(redis.cli(&["GET", "baton:01010101010101010101010101010101"]), "1 0 app/app1");
+    let status = one.store.status();
+    assert_eq!((status.lookups, status.hits, status.timeouts, status.hashed), (2, 0, 0, 0));
     let status = two.store.status();
     assert_eq!((status.lookups, status.hits, status.timeouts, status.hashed), (2, 2, 0, 0));
     assert_eq!(status.url, format!("redis://127.0.0.1:{}/0", redis.port()));
