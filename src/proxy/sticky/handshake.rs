@@ -21,6 +21,7 @@ impl Stickiness {
         if sessions.table.find(&key, now).is_none() {
             // Another connection may have been first, which then stands.
             let _standing = sessions.table.claim(&key, own, now);
+            sessions.store().inspect(|store| store.claim_later(&key, own));
         }
     }
 
@@ -29,6 +30,8 @@ impl Stickiness {
         let (Some(key), Some(own)) = (sessions.keys.key(self.pool, value), self.server(server)) else { return };
         if sessions.table.find(&key, sessions.now()) != Some(own) {
             sessions.table.put(&key, own, sessions.now());
+            // The server's bytes do not wait for the store: the client is busy with its handshake meanwhile.
+            sessions.store().inspect(|store| store.put_later(&key, own));
         }
     }
 }

@@ -23,6 +23,7 @@ use super::sticky::{Visit, Way};
 use super::thread::{Place, Thread};
 use super::timers::{Deadlines, Registration};
 use crate::config::{PoolIndex, Sticky, StickyKey};
+use crate::session::key::Key;
 
 /// Servers that may fail one connection before it is given up, so that it cannot walk through a thousand dead ones.
 const FAILED_MAX: usize = 5;
@@ -224,6 +225,9 @@ impl Passage<'_> {
         let (sessions, servers) = (&self.thread.site.sessions, &self.pool.servers);
         let sticky = self.pool.sticky.as_ref();
         let mut visit = sticky.map(|sticky| sticky.connection(sessions, self.address, value)).unwrap_or_default();
+        if let Some(sticky) = sticky {
+            sticky.recall(sessions, &mut visit).await;
+        }
         if self.sought() == Some(Sought::SessionId) {
             visit = visit.if_known();
         }
@@ -236,7 +240,7 @@ impl Passage<'_> {
         while failed.len() < FAILED_MAX {
             let server = match wanted.take() {
                 Some(server) => server,
-                None => self.pick(&mut visit, &failed)?,
+                None => self.pick(&mut visit, &failed).await?,
             };
             if let Some(stream) = self.connect_to(server).await {
                 if let Some(sticky) = sticky {
@@ -250,7 +254,7 @@ impl Passage<'_> {
     }
 
     /// The next server in turn, where the client then belongs.
-    fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<usize> {
+    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<usize> {
         let next = || self.thread.pick(self.index, |server| !failed.contains(&server));
         let Some(sticky) = &self.pool.sticky else { return next() };
         if sticky.is_bound(visit) {
@@ -260,7 +264,14 @@ impl Passage<'_> {
         let servers = &self.pool.servers;
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
-        Some(sticky.settle(&self.thread.site.sessions, visit, picked, failed.is_empty(), may_take))
+        let sessions = &self.thread.site.sessions;
+        let picked = if failed.is_empty() {
+            let by_hash = |key: &Key| self.thread.pick_by_hash(self.index, key);
+            sticky.agree(sessions, visit, picked, by_hash, may_take).await
+        } else {
+            picked
+        };
+        Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
     }
 
     async fn connect_to(&self, server: usize) -> Option<TcpStream> {
