@@ -207,3 +207,29 @@ fn no_secret_is_shown_by_debug() {
     // 187 and 170 in decimal.
     assert!(!shown.contains("187") && !shown.contains("170"), "{shown}");
 }
+
+/// Whatever a peer or a client sends: no panic, and no more keys than there may be.
+#[test]
+fn mutated_sets_and_tickets_do_no_harm() {
+    let tickets = tickets_made_at(&[START, START + 8 * HOUR]);
+    let (set, ticket) = (tickets.export(), listener(&tickets).encrypt(b"state").unwrap());
+    for seed in 0..2_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut mutated = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            let at = random.usize(..bytes.len());
+            match random.u8(..4) {
+                0 => bytes[at] = !bytes[at],
+                1 => bytes.insert(at, random.u8(..)),
+                2 => bytes.truncate(at),
+                _ => bytes.extend_from_within(at..),
+            }
+            bytes
+        };
+        let other = Tickets::default();
+        let adopted = other.adopt(&mutated(&set), START);
+        assert_eq!(adopted.is_err(), other.export().is_empty(), "seed {seed}");
+        assert!(key_count(&other) <= 6, "seed {seed}");
+        assert_eq!(listener(&tickets).decrypt(&mutated(&ticket)), None, "seed {seed}");
+    }
+}
