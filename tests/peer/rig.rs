@@ -9,7 +9,7 @@ use baton::config;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link, Pair, Setup};
-use baton::proxy::sessions::{Sessions, shared_pools};
+use baton::proxy::sessions::{Sessions, replicated_pools};
 use baton::session::ServerRef;
 use baton::session::facts::FactKey;
 use baton::session::key::Key;
@@ -91,7 +91,7 @@ impl Node {
             boot: fastrand::u64(..),
             checksum: config.short_checksum(),
             versions: VERSIONS,
-            pools: shared_pools(&config),
+            pools: replicated_pools(&config),
         };
         let pair = Pair { identity, end, peer: at.ip(), settings };
         let setup = Setup { sessions: Arc::clone(&sessions), pair: Some(pair), apply: Box::new(|_| {}) };
