@@ -161,9 +161,9 @@ struct Bootstrapping {
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     certificates: Vec<Vec<CertificatePem>>,
+    store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
     has_sync_socket: bool,
-    store: Option<StoreSecrets>,
 }
 
 impl Guard {

@@ -128,7 +128,7 @@ impl Sessions {
 }
 
 /// The pools that keep sessions, by the names that mean the same to the other node.
-pub fn shared_pools(config: &Config) -> Vec<PoolNames> {
+pub fn replicated_pools(config: &Config) -> Vec<PoolNames> {
     let of_table = config.pools.iter().zip(0_u16..).filter(|(pool, _)| limits(pool).is_some());
     let names = |(pool, index): (&config::Pool, u16)| PoolNames {
         pool: index,

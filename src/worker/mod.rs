@@ -25,7 +25,7 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
-use crate::proxy::sessions::{Sessions, shared_pools};
+use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
@@ -274,7 +274,7 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         boot: u64::from_ne_bytes(random()?),
         checksum: config.short_checksum(),
         versions: replica::VERSIONS,
-        pools: shared_pools(config),
+        pools: replicated_pools(config),
     };
     Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }
