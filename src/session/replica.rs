@@ -153,6 +153,15 @@ pub struct State {
     pub entries_useless: u64,
 }
 
+/// Bytes that a connection keeps or keeps count of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Buffered {
+    /// Of a frame that has not come whole: less than [`frame::HEADER_BYTES`] and [`frame::FRAME_BYTES_MAX`].
+    pub partial: usize,
+    /// Said, and not dealt with yet: at most two windows, 2 MiB and 192 KiB, and a frame beyond each.
+    pub under_way: usize,
+}
+
 /// A frame that is under way.
 #[derive(Debug)]
 struct UnderWay {
@@ -325,6 +334,11 @@ impl Replica {
             lag_max: self.lags.longest(now),
             ..self.state.clone()
         }
+    }
+
+    /// How much waits here, and for the other side.
+    pub fn buffered(&self) -> Buffered {
+        Buffered { partial: self.partial.len(), under_way: self.under_way_bytes }
     }
 
     /// How long changes took to be dealt with, since the connection began.
