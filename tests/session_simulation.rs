@@ -122,7 +122,7 @@ fn random_world(seed: u64, trace: bool) -> World {
     let random = &mut world.random;
     world.may_be_two = random.bool();
     world.delay_max = [200, MILLISECOND, 10 * MILLISECOND, 150 * MILLISECOND][random.usize(0..4)];
-    world.pace = [MILLISECOND, 10 * MILLISECOND, 50 * MILLISECOND, 200 * MILLISECOND][random.usize(0..4)];
+    world.pace = [4, 20, 50, 200][random.usize(0..4)] * MILLISECOND;
     world.room = [16, 64, 256][random.usize(0..3)] * 1024;
     world.pieces = match random.u8(0..32) {
         0 => Pieces::Tiny,
@@ -145,7 +145,7 @@ fn bulk_key(number: u64) -> Key {
 /// Nodes write, and most of the time something goes wrong.
 fn traffic(world: &mut World) -> Result<(), String> {
     world.note(|| "-- traffic".to_owned());
-    let end = world.now + world.random.u64(200 * MILLISECOND..4 * SECOND);
+    let end = world.now + world.random.u64(200 * MILLISECOND..3 * SECOND);
     world.writes_until = end;
     for node in 0..2 {
         let at = world.now + world.random.u64(0..=world.pace);

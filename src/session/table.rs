@@ -120,6 +120,8 @@ struct Pool {
 struct Changes {
     /// Whether anybody asks for them.
     are_kept: AtomicBool,
+    /// How often somebody began or ended to.
+    keeper: AtomicU64,
     pending: AtomicUsize,
     /// When the first of them came, in microseconds.
     since: AtomicU64,
@@ -147,6 +149,7 @@ impl Table {
         let pools: Box<[_]> = pools.iter().map(|limits| limits.as_ref().map(Pool::new)).collect();
         let changes = Changes {
             are_kept: AtomicBool::new(false),
+            keeper: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             shards: AtomicU64::new(0),
@@ -330,7 +333,9 @@ impl Table {
 /// For the other node.
 impl Table {
     /// Begins or ends the keeping of changes. What was kept is forgotten: a [scan](Table::scan) begun afterwards has it.
-    pub fn keep_changes(&self, are_kept: bool) {
+    /// Gives the number of this call, to know whether [another](Table::keeper) came after it.
+    pub fn keep_changes(&self, are_kept: bool) -> u64 {
+        let keeper = self.changes.keeper.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes.are_kept.store(false, Ordering::SeqCst);
         for shard in &self.shards {
             let mut writer = shard.lock();
@@ -340,6 +345,12 @@ impl Table {
             writer.trim_changes(CHANGES_SPARE);
         }
         self.changes.are_kept.store(are_kept, Ordering::SeqCst);
+        keeper
+    }
+
+    /// The number of the latest call of [`Table::keep_changes`].
+    pub fn keeper(&self) -> u64 {
+        self.changes.keeper.load(Ordering::Acquire)
     }
 
     /// Entries that changed and were not taken yet. An entry that changes twice counts once, so that there are never more

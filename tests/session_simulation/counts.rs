@@ -22,7 +22,6 @@ pub struct Counts {
     pub old_connections: u64,
     pub old_pieces: u64,
     pub silences: u64,
-    pub stalls: u64,
     pub farewells: u64,
     pub settled: u64,
     pub equal: u64,
@@ -36,7 +35,6 @@ impl Counts {
     pub fn fault(&mut self, fault: &Fault) {
         match fault {
             Fault::Silent => self.silences += 1,
-            Fault::Stalled => self.stalls += 1,
             _ => self.farewells += 1,
         }
     }
@@ -49,7 +47,7 @@ impl Counts {
         (self.lag_max, self.under_way_max) = (lag_max, under_way_max);
     }
 
-    fn all_mut(&mut self) -> [&mut u64; 26] {
+    fn all_mut(&mut self) -> [&mut u64; 25] {
         [
             &mut self.events,
             &mut self.bytes,
@@ -69,7 +67,6 @@ impl Counts {
             &mut self.old_connections,
             &mut self.old_pieces,
             &mut self.silences,
-            &mut self.stalls,
             &mut self.farewells,
             &mut self.settled,
             &mut self.equal,

@@ -279,7 +279,8 @@ impl World {
             process.end.as_ref().into_iter().for_each(|end| end.replica.close(&process.table));
             process.end = None;
         } else {
-            process.old = None;
+            // Which must not touch the changes of the new one.
+            process.old.take().into_iter().for_each(|old| old.replica.close(&process.table));
         }
     }
 
@@ -433,6 +434,11 @@ impl World {
         let end = if is_current { end.as_mut() } else { old.as_mut().filter(|old| old.connection == connection) };
         let Some(end) = end else { return Ok(()) };
         let result = end.replica.received(now, piece, table, facts);
+        if !is_current {
+            self.counts.old_pieces += 1;
+            let is_refused = result == Err(Fault::Replaced);
+            return if is_refused { Ok(()) } else { Err(format!("heard an old connection: {result:?}")) };
+        }
         end.came.extend_from_slice(piece);
         let mut hearing = crate::checks::Hearing {
             node,
@@ -444,7 +450,6 @@ impl World {
         };
         hearing.hear(end)?;
         let told = hearing.facts;
-        self.counts.old_pieces += u64::from(!is_current);
         match result {
             Ok(received) => {
                 for (key, value) in received.facts {
@@ -456,10 +461,8 @@ impl World {
             }
             Err(fault) => self.fault(node, connection, &fault)?,
         }
-        if is_current {
-            self.let_speak(node);
-            self.plan_timer(node, connection);
-        }
+        self.let_speak(node);
+        self.plan_timer(node, connection);
         if self.setting.bulk == 0 {
             self.check_table(node)?;
         }
