@@ -42,7 +42,7 @@ use baton::session::table::PoolLimits;
 
 use counts::Counts;
 use faults::Trouble;
-use node::{KEYS, SERVERS, Setting};
+use node::{KEYS, NUMBER_BYTE, SERVERS, Setting};
 use wire::{MILLISECOND, Micros, Pieces, SECOND};
 use world::{Event, World};
 
@@ -115,9 +115,13 @@ fn random_world(seed: u64, trace: bool) -> World {
     });
     // Real keys are evenly spread; these may all lie in one bucket.
     let mask = if random.u8(0..4) == 0 { !(0xffff << 64 | 0xffff) } else { u128::MAX };
-    let keys: Vec<_> = (0..KEYS).map(|_| Key::from_bytes((random.u128(..) & mask).to_be_bytes())).collect();
-    let numbers = keys.iter().copied().zip(0..).collect();
-    let setting = Setting { limits, turned: random.bool(), keys, numbers, is_full, bulk };
+    let mut key = |number: usize| {
+        let mut bytes = (random.u128(..) & mask).to_be_bytes();
+        bytes[NUMBER_BYTE] = number as u8;
+        Key::from_bytes(bytes)
+    };
+    let keys = (0..KEYS).map(&mut key).collect();
+    let setting = Setting { limits, turned: random.bool(), keys, is_full, bulk };
     let mut world = World::new(random, setting, trace);
     let random = &mut world.random;
     world.may_be_two = random.bool();

@@ -28,7 +28,9 @@ pub struct Hearing<'a> {
 }
 
 impl Hearing<'_> {
-    pub fn hear(&mut self, end: &mut End) -> Result<(), String> {
+    /// True when there was anything in it that is to be dealt with.
+    pub fn hear(&mut self, end: &mut End) -> Result<bool, String> {
+        let before = end.came_sequence;
         let came = std::mem::take(&mut end.came);
         let mut rest = &came[..];
         while let Some((frame, length)) = frame::decode(rest).map_err(|error| error.to_string())? {
@@ -47,7 +49,8 @@ impl Hearing<'_> {
                 }
                 Frame::Entries { sequence, records, .. } => {
                     for record in records.iter() {
-                        self.entry(Held::new(1 - self.node, &record.ok_or("an unbelievable version")?, self.setting), record.unwrap().key)?;
+                        let record = record.ok_or("said an unbelievable version")?;
+                        self.entry(Held::new(1 - self.node, &record, self.setting), record.key)?;
                     }
                     Some(sequence)
                 }
@@ -71,16 +74,16 @@ impl Hearing<'_> {
             rest = &rest[length..];
         }
         end.came = rest.to_vec();
-        Ok(())
+        Ok(end.came_sequence > before)
     }
 
     /// The node that says so wrote it in its own places, which `held` has undone.
     fn entry(&mut self, held: Held, key: baton::session::key::Key) -> Result<(), String> {
-        let Some(number) = self.setting.numbers.get(&key) else { return Ok(()) };
+        let Some(number) = self.setting.number(&key) else { return Ok(()) };
         if usize::from(held.pool) != number / KEYS_OF_POOL {
             return Err(format!("key {number} is said to be of pool {}", held.pool));
         }
-        self.write(*number, held.version, held.content)
+        self.write(number, held.version, held.content)
     }
 
     fn write(&mut self, key: usize, version: baton::session::version::Version, content: Content) -> Result<(), String> {
@@ -260,7 +263,7 @@ impl World {
         let all = |node: usize, process: &crate::node::Process| {
             let held = |record| (Held::new(node, &record, &self.setting), record.key);
             let mut all: Vec<_> = process.scan(self.now).into_iter().map(held).collect();
-            all.retain(|(_, key)| !self.setting.numbers.contains_key(key));
+            all.retain(|(_, key)| self.setting.number(key).is_none());
             let mut all: Vec<_> = all.into_iter().map(|(held, key)| (key, held.version, held.content)).collect();
             all.sort_unstable_by_key(|entry| entry.0);
             all

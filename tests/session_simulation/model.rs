@@ -1,7 +1,5 @@
 //! What the nodes ought to know, told without versions: which write came after which, by who knew of what.
 
-use std::collections::HashMap;
-
 use baton::session::version::Version;
 
 use crate::wire::Micros;
@@ -53,8 +51,7 @@ pub struct Write {
 #[derive(Debug, Default)]
 pub struct Model {
     pub writes: Vec<Write>,
-    known: HashMap<(usize, Version, Content), WriteId>,
-    versions: HashMap<(usize, Version), WriteId>,
+    of_key: Vec<Vec<WriteId>>,
     incarnations: usize,
     /// Keys of which two incarnations of a node made one and the same write: which of them it is, nobody can tell.
     unclear: Vec<usize>,
@@ -94,7 +91,8 @@ impl Model {
     }
 
     pub fn find(&self, key: usize, version: Version, content: Content) -> Option<WriteId> {
-        self.known.get(&(key, version, content)).copied()
+        let is_it = |id: &&WriteId| (self.writes[**id].version, self.writes[**id].content) == (version, content);
+        self.of_key.get(key)?.iter().rev().find(is_it).copied()
     }
 
     /// The highest epoch in which any of the keys was written.
@@ -110,12 +108,14 @@ impl Model {
         let (number, knowledge) = (*number, memory.knowledge.clone());
         let write = Write { key, content, version, at, knowledge, incarnation: memory.incarnation, number };
         let id = self.writes.len();
-        self.writes.push(write);
-        if self.known.insert((key, version, content), id).is_some() {
+        self.of_key.resize(self.of_key.len().max(key + 1), Vec::new());
+        if self.find(key, version, content).is_some() {
             self.unclear.push(key);
-        } else if self.versions.insert((key, version), id).is_some() {
+        } else if self.of_key[key].iter().any(|id| self.writes[*id].version == version) {
             self.twice.push(key);
         }
+        self.of_key[key].push(id);
+        self.writes.push(write);
         self.add(&mut memory.newest[key], id);
     }
 

@@ -1,6 +1,6 @@
 //! A node: its table and facts, its end of the connection, its clock, and what it ought to know.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub const POOLS: usize = 2;
 pub const KEYS_OF_POOL: usize = 25;
 pub const KEYS: usize = POOLS * KEYS_OF_POOL;
 pub const SERVERS: u16 = 8;
+/// Where a key has its number.
+pub const NUMBER_BYTE: usize = 4;
 pub const FACTS: usize = 10;
 /// The length of a tick of the table.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -31,7 +33,6 @@ pub struct Setting {
     /// The second node's configuration lists pools and servers the other way round.
     pub turned: bool,
     pub keys: Vec<Key>,
-    pub numbers: HashMap<Key, usize>,
     /// Full tables, of which only the bounds are checked.
     pub is_full: bool,
     /// Entries beyond the keys that are checked one by one.
@@ -46,6 +47,12 @@ impl Setting {
 
     pub fn server(&self, node: usize, server: u16) -> u16 {
         if self.turned && node == 1 { SERVERS - 1 - server } else { server }
+    }
+
+    /// The number of a key that is checked one by one; it is in one of its bytes.
+    pub fn number(&self, key: &Key) -> Option<usize> {
+        let number = usize::from(key.to_bytes()[NUMBER_BYTE]);
+        self.keys.get(number).filter(|own| *own == key).map(|_| number)
     }
 
     /// Whether an entry of this key outlives the run.
@@ -202,8 +209,8 @@ impl Process {
     pub fn entries(&self, node: usize, now: Micros, setting: &Setting) -> Vec<Option<Held>> {
         let mut held = vec![None; KEYS];
         for record in self.scan(now) {
-            if let Some(number) = setting.numbers.get(&record.key) {
-                held[*number] = Some(Held::new(node, &record, setting));
+            if let Some(number) = setting.number(&record.key) {
+                held[number] = Some(Held::new(node, &record, setting));
             }
         }
         held

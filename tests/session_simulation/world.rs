@@ -181,9 +181,9 @@ impl World {
                 let mut record = *record;
                 (record.idle, record.age) = (record.idle + passed, record.age + passed);
                 process.table.merge(&record, process.clock(self.now));
-                if let Some(number) = self.setting.numbers.get(&record.key) {
+                if let Some(number) = self.setting.number(&record.key) {
                     let held = Held::new(node, &record, &self.setting);
-                    let write = self.model.find(*number, held.version, held.content);
+                    let write = self.model.find(number, held.version, held.content);
                     write.into_iter().for_each(|write| self.model.told(&mut process.memory, write));
                 }
                 self.counts.restored += 1;
@@ -448,7 +448,7 @@ impl World {
             greeting: greeting.as_ref(),
             facts: Vec::new(),
         };
-        hearing.hear(end)?;
+        let has_heard = hearing.hear(end)?;
         let told = hearing.facts;
         match result {
             Ok(received) => {
@@ -463,7 +463,7 @@ impl World {
         }
         self.let_speak(node);
         self.plan_timer(node, connection);
-        if self.setting.bulk == 0 {
+        if has_heard && self.setting.bulk == 0 {
             self.check_table(node)?;
         }
         Ok(())
