@@ -42,9 +42,8 @@ impl Hearing<'_> {
                 }
                 Frame::Names(_) | Frame::Goodbye { .. } => None,
                 Frame::Handled { sequence } => {
-                    while let Some((.., is_end)) = end.sent.pop_front_if(|sent| sent.0 <= sequence) {
-                        end.snapshot_went |= is_end;
-                    }
+                    let done = end.sent.iter().take_while(|sent| sent.0 <= sequence).count();
+                    end.snapshot_went |= end.sent.drain(..done).any(|sent| sent.3);
                     None
                 }
                 Frame::Entries { sequence, records, .. } => {
@@ -149,7 +148,8 @@ impl World {
         let entries = process.entries(node, self.now, &self.setting);
         for (key, held) in (0..).zip(entries).filter(|(key, _)| self.model.is_clear(*key)) {
             let newest = &process.memory.newest[key];
-            let held = held.map(|held| self.model.find(key, held.version, held.content).ok_or("made up")).transpose()?;
+            let held =
+                held.map(|held| self.model.find(key, held.version, held.content).ok_or("made up")).transpose()?;
             if self.setting.is_lasting(key) && held.map_or(!newest.is_empty(), |held| !newest.contains(&held)) {
                 return Err(self.tell(node, key, held, newest));
             }
@@ -184,7 +184,10 @@ impl World {
                 return Err(format!("node {node} did not come into sync"));
             };
             let (done, all) = state.snapshot_received;
-            if done != all || state.snapshot_sent.0 != state.snapshot_sent.1 || state.entries_useless > 0 && self.lasts() {
+            if done != all
+                || state.snapshot_sent.0 != state.snapshot_sent.1
+                || state.entries_useless > 0 && self.lasts()
+            {
                 return Err(format!("node {node} is in sync, but {state:?}"));
             }
             self.check_table(node)?;
@@ -207,10 +210,10 @@ impl World {
         let entries = [one.entries(0, self.now, &self.setting), other.entries(1, self.now, &self.setting)];
         // A tick for each of the roundings, and what lies under way ages as well.
         let tolerance = 3 * TICK + Duration::from_micros(2 * self.delay_max + self.late_max);
-        for key in 0..KEYS {
+        let [ones, others] = entries;
+        for (key, (one_held, other_held)) in ones.into_iter().zip(others).enumerate() {
             let limits = &self.setting.limits[key / KEYS_OF_POOL];
             let ends_soon = |held: &Held| held.left(limits) <= 2 * tolerance;
-            let [one_held, other_held] = [entries[0][key], entries[1][key]];
             if [one_held, other_held].iter().flatten().any(ends_soon) {
                 continue;
             }

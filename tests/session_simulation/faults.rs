@@ -14,16 +14,27 @@ pub enum Trouble {
     /// The connection breaks, at some byte of each direction.
     Break,
     /// A node reads nothing until then.
-    Hold { to: usize, until: Micros },
-    Crash { node: usize },
-    Start { node: usize },
+    Hold {
+        to: usize,
+        until: Micros,
+    },
+    Crash {
+        node: usize,
+    },
+    Start {
+        node: usize,
+    },
     /// A node writes its entries into a file.
-    Archive { node: usize },
+    Archive {
+        node: usize,
+    },
     /// The other node becomes active, or both are.
     Role,
     ConnectAgain,
     /// Many entries at once.
-    Burst { node: usize },
+    Burst {
+        node: usize,
+    },
 }
 
 impl World {

@@ -21,18 +21,34 @@ pub const BACKOFF: std::ops::RangeInclusive<Micros> = 50 * MILLISECOND..=1_000 *
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
     /// A piece arrives at a node.
-    Deliver { connection: usize, to: usize },
+    Deliver {
+        connection: usize,
+        to: usize,
+    },
     /// A node speaks.
-    Speak { node: usize, connection: usize },
+    Speak {
+        node: usize,
+        connection: usize,
+    },
     /// An end of a connection looks at its clock.
-    Timer { node: usize, connection: usize },
+    Timer {
+        node: usize,
+        connection: usize,
+    },
     /// The second node begins a connection.
     Connect,
     /// The first node takes it.
-    Accept { connection: usize },
-    Sweep { node: usize, incarnation: u64 },
+    Accept {
+        connection: usize,
+    },
+    Sweep {
+        node: usize,
+        incarnation: u64,
+    },
     /// Somebody writes.
-    Write { node: usize },
+    Write {
+        node: usize,
+    },
     Trouble(Trouble),
 }
 
@@ -112,7 +128,10 @@ impl World {
             && *at <= end
             && let Some(Reverse((at, _, event))) = self.queue.pop()
         {
-            self.now = at; if std::env::var("BATON_TR").is_ok() {eprintln!("{at} {event:?}")}
+            self.now = at;
+            if std::env::var("BATON_TR").is_ok() {
+                eprintln!("{at} {event:?}")
+            }
             self.counts.events += 1;
             self.handle(event).map_err(|failure| format!("at {at} us, {event:?}: {failure}"))?;
             for node in 0..2 {
@@ -171,8 +190,7 @@ impl World {
         }
         self.incarnations += 1;
         let memory = self.model.memory(KEYS + FACTS);
-        let mut process =
-            Process::new(node, self.incarnations, self.now, &self.setting, memory, &mut self.random);
+        let mut process = Process::new(node, self.incarnations, self.now, &self.setting, memory, &mut self.random);
         let archive = self.archives[node].as_ref().filter(|_| is_restored);
         self.note(|| format!("node {node} starts with {} entries", archive.map_or(0, |file| file.records.len())));
         if let Some(archive) = archive {
@@ -405,7 +423,8 @@ impl World {
             self.schedule(at, Event::Deliver { connection, to });
             return Ok(());
         }
-        let piece = pipe.pieces.pop_front_if(|(at, _)| *at <= self.now);
+        let has_arrived = pipe.pieces.front().is_some_and(|(at, _)| *at <= self.now);
+        let piece = if has_arrived { pipe.pieces.pop_front() } else { None };
         let is_over = pipe.pieces.is_empty() && pipe.closed == Some(true);
         if let Some((_, piece)) = piece {
             pipe.bytes -= piece.len();
@@ -417,8 +436,8 @@ impl World {
             }
         }
         let Some(process) = &mut self.nodes[to] else { return Ok(()) };
-        let is_known = process.end(connection).is_some()
-            || process.old.as_ref().is_some_and(|old| old.connection == connection);
+        let is_known =
+            process.end(connection).is_some() || process.old.as_ref().is_some_and(|old| old.connection == connection);
         if is_over && is_known {
             self.close(to, connection, "it ended");
         }
@@ -576,7 +595,10 @@ impl World {
                 }
                 return Ok(());
             }
-            _ => return self.clear(node, place.pool, (action % 2 == 0).then_some(place.server)),
+            _ => {
+                let server = self.random.bool().then_some(place.server);
+                return self.clear(node, place.pool, server);
+            }
         };
         if table.latest() != latest {
             let version = table.latest();
