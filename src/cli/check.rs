@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::config::{
     self, AdvertChecksum, Algorithm, Authentication, Check, Config, FitnessCheck, FitnessSubject, Listener, LocalNode,
-    NodeHints, Pool, Route, Scope, Sticky, Transport, Vip, VrrpVersion, duration_text,
+    NodeHints, OnDown, Pool, Route, Scope, Sticky, StickyKey, Transport, Vip, VrrpVersion, duration_text,
 };
 
 #[derive(Debug, clap::Args)]
@@ -278,11 +278,7 @@ fn describe_pool(text: &mut String, pool: &Pool) {
     let algorithm = match pool.algorithm {
         Algorithm::RoundRobin => "round_robin",
     };
-    let sticky = match &pool.sticky {
-        Some(Sticky::Cookie { name, ttl: Some(ttl) }) => format!("sticky by cookie {name} for {}", duration_text(*ttl)),
-        Some(Sticky::Cookie { name, ttl: None }) => format!("sticky by cookie {name} until the browser is closed"),
-        None => "not sticky".to_owned(),
-    };
+    let sticky = pool.sticky.as_ref().map_or_else(|| "not sticky".to_owned(), sticky);
     let _ = writeln!(
         text,
         "pool {}: {algorithm}, {sticky}, connect within {}, response within {}, at most {} idle connections for {}",
@@ -297,6 +293,37 @@ fn describe_pool(text: &mut String, pool: &Pool) {
         let backup = if server.backup { " (backup)" } else { "" };
         let _ = writeln!(text, "  server {}: {}{backup}", server.name, server.address);
     }
+}
+
+fn sticky(sticky: &Sticky) -> String {
+    let (by, life, limit) = match sticky {
+        Sticky::Cookie(cookie) => {
+            let life = match cookie.ttl {
+                Some(ttl) => format!("for {}", duration_text(ttl)),
+                None => "until the browser is closed".to_owned(),
+            };
+            (format!("cookie {}", cookie.name), life, cookie.ttl_max)
+        }
+        Sticky::Table(table) => {
+            let by = match &table.key {
+                StickyKey::AppCookie { name } => format!("the application's cookie {name}"),
+                StickyKey::SourceIp { prefix_v4, prefix_v6 } => {
+                    format!("source address (/{prefix_v4}, IPv6 /{prefix_v6})")
+                }
+                StickyKey::Header { name } => format!("header {name}"),
+                StickyKey::Query { name } => format!("query parameter {name}"),
+                StickyKey::TlsSni => "the name in the TLS handshake".to_owned(),
+                StickyKey::TlsSessionId => "TLS session id".to_owned(),
+            };
+            (by, format!("for {}, {} entries", duration_text(table.ttl), table.entries_max), table.ttl_max)
+        }
+    };
+    let limit = limit.map(|limit| format!(", {} at most", duration_text(limit))).unwrap_or_default();
+    let on_down = match sticky.on_down() {
+        OnDown::Rebalance => "",
+        OnDown::Fail => ", 503 while the server is down",
+    };
+    format!("sticky by {by} {life}{limit}{on_down}")
 }
 
 fn health(pool: &Pool) -> String {

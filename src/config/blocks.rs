@@ -10,11 +10,13 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
-use super::{pools, traffic, values, vips, watching};
+use super::sticky::StickyBy;
+use super::store::StoreBlock;
+use super::{pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -37,6 +39,7 @@ pub(super) struct Blocks {
     pub(super) pools: Vec<PoolBlock>,
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
+    pub(super) sessions: SessionsBlock,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -157,6 +160,13 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[sessions]`
+pub(super) struct SessionsBlock {
+    /// Whole when the file has no mistake.
+    pub(super) sessions: Sessions,
+    pub(super) store: StoreBlock,
+}
+
 /// `[[listener]]`
 pub(super) struct ListenerBlock {
     pub(super) place: Place,
@@ -198,6 +208,8 @@ pub(super) struct RouteBlock {
 /// `[[pool]]`
 pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
+    /// `sticky.by` with its place in the file.
+    pub(super) sticky_by: Option<Located<StickyBy>>,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -222,11 +234,11 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| watching::fitness(table, mistakes, directory))
             .collect(),
         events: watching::events(root.block("events")),
+        sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         worker,
         worker_user,
     };
     root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
-    root.not_in_release("sessions", "remove [sessions]; sticky cookies need no session table");
     root.finish();
     blocks
 }

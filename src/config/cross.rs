@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use super::blocks::{Blocks, ListenerBlock, PoolReference, RouteBlock};
+use super::model::Protocol;
 use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
@@ -27,6 +28,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_binds(&blocks.listeners, mistakes);
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
+    check_stickiness(blocks, mistakes);
     if blocks.listeners.is_empty() && blocks.vips.is_empty() {
         mistakes.file("nothing to do: there is no [[listener]] and no [[vip]]", "begin with the annotated baton.toml");
     }
@@ -196,6 +198,35 @@ fn check_routes(routes: &[RouteBlock], mistakes: &Mistakes<'_>) {
             format!("never reached: {} matches the same requests", first.key),
             "leave one of the two out, or change its host or path_prefix",
         );
+    }
+}
+
+/// A listener that speaks HTTP ends TLS itself, request by request on connections that come and go: what is in a
+/// handshake names no user there.
+fn check_stickiness(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_http = |listener: &&ListenerBlock| match listener.protocol {
+        Protocol::Http => true,
+    };
+    let listeners: Vec<&ListenerBlock> = blocks.listeners.iter().filter(of_http).collect();
+    let own = listeners.iter().filter_map(|listener| match &listener.pool {
+        PoolReference::Named(pool) => Some(pool.value.as_str()),
+        PoolReference::None | PoolReference::Broken => None,
+    });
+    let names: HashSet<&str> =
+        listeners.iter().filter_map(|listener| Some(listener.name.as_ref()?.value.as_str())).collect();
+    let is_of_http =
+        |route: &&RouteBlock| route.listener.as_ref().is_some_and(|name| names.contains(name.value.as_str()));
+    let routed = blocks.routes.iter().filter(is_of_http).filter_map(|route| Some(route.pool.as_ref()?.value.as_str()));
+    let reached: HashSet<&str> = own.chain(routed).collect();
+    for pool in &blocks.pools {
+        let Some(by) = pool.sticky_by.as_ref().filter(|by| by.value.is_of_tls()) else { continue };
+        if pool.name.as_ref().is_some_and(|name| reached.contains(name.value.as_str())) {
+            mistakes.value(
+                &by.place,
+                "is for pools of listeners with protocol = \"tcp\" alone, and one with protocol = \"http\" uses this pool",
+                "write by = \"cookie\", or by = \"source_ip\" for clients without cookies",
+            );
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `pools` and `watching`) reads each section, `cross` (with `pairing`) compares the
-//! sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
+//! `blocks` (with `vips`, `traffic`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
+//! `report`.
 
 mod blocks;
 mod choose;
@@ -19,6 +20,8 @@ mod pools;
 mod reader;
 mod report;
 mod resolve;
+mod sticky;
+mod store;
 mod traffic;
 mod values;
 mod vips;
@@ -35,8 +38,8 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, choose_node};
-pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
+pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
+pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
 pub use values::duration_text;
@@ -45,6 +48,14 @@ use report::Mistakes;
 
 /// Bytes of a configuration file. A thousand servers take a tenth of it.
 pub const FILE_MAX_BYTES: usize = 1 << 20;
+
+impl Config {
+    /// The first eight bytes of [`Config::checksum`]: enough for two nodes to see whether they run the same file.
+    pub fn short_checksum(&self) -> [u8; 8] {
+        let number = self.checksum.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.unwrap_or(0).to_be_bytes()
+    }
+}
 
 /// How much of a configuration is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,10 +23,52 @@ pub struct Config {
     pub fitness: Vec<FitnessCheck>,
     /// Who is told of role changes.
     pub events: Events,
+    /// How the sessions of all pools are kept.
+    pub sessions: Sessions,
     /// How the worker process runs and is watched.
     pub worker: WorkerSettings,
     /// SHA-256 of the file's bytes in hex; equal on both nodes when the files are.
     pub checksum: String,
+}
+
+/// A Redis or Valkey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where it is: one server, or 1 to 16 of a cluster. All with TLS, or none.
+    pub urls: Vec<StoreUrl>,
+    /// Whether keys are spread over a cluster. Default: with several URLs.
+    pub is_cluster: bool,
+    /// The user of its ACL, 1 to 128 characters; only with a password. Default: the one named `default`.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The authorities that its certificate is checked against, in PEM; only with TLS. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that a request waits for it, 1 ms to 10 s. Default 50 ms.
+    pub timeout: Duration,
+    /// What its keys begin with, at most 64 characters. Default `baton:`.
+    pub prefix: String,
+}
+
+/// Where a store is. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    /// A host name in lower case or an address, IPv6 without brackets.
+    pub host: String,
+    /// 1 to 65535. Default 6379.
+    pub port: u16,
+    /// Whether it is reached with TLS.
+    pub is_tls: bool,
+    /// Number of the database, 0 in a cluster. Default 0.
+    pub database: u32,
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}/{}", self.host, self.port, self.database)
+    }
 }
 
 /// A machine of the pair.
@@ -316,13 +358,133 @@ pub enum Check {
 /// Keeps a client on its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sticky {
-    /// With a cookie of ours.
-    Cookie {
-        /// The cookie's name, a token of 1 to 64 characters. Default `BATON`.
+    /// With a cookie of ours that names the server: nothing has to be remembered here.
+    Cookie(StickyCookie),
+    /// With something that the client brings along, and a table of which server that belongs to.
+    Table(StickyTable),
+}
+
+impl Sticky {
+    /// What becomes of a client whose server is down.
+    pub fn on_down(&self) -> OnDown {
+        match self {
+            Sticky::Cookie(cookie) => cookie.on_down,
+            Sticky::Table(table) => table.on_down,
+        }
+    }
+}
+
+/// A cookie of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StickyCookie {
+    /// Its name, a token of 1 to 64 characters. Default `BATON`.
+    pub name: String,
+    /// Time without a request after which it counts no more, 1 s to 400 days; also its Max-Age. `None`: it lasts until
+    /// the browser is closed.
+    pub ttl: Option<Duration>,
+    /// Time after which it counts no more however much it is used, 1 s to 400 days and not below `ttl`. `None`: no limit.
+    pub ttl_max: Option<Duration>,
+    /// When it is for encrypted connections alone. Default on connections that are.
+    pub secure: CookieSecure,
+    /// Whether it is kept from scripts. Default true.
+    pub http_only: bool,
+    /// Whether it goes along with requests from other sites. Default lax.
+    pub same_site: SameSite,
+    /// The path that it is for. Default `/`.
+    pub path: String,
+    /// The domain that it is for, in lower case; the host alone when `None`.
+    pub domain: Option<String>,
+    /// What becomes of a client whose server is down. Default rebalance.
+    pub on_down: OnDown,
+}
+
+/// When a cookie has the attribute Secure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CookieSecure {
+    /// When the client came over TLS.
+    Auto,
+    /// Always, such as behind something that ends TLS.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The attribute SameSite of a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// `Lax`
+    Lax,
+    /// `Strict`
+    Strict,
+    /// `None`, which browsers take with Secure alone.
+    None,
+    /// The attribute is left out.
+    Off,
+}
+
+/// Stickiness with a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StickyTable {
+    /// What a client is known by.
+    pub key: StickyKey,
+    /// Time without a request after which an entry is dropped, 1 s to 400 days. Default 1 h.
+    pub ttl: Duration,
+    /// Time after which an entry is dropped however much it is used, 1 s to 400 days and not below `ttl`. `None`: no
+    /// limit.
+    pub ttl_max: Option<Duration>,
+    /// Entries of this pool, 1 to 16000000; at the limit the least recently used goes. Default 1000000.
+    pub entries_max: u32,
+    /// What becomes of a client whose server is down. Default rebalance.
+    pub on_down: OnDown,
+}
+
+/// What a client is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StickyKey {
+    /// A cookie that the application sets.
+    AppCookie {
+        /// Its name, a token of 1 to 64 characters.
         name: String,
-        /// Max-Age, 1 s to 400 days; a session cookie when `None`.
-        ttl: Option<Duration>,
     },
+    /// The client's network.
+    SourceIp {
+        /// Bits of an IPv4 address that count, 1 to 32. Default 32.
+        prefix_v4: u8,
+        /// Bits of an IPv6 address that count, 1 to 128. Default 64, as one client has a whole /64.
+        prefix_v6: u8,
+    },
+    /// A field of the request's head.
+    Header {
+        /// Its name in lower case, a token of 1 to 64 characters.
+        name: String,
+    },
+    /// A parameter of the request's query.
+    Query {
+        /// Its name as clients write it, 1 to 64 characters.
+        name: String,
+    },
+    /// The host that the client names in its TLS handshake.
+    TlsSni,
+    /// The id of the client's TLS session.
+    TlsSessionId,
+}
+
+/// What becomes of a client whose server is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDown {
+    /// It gets another server, for good.
+    Rebalance,
+    /// It is answered 503 until its server is up again.
+    Fail,
+}
+
+/// How the sessions of all pools are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sessions {
+    /// Time between two snapshots of the table on disk, 1 s to 24 h. Default 60 s.
+    pub snapshot_interval: Duration,
+    /// Where more than two load balancers keep them together; `None` for none.
+    pub store: Option<Store>,
 }
 
 /// How the worker process runs and is watched.

@@ -1,14 +1,14 @@
-//! Reads `[[pool]]` with its servers, health checks and stickiness.
+//! Reads `[[pool]]` with its servers and health checks. Its stickiness is in `sticky`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Algorithm, Check, Health, Pool, Server, Sticky};
+use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::values;
+use super::{sticky, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -20,7 +20,6 @@ const HEALTH_RHYTHM: Rhythm = Rhythm {
     interval_default: Duration::from_secs(2),
     timeout_default: Duration::from_secs(1),
 };
-const COOKIE_TTL_MAX: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Named in the design, not built yet.
 const ALGORITHMS_PLANNED: [&str; 8] = [
@@ -38,6 +37,7 @@ const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "sc
 /// Reads a `[[pool]]`.
 pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
     let name = table.name();
+    let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
         algorithm: table
@@ -46,7 +46,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
             .map_or(Algorithm::RoundRobin, |found| found.value),
         servers: servers(&mut table, mistakes),
         health: table.block("health").map(|table| health(table, mistakes)),
-        sticky: table.block("sticky").map(sticky),
+        sticky: sticky.flatten(),
         connect_timeout: table.duration(
             "connect_timeout",
             SERVER_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX,
@@ -57,7 +57,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
     };
     table.finish();
-    PoolBlock { name, pool }
+    PoolBlock { name, sticky_by: sticky_by.flatten(), pool }
 }
 
 fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {
@@ -137,14 +137,4 @@ fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
     };
     table.finish();
     health
-}
-
-fn sticky(mut table: Table<'_>) -> Sticky {
-    if let Some(by) = table.optional("by") {
-        by.choice(&[("cookie", ())], &["app_cookie", "source_ip", "header", "query"]);
-    }
-    let name = table.optional("name").and_then(|value| value.parsed(values::cookie_name));
-    let ttl = table.optional("ttl").and_then(|value| value.duration(Duration::from_secs(1)..=COOKIE_TTL_MAX));
-    table.finish();
-    Sticky::Cookie { name: name.map_or_else(|| "BATON".to_owned(), |name| name.value), ttl: ttl.map(|ttl| ttl.value) }
 }

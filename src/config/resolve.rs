@@ -23,7 +23,8 @@ const V2_ADVERT_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// `None` when a value is missing, which the readers and checks have then reported.
 pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
-    let Blocks { nodes, pair, vips, listeners, routes, pools, fitness, events, worker, worker_user: _ } = blocks;
+    let Blocks { nodes, pair, vips, listeners, routes, pools, fitness, events, sessions, worker, worker_user: _ } =
+        blocks;
     let pools: Vec<_> = pools.into_iter().map(|block| block.pool).collect();
     let pool_names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let nodes: Vec<Node> = nodes
@@ -43,6 +44,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         listeners,
         pools,
         events: events.events,
+        sessions: sessions.sessions,
         worker,
         checksum,
     })

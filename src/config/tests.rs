@@ -276,6 +276,25 @@ fn the_peer_is_the_node_that_this_machine_is_not() {
     assert_eq!(single.local_and_peer(&local(Some(0))), Some((&single.nodes[0], None)));
 }
 
+#[test]
+fn the_sync_link_needs_a_key_and_two_nodes_and_the_first_of_them_listens() {
+    let keyed = PAIR.to_owned() + KEY;
+    let config = good(&format!("{MINIMAL}{keyed}"));
+    let ends = |own: &str, peer: &str| (own.parse().unwrap(), peer.parse().unwrap());
+    let (first, second) = ends("192.0.2.11:7947", "192.0.2.12:7947");
+    assert_eq!(
+        config.sync_ends("lb-a"),
+        Some(SyncEnds { own: first, peer: second, own_node: "lb-a", peer_node: "lb-b", listens: true })
+    );
+    assert_eq!(
+        config.sync_ends("lb-b"),
+        Some(SyncEnds { own: second, peer: first, own_node: "lb-b", peer_node: "lb-a", listens: false })
+    );
+    assert_eq!(config.sync_ends("lb-c"), None);
+    assert_eq!(good(&format!("{MINIMAL}{PAIR}")).sync_ends("lb-a"), None);
+    assert_eq!(good(&format!("{MINIMAL}{KEY}[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n")).sync_ends("a"), None);
+}
+
 /// The fitness checks of a pair with the vips `web` on eth0 and `api` on eth1.
 fn fitness_of(text: &str) -> Vec<FitnessCheck> {
     let vip = |name: &str, interface: &str, id: u8| {
@@ -383,7 +402,70 @@ fn defaults_of_health_and_sticky() {
     assert_eq!(health.check, Check::Http { path: "/".to_owned(), host: None });
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((health.fall, health.rise), (3, 2));
-    assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie { name: "BATON".to_owned(), ttl: None }));
+    let cookie = StickyCookie {
+        name: "BATON".to_owned(),
+        ttl: None,
+        ttl_max: None,
+        secure: CookieSecure::Auto,
+        http_only: true,
+        same_site: SameSite::Lax,
+        path: "/".to_owned(),
+        domain: None,
+        on_down: OnDown::Rebalance,
+    };
+    assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie(cookie)));
+    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60), store: None });
+}
+
+fn sticky(keys: &str) -> Sticky {
+    good(&format!("{MINIMAL}[pool.sticky]\n{keys}\n")).pools[0].sticky.clone().expect("the block is there")
+}
+
+#[test]
+fn stickiness_with_a_table_has_defaults_of_its_own() {
+    let expected = StickyTable {
+        key: StickyKey::SourceIp { prefix_v4: 32, prefix_v6: 64 },
+        ttl: Duration::from_secs(3600),
+        ttl_max: None,
+        entries_max: 1_000_000,
+        on_down: OnDown::Rebalance,
+    };
+    assert_eq!(sticky("by = \"source_ip\""), Sticky::Table(expected));
+}
+
+#[test]
+fn every_key_of_sticky_is_read() {
+    let keys = "by = \"cookie\"\nname = \"S\"\nttl = \"1h\"\nttl_max = \"2h\"\nsecure = \"always\"\nhttp_only = false\n\
+                same_site = \"none\"\npath = \"/shop\"\ndomain = \"Example.com\"\non_down = \"fail\"";
+    let expected = StickyCookie {
+        name: "S".to_owned(),
+        ttl: Some(Duration::from_secs(3600)),
+        ttl_max: Some(Duration::from_secs(7200)),
+        secure: CookieSecure::Always,
+        http_only: false,
+        same_site: SameSite::None,
+        path: "/shop".to_owned(),
+        domain: Some("example.com".to_owned()),
+        on_down: OnDown::Fail,
+    };
+    assert_eq!(sticky(keys), Sticky::Cookie(expected));
+    let table = |key| {
+        let (ttl, ttl_max) = (Duration::from_secs(60), Some(Duration::from_secs(120)));
+        Sticky::Table(StickyTable { key, ttl, ttl_max, entries_max: 5, on_down: OnDown::Fail })
+    };
+    let more = "ttl = \"1m\"\nttl_max = \"2m\"\nentries_max = 5\non_down = \"fail\"";
+    let read = |keys: &str| sticky(&format!("{keys}\n{more}"));
+    let name = |name: &str| name.to_owned();
+    assert_eq!(
+        read("by = \"app_cookie\"\nname = \"JSESSIONID\""),
+        table(StickyKey::AppCookie { name: name("JSESSIONID") })
+    );
+    assert_eq!(read("by = \"header\"\nname = \"X-User\""), table(StickyKey::Header { name: name("x-user") }));
+    assert_eq!(read("by = \"query\"\nname = \"User\""), table(StickyKey::Query { name: name("User") }));
+    assert_eq!(
+        read("by = \"source_ip\"\nprefix_v4 = 24\nprefix_v6 = 56"),
+        table(StickyKey::SourceIp { prefix_v4: 24, prefix_v6: 56 })
+    );
 }
 
 #[test]
@@ -421,6 +503,43 @@ fn routes_are_tried_with_a_host_first_then_by_longer_path_then_as_in_the_file() 
 fn checksum_is_sha_256_in_lower_case_hex() {
     assert_eq!(checksum(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert_eq!(good(MINIMAL).checksum, checksum(MINIMAL.as_bytes()));
+}
+
+#[test]
+fn warnings_name_pools_whose_cookies_take_each_other_away() {
+    let pool = |name: &str, keys: &str| {
+        format!(
+            "[[pool]]\nname = \"{name}\"\nservers = [{{ name = \"s\", address = \"10.0.0.9:80\" }}]\nsticky = {{ {keys} }}\n"
+        )
+    };
+    let route = |keys: &str, pool: &str| format!("[[route]]\nlistener = \"web\"\n{keys}\npool = \"{pool}\"\n");
+    let warnings = |more: [String; 4]| good(&format!("{MINIMAL}sticky = {{}}\n{}", more.concat())).warnings();
+    let api = route("path_prefix = \"/api\"", "api");
+    let shop = route("host = \"shop.example\"", "shop");
+    let cart = route("host = \"shop.example\"\npath_prefix = \"/cart\"", "cart");
+    let both = |first: &str, second: &str| {
+        format!(
+            "pools {first} and {second} of listener web both set the cookie BATON, and each takes the other's away: name one \
+             of them differently"
+        )
+    };
+    let none = String::new;
+    assert_eq!(warnings([pool("api", ""), api.clone(), none(), none()]), [both("api", "app")]);
+    assert_eq!(warnings([pool("api", "name = \"API\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "path = \"/api\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "by = \"source_ip\""), api, none(), none()]), [""; 0]);
+    let of_shop = [both("cart", "shop"), both("cart", "app")];
+    assert_eq!(warnings([pool("shop", ""), shop, pool("cart", ""), cart]), of_shop);
+}
+
+#[test]
+fn a_store_that_no_pool_has_a_use_for_is_warned_of() {
+    let warnings = |sticky: &str| good(&format!("{MINIMAL}{sticky}[sessions]\nstore = \"redis://a\"\n")).warnings();
+    assert_eq!(
+        warnings("sticky = {}\n"),
+        ["sessions.store is used by no pool, as none is sticky by something that has to be remembered"]
+    );
+    assert_eq!(warnings("sticky = { by = \"source_ip\" }\n"), [""; 0]);
 }
 
 #[test]

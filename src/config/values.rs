@@ -388,6 +388,48 @@ pub(super) fn cookie_name(text: &str) -> Result<String, Wrong> {
     ))
 }
 
+/// The path that a cookie is for: it ends at a semicolon (RFC 6265 section 5.2.4).
+pub(super) fn cookie_path(text: &str) -> Result<String, Wrong> {
+    let path = path(text)?;
+    if path.contains([';', '?']) {
+        return Err(Wrong::new("must be a path without ';' and without a query", "write a path such as \"/shop\""));
+    }
+    Ok(path)
+}
+
+/// The domain that a cookie is for. Browsers drop a dot in front of it (RFC 6265 section 5.2.3), so nobody needs one.
+pub(super) fn cookie_domain(text: &str) -> Result<String, Wrong> {
+    host(text).map_err(|_| {
+        Wrong::new(
+            "must be a domain, without a dot in front and without a port",
+            "write a domain such as \"example.com\"",
+        )
+    })
+}
+
+/// The name of a field of a request's head, in lower case (RFC 9110 section 5.1).
+pub(super) fn header_name(text: &str) -> Result<String, Wrong> {
+    match http::HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) if text.len() <= 64 => Ok(name.as_str().to_owned()),
+        _ => Err(Wrong::new(
+            "must be the name of a header: 1 to 64 characters, no spaces, colons, quotes or commas",
+            "write a name such as \"X-User\"",
+        )),
+    }
+}
+
+/// The name of a parameter of a query, as clients write it.
+pub(super) fn query_name(text: &str) -> Result<String, Wrong> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !b"&=#?;".contains(&byte);
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(
+        "must be the name of a query parameter: 1 to 64 characters, no spaces, '&', '=', '#', '?' or ';'",
+        "write a name such as \"user\", spelt as clients send it",
+    ))
+}
+
 /// A path of this machine, as it is written.
 pub(super) fn file(text: &str) -> Result<String, Wrong> {
     if text.is_empty() || text.contains('\0') {

@@ -1,16 +1,16 @@
 //! What the threads of a worker share: the configuration, prepared for the request path, and the health of servers.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::HeaderValue;
 use tokio_rustls::TlsAcceptor;
 
 use super::sessions::Sessions;
+use super::sticky::Stickiness;
+use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::session::ServerCookies;
 use crate::status::{PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
@@ -40,31 +40,25 @@ pub struct Pool {
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Server>,
     /// Present when the pool is sticky.
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Stickiness>,
 }
 
-/// The sticky cookie of a pool.
-pub struct Sticky {
-    /// The cookie's name.
-    pub name: String,
-    /// Its values.
-    pub cookies: ServerCookies,
-    /// The Set-Cookie header for each server, ready to send over clear text and over TLS.
-    pub set_cookie: Vec<SetCookie>,
-}
-
-/// The same cookie for both kinds of connection.
-pub struct SetCookie {
-    /// Over clear text.
-    pub plain: HeaderValue,
-    /// Over TLS, with `Secure`.
-    pub secure: HeaderValue,
-}
-
-/// The state of a server. Written by health checks, read by every thread.
+/// The state of a server. Written by health checks and by operators' commands, read by every thread.
 pub struct Server {
     up: AtomicBool,
+    admin: AtomicU8,
     verdict: Mutex<Verdict>,
+}
+
+/// What an operator has ordered about a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admin {
+    /// It serves.
+    Enabled,
+    /// It keeps the clients that belong to it, and gets no new ones.
+    Draining,
+    /// It serves nobody.
+    Disabled,
 }
 
 struct Verdict {
@@ -96,9 +90,37 @@ pub struct ListenerCounters {
 }
 
 impl Server {
-    /// Whether it gets requests.
+    /// What an unchecked server begins with: up and enabled.
+    fn new(verdict: Verdict) -> Self {
+        let admin = AtomicU8::new(Admin::Enabled as u8);
+        Self { up: AtomicBool::new(true), admin, verdict: Mutex::new(verdict) }
+    }
+
+    /// Whether it is healthy.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// What an operator has ordered.
+    pub fn admin(&self) -> Admin {
+        let admin = self.admin.load(Ordering::Relaxed);
+        let known = [Admin::Draining, Admin::Disabled].into_iter().find(|known| *known as u8 == admin);
+        known.unwrap_or(Admin::Enabled)
+    }
+
+    /// Takes an operator's order.
+    pub fn set_admin(&self, admin: Admin) {
+        self.admin.store(admin as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it gets clients that belong to no server.
+    pub fn takes_new(&self) -> bool {
+        self.is_up() && self.admin() == Admin::Enabled
+    }
+
+    /// Whether it serves the clients that belong to it.
+    pub fn keeps_users(&self) -> bool {
+        self.is_up() && self.admin() != Admin::Disabled
     }
 
     /// Takes a verdict and what led to it.
@@ -121,7 +143,8 @@ impl Site {
         cookie_key: &[u8],
         tls: Vec<Option<TlsAcceptor>>,
     ) -> Self {
-        let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
+        let pools = config.pools.iter().enumerate();
+        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls);
         let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
         Self { pools, listeners, sessions, node }
@@ -169,13 +192,20 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
-        let server = |_| Server { up: AtomicBool::new(true), verdict: Mutex::new(unchecked()) };
-        let servers = config.servers.iter().map(server).collect();
-        let sticky = config.sticky.as_ref().map(|sticky| Sticky::new(sticky, config, cookie_key));
+        let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
+        let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, sticky }
+    }
+
+    /// What there is to know of a server when one is picked for a new client.
+    pub fn candidate(&self, server: usize) -> Candidate {
+        Candidate {
+            eligible: self.servers.get(server).is_some_and(Server::takes_new),
+            backup: self.config.servers.get(server).is_some_and(|server| server.backup),
+        }
     }
 
     fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {
@@ -193,22 +223,5 @@ impl Pool {
             }
         });
         PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
-    }
-}
-
-impl Sticky {
-    fn new(sticky: &config::Sticky, pool: &config::Pool, key: &[u8]) -> Self {
-        let config::Sticky::Cookie { name, ttl } = sticky;
-        let names = pool.servers.iter().map(|server| server.name.as_str());
-        let cookies = ServerCookies::derive(key, &pool.name, names);
-        let max_age = ttl.map(|ttl| format!("; Max-Age={}", ttl.as_secs())).unwrap_or_default();
-        let header = |value: &str, secure: &str| {
-            // The name was checked to be a token and the value is hex, so this cannot fail.
-            HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{max_age}"))
-                .unwrap_or_else(|_| HeaderValue::from_static(""))
-        };
-        let set_cookie = |value: &str| SetCookie { plain: header(value, ""), secure: header(value, "; Secure") };
-        let set_cookie = (0..pool.servers.len()).filter_map(|server| cookies.value(server)).map(set_cookie).collect();
-        Self { name: name.clone(), cookies, set_cookie }
     }
 }

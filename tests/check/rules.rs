@@ -234,10 +234,36 @@ refused! {
     health_timeout_above_interval: [pool("health = { interval = \"1s\", timeout = \"1001ms\" }")], 4, "pool[p].health.timeout", "must not be above interval, which is 1s";
     health_fall_zero: [pool("health = { fall = 0 }")], 4, "pool[p].health.fall", "must be 1 to 100";
     health_rise_too_large: [pool("health = { rise = 101 }")], 4, "pool[p].health.rise", "must be 1 to 100";
-    sticky_by_source_ip: [pool("sticky = { by = \"source_ip\" }")], 4, "pool[p].sticky.by", "not in this release";
-    sticky_by_nothing_known: [pool("sticky = { by = \"moon\" }")], 4, "pool[p].sticky.by", "must be \"cookie\"";
+    sticky_by_nothing_known: [pool("sticky = { by = \"moon\", name = \"a b\", prefix_v4 = 0 }")], 4, "pool[p].sticky.by", "must be \"cookie\", \"app_cookie\"";
     sticky_cookie_name: [pool("sticky = { name = \"a b\" }")], 4, "pool[p].sticky.name", "must be a cookie name";
     sticky_ttl_zero: [pool("sticky = { ttl = \"0s\" }")], 4, "pool[p].sticky.ttl", "must be 1s to 9600h";
+    sticky_ttl_of_a_table_too_long: [pool("sticky = { by = \"source_ip\", ttl = \"9601h\" }")], 4, "pool[p].sticky.ttl", "must be 1s to 9600h";
+    sticky_ttl_max_below_ttl: [pool("sticky = { ttl = \"2s\", ttl_max = \"1999ms\" }")], 4, "pool[p].sticky.ttl_max", "must not be below ttl, which is 2s";
+    sticky_ttl_max_below_the_default_ttl: [pool("sticky = { by = \"source_ip\", ttl_max = \"59m\" }")], 4, "pool[p].sticky.ttl_max", "must not be below ttl, which is 1h";
+    sticky_app_cookie_without_a_name: [pool("sticky = { by = \"app_cookie\" }")], 4, "pool[p].sticky.name", "missing";
+    sticky_header_without_a_name: [pool("sticky = { by = \"header\" }")], 4, "pool[p].sticky.name", "missing";
+    sticky_query_without_a_name: [pool("sticky = { by = \"query\" }")], 4, "pool[p].sticky.name", "missing";
+    sticky_header_name: [pool("sticky = { by = \"header\", name = \"X User\" }")], 4, "pool[p].sticky.name", "must be the name of a header";
+    sticky_query_name: [pool("sticky = { by = \"query\", name = \"a&b\" }")], 4, "pool[p].sticky.name", "must be the name of a query parameter";
+    sticky_source_ip_with_a_name: [pool("sticky = { by = \"source_ip\", name = \"x\" }")], 4, "pool[p].sticky.name", "no meaning with by = \"source_ip\"";
+    sticky_prefix_of_a_cookie: [pool("sticky = { prefix_v4 = 24 }")], 4, "pool[p].sticky.prefix_v4", "no meaning with by = \"cookie\"";
+    sticky_entries_of_a_cookie: [pool("sticky = { entries_max = 10 }")], 4, "pool[p].sticky.entries_max", "no meaning with by = \"cookie\"";
+    sticky_attributes_of_a_header: [pool("sticky = { by = \"header\", name = \"x\", secure = \"never\" }")], 4, "pool[p].sticky.secure", "no meaning with by = \"header\"";
+    sticky_prefix_v4_too_long: [pool("sticky = { by = \"source_ip\", prefix_v4 = 33 }")], 4, "pool[p].sticky.prefix_v4", "must be 1 to 32";
+    sticky_prefix_v6_zero: [pool("sticky = { by = \"source_ip\", prefix_v6 = 0 }")], 4, "pool[p].sticky.prefix_v6", "must be 1 to 128";
+    sticky_entries_zero: [pool("sticky = { by = \"source_ip\", entries_max = 0 }")], 4, "pool[p].sticky.entries_max", "must be 1 to 16000000";
+    sticky_entries_too_many: [pool("sticky = { by = \"source_ip\", entries_max = 16000001 }")], 4, "pool[p].sticky.entries_max", "must be 1 to 16000000";
+    sticky_on_down: [pool("sticky = { on_down = \"wait\" }")], 4, "pool[p].sticky.on_down", "must be \"rebalance\" or \"fail\"";
+    sticky_secure: [pool("sticky = { secure = true }")], 4, "pool[p].sticky.secure", "must be a string";
+    sticky_http_only: [pool("sticky = { http_only = \"yes\" }")], 4, "pool[p].sticky.http_only", "must be true or false";
+    sticky_same_site: [pool("sticky = { same_site = \"loose\" }")], 4, "pool[p].sticky.same_site", "must be \"lax\"";
+    sticky_same_site_none_never_secure: [pool("sticky = { same_site = \"none\", secure = \"never\" }")], 4, "pool[p].sticky.same_site", "with Secure alone";
+    sticky_path: [pool("sticky = { path = \"/a;b\" }")], 4, "pool[p].sticky.path", "without ';'";
+    sticky_path_without_slash: [pool("sticky = { path = \"a\" }")], 4, "pool[p].sticky.path", "must begin with '/'";
+    sticky_domain_with_a_dot: [pool("sticky = { domain = \".example.com\" }")], 4, "pool[p].sticky.domain", "without a dot in front";
+    sticky_by_sni_over_http: [TRAFFIC, "sticky = { by = \"tls_sni\" }\n"], 9, "pool[app].sticky.by", "protocol = \"tcp\" alone";
+    sticky_by_session_id_over_a_route: [listener("[\"192.0.2.1:81\"]", "[[route]]\nlistener = \"x\"\npool = \"q\"").as_str(),
+        "[[pool]]\nname = \"q\"\nservers = [{ name = \"s\", address = \"10.0.0.1:1\" }]\nsticky = { by = \"tls_session_id\" }\n"], 18, "pool[q].sticky.by", "protocol = \"tcp\" alone";
 }
 
 // The worker, and what a later release will have.
@@ -249,7 +275,22 @@ refused! {
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
     admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
-    sessions: ["[sessions]\nstore = \"redis://127.0.0.1\"\n", TRAFFIC], 1, "sessions", "not in this release";
+    store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
+    store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
+    store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";
+    store_with_a_port_zero: ["[sessions]\nstore = \"redis://10.0.0.5:0\"\n", TRAFFIC], 2, "sessions.store", "the port must be 1 to 65535";
+    store_with_a_database_out_of_range: ["[sessions]\nstore = \"redis://10.0.0.5/65536\"\n", TRAFFIC], 2, "sessions.store", "must be the number of a database";
+    store_with_several_urls_and_no_cluster: ["[sessions]\nstore = [\"redis://a\", \"redis://b\"]\nstore_cluster = false\n", TRAFFIC], 2, "sessions.store", "are those of one cluster";
+    store_with_a_database_of_a_cluster: ["[sessions]\nstore = [\"redis://a\", \"redis://b/1\"]\n", TRAFFIC], 2, "sessions.store[#2]", "no databases but number 0";
+    store_half_with_tls: ["[sessions]\nstore = [\"redis://a\", \"rediss://b\"]\n", TRAFFIC], 2, "sessions.store[#2]", "with TLS, or none";
+    store_with_authorities_and_no_tls: ["[sessions]\nstore = \"redis://a\"\nstore_ca_file = \"ca.pem\"\n", TRAFFIC], 3, "sessions.store_ca_file", "no meaning without TLS";
+    store_with_a_user_and_no_password: ["[sessions]\nstore = \"redis://a\"\nstore_username = \"lb\"\n", TRAFFIC], 3, "sessions.store_username", "needs a password";
+    store_username: ["[sessions]\nstore = \"redis://a\"\nstore_username = \"l b\"\nstore_password_file = \"p\"\n", TRAFFIC], 3, "sessions.store_username", "must be the name of a user";
+    store_timeout_too_short: ["[sessions]\nstore = \"redis://a\"\nstore_timeout = \"0.9ms\"\n", TRAFFIC], 3, "sessions.store_timeout", "must be 1ms to 10s";
+    store_timeout_too_long: ["[sessions]\nstore = \"redis://a\"\nstore_timeout = \"10001ms\"\n", TRAFFIC], 3, "sessions.store_timeout", "must be 1ms to 10s";
+    store_prefix: ["[sessions]\nstore = \"redis://a\"\nstore_prefix = \"{lb}:\"\n", TRAFFIC], 3, "sessions.store_prefix", "without spaces and braces";
+    store_timeout_without_a_store: ["[sessions]\nstore_timeout = \"1s\"\n", TRAFFIC], 2, "sessions.store_timeout", "has no meaning without a store";
+    snapshot_interval_too_short: ["[sessions]\nsnapshot_interval = \"999ms\"\n", TRAFFIC], 2, "sessions.snapshot_interval", "must be 1s to 24h";
 }
 
 #[test]
@@ -267,6 +308,18 @@ fn both_sides_of_every_boundary_are_as_documented() {
         pool(
             "health = { interval = \"100ms\", timeout = \"100ms\", fall = 1, rise = 100 }\nsticky = { ttl = \"9600h\" }",
         ),
+        pool(
+            "sticky = { ttl = \"1s\", ttl_max = \"1s\", same_site = \"none\", secure = \"always\", domain = \"example.com\" }",
+        ),
+        pool("sticky = { by = \"source_ip\", prefix_v4 = 1, prefix_v6 = 1, entries_max = 1, ttl_max = \"1h\" }"),
+        pool("sticky = { by = \"source_ip\", prefix_v4 = 32, prefix_v6 = 128, entries_max = 16000000 }"),
+        pool("sticky = { by = \"tls_sni\", on_down = \"fail\" }"),
+        "[sessions]\nsnapshot_interval = \"1s\"\n".to_owned() + TRAFFIC,
+        "[sessions]\nsnapshot_interval = \"24h\"\n".to_owned() + TRAFFIC,
+        "[sessions]\nstore = \"redis://a/65535\"\nstore_timeout = \"1ms\"\nstore_prefix = \"\"\n".to_owned() + TRAFFIC,
+        "[sessions]\nstore = [\"rediss://a\", \"rediss://b\"]\nstore_timeout = \"10s\"\nstore_ca_file = \"ca.pem\"\n"
+            .to_owned()
+            + TRAFFIC,
         servers("{ name = \"s\", address = \"[2001:db8::1]:1\", weight = 1, backup = true }"),
         listener(
             "[\"[2001:db8::1]:80\", \"192.0.2.1:81\", \"192.0.2.2:81\"]",
@@ -339,4 +392,13 @@ fn twelve_mistakes_are_reported_in_one_go() {
     ];
     let expected: Vec<(usize, String)> = expected.map(|(line, key)| (line, key.to_owned())).into();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_password_in_the_url_of_a_store_is_not_shown() {
+    let text = format!("sessions = {{ store = \"redis://user:s3cret@10.0.0.5\", store_timeout = 5 }}\n{TRAFFIC}");
+    let report = parse(&text, Path::new("baton.toml")).expect_err("it is refused");
+    assert_eq!(report.mistakes().len(), 2);
+    let shown = report.to_string();
+    assert!(!shown.contains("s3cret") && shown.contains("store_password_file"), "{shown}");
 }

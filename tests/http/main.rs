@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod redis;
 mod server;
 mod wire;
 
@@ -24,6 +25,8 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod sticky;
+mod store;
 mod timeouts;
 mod tls;
 
