@@ -31,6 +31,46 @@ pub struct Config {
     pub checksum: String,
 }
 
+/// A Redis or Valkey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where it is: one server, or 1 to 16 of a cluster. All with TLS, or none.
+    pub urls: Vec<StoreUrl>,
+    /// Whether keys are spread over a cluster. Default: with several URLs.
+    pub is_cluster: bool,
+    /// The user of its ACL, 1 to 128 characters; only with a password. Default: the one named `default`.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The authorities that its certificate is checked against, in PEM; only with TLS. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that a request waits for it, 1 ms to 10 s. Default 50 ms.
+    pub timeout: Duration,
+    /// What its keys begin with, at most 64 characters. Default `baton:`.
+    pub prefix: String,
+}
+
+/// Where a store is. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    /// A host name in lower case or an address, IPv6 without brackets.
+    pub host: String,
+    /// 1 to 65535. Default 6379.
+    pub port: u16,
+    /// Whether it is reached with TLS.
+    pub is_tls: bool,
+    /// Number of the database, 0 in a cluster. Default 0.
+    pub database: u32,
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
 /// A machine of the pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -195,15 +235,18 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// What is spoken on it. Default http.
     pub protocol: Protocol,
-    /// Where a request goes when no route matches; `None` answers 404.
+    /// Where a request goes when no route matches; `None` answers 404. Where every connection goes with protocol tcp,
+    /// which has no routes and always a pool.
     pub pool: Option<PoolIndex>,
     /// In the order in which they are tried: longer host, then longer path prefix, then the order of the file.
     pub routes: Vec<Route>,
     /// Certificates, when the listener speaks TLS.
     pub tls: Option<Tls>,
     /// Time a client may take for a request's head, from its first byte (or the connect), 10 ms to 1 h. Default 10 s.
+    /// With protocol tcp, for what comes before a server is chosen: a TLS handshake, or a ClientHello to choose it by.
     pub head_timeout: Duration,
-    /// Time a client may be idle between requests, or a body may make no progress, 10 ms to 24 h. Default 60 s.
+    /// Time a client may be idle between requests, or a body may make no progress, 10 ms to 24 h. Default 60 s. With
+    /// protocol tcp, the time in which no byte moves in either direction.
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
@@ -214,6 +257,8 @@ pub struct Listener {
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     Http,
+    /// Bytes, whatever they mean; with `tls`, what is within TLS.
+    Tcp,
 }
 
 /// Certificates of a listener.
@@ -443,6 +488,8 @@ pub enum OnDown {
 pub struct Sessions {
     /// Time between two snapshots of the table on disk, 1 s to 24 h. Default 60 s.
     pub snapshot_interval: Duration,
+    /// Where more than two load balancers keep them together; `None` for none.
+    pub store: Option<Store>,
 }
 
 /// How the worker process runs and is watched.

@@ -44,7 +44,7 @@ pub struct Baton {
     child: Child,
     port: Port,
     log: Arc<Log>,
-    _directory: Directory,
+    directory: Directory,
 }
 
 /// What the program has logged so far.
@@ -106,7 +106,7 @@ impl Baton {
         let file = directory.path("baton.toml");
         fs::write(&file, config).expect("the directory is writable");
         let child = start(&file, &directory.path("run"));
-        let mut baton = Self { child, port, log: Arc::default(), _directory: directory };
+        let mut baton = Self { child, port, log: Arc::default(), directory };
         baton.log.follow(&mut baton.child);
         baton.wait_for_log("baton is ready");
         baton.wait_for_log("worker serves");
@@ -123,6 +123,15 @@ impl Baton {
 
     pub fn client(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    /// What `baton status --json` prints.
+    pub fn status(&self) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["status", "--json", "--runtime-dir"]).arg(self.directory.path("run"));
+        let output = command.output().expect("the program was built for this test");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
     }
 
     /// The process id of the worker that was started last.

@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod redis;
 mod server;
 mod wire;
 
@@ -25,6 +26,10 @@ mod fields;
 mod lifecycle;
 mod malformed;
 mod sticky;
+mod store;
+mod tcp;
+mod tcp_sticky;
+mod tickets;
 mod timeouts;
 mod tls;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
-use baton::lab::pair::NODES;
+use baton::lab::pair::{NODES, SERVERS};
 use baton::lab::process::log_tail;
 use baton::status::{Role, SyncStatus};
 use libtest_mimic::Trial;
@@ -21,6 +21,9 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Plan::usual().trial("sync_comes_back_after_either_worker_was_killed", comes_back_after_a_worker),
         Plan::usual().trial("sync_comes_back_after_either_node_was_killed", comes_back_after_a_node),
+        Plan::usual()
+            .edit("by = \"cookie\"\nname = \"BATON\"", "by = \"source_ip\"")
+            .trial("sessions_outlive_every_node_but_one", sessions_outlive_nodes),
         Plan::usual().trial("switchover_out_of_sync_is_refused_unless_forced", refused_out_of_sync),
         Plan::usual().trial("standby_out_of_sync_takes_over_all_the_same", takes_over_out_of_sync),
         Plan::usual().prefer("lb-b").trial("preferred_node_waits_for_sync_before_it_takes_back", preferred_waits),
@@ -77,7 +80,7 @@ fn comes_back_after_a_node(scene: &mut Scene) -> Outcome {
     scene.form()?;
     for victim in NODES {
         let other = if victim == NODES[0] { NODES[1] } else { NODES[0] };
-        scene.node_mut(victim).kill_all()?;
+        scene.node_mut(victim).kill_guard()?;
         until("the other node to notice", PATIENCE, || Ok((!sync(scene, other)?.in_sync).then_some(())))?;
         scene.wait_for_holder(other, PATIENCE)?;
         let text = said(&baton(scene, other, &["explain"])?);
@@ -85,6 +88,26 @@ fn comes_back_after_a_node(scene: &mut Scene) -> Outcome {
         scene.node_mut(victim).start()?;
         scene.formed()?;
         assert_eq!(scene.holders()?, [other]);
+    }
+    Ok(())
+}
+
+/// A client keeps its server while one node after the other dies and comes back with nothing but what the peer knows.
+fn sessions_outlive_nodes(scene: &mut Scene) -> Outcome {
+    let (mut active, mut standby) = scene.form()?;
+    let server = scene.pair.wait_until_serving(PATIENCE)?;
+    for _ in 0..4 {
+        scene.node_mut(active).kill_guard()?;
+        scene.wait_for_holder(standby, PATIENCE)?;
+        for _ in 0..SERVERS.len() {
+            assert_eq!(scene.pair.wait_until_serving(PATIENCE)?, server);
+        }
+        scene.node_mut(active).start()?;
+        (active, standby) = scene.formed()?;
+        until("the client to be known to the node that came back", PATIENCE, || {
+            let sessions = scene.status(standby)?.sessions.pools;
+            Ok((sessions.first().map(|pool| (pool.pool.as_str(), pool.entries)) == Some(("app", 1))).then_some(()))
+        })?;
     }
     Ok(())
 }
@@ -122,7 +145,7 @@ fn takes_over_out_of_sync(scene: &mut Scene) -> Outcome {
     until_in_sync(scene, false)?;
     scene.holds_for("the VIP stays", scene.interval * 5, || Ok(scene.holders()? == [active]))?;
     assert_eq!(scene.vip(standby)?.role, Role::Standby);
-    scene.node_mut(active).kill_all()?;
+    scene.node_mut(active).kill_guard()?;
     scene.wait_for_holder(standby, AT_ONCE)
 }
 

@@ -1,7 +1,6 @@
 //! A request on its way to a server, and the response on its way back.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -14,6 +13,7 @@ use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
 use crate::proxy::upstream::{ExchangeError, Upstream};
+use crate::session::key::Key;
 
 /// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
 const FAILED_MAX: usize = 5;
@@ -54,7 +54,10 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
-    let visit = visit(client, pool, &request);
+    let mut visit = visit(client, pool, &request);
+    if let Some(sticky) = &pool.sticky {
+        sticky.recall(&client.site().sessions, &mut visit).await;
+    }
     let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
         Way::Any => None,
         Way::Home(server) => Some(server),
@@ -67,10 +70,10 @@ pub async fn forward(
     let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };
     // Each turn uses up an idle connection or a server, so this ends.
     while errand.failed.len() < FAILED_MAX {
-        let Some(server) = errand.pick() else { break };
+        let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
-                return errand.finish(server, upstream, response, in_flight);
+                return errand.finish(server, upstream, response, in_flight).await;
             }
             Attempt::Again => {}
             Attempt::GivenUp => break,
@@ -103,7 +106,7 @@ fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Resu
 
 impl Errand<'_> {
     /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
-    fn pick(&mut self) -> Option<usize> {
+    async fn pick(&mut self) -> Option<usize> {
         if let Some(wanted) = self.wanted.take() {
             return Some(wanted);
         }
@@ -116,6 +119,12 @@ impl Errand<'_> {
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
         let sessions = &self.client.site().sessions;
+        let picked = if failed.is_empty() {
+            let by_hash = |key: &Key| self.client.thread.pick_by_hash(self.index, key);
+            sticky.agree(sessions, &self.visit, picked, by_hash, may_take).await
+        } else {
+            picked
+        };
         Some(sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take))
     }
 
@@ -129,7 +138,7 @@ impl Errand<'_> {
         let Some(request) = self.request.take() else { return Attempt::GivenUp };
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.reused;
-        self.count(server);
+        self.client.thread.count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
             Some(Ok(response)) => Attempt::Answered(upstream, response),
@@ -199,14 +208,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    fn count(&self, server: usize) {
-        let by_server = &self.client.thread.counters.by_server;
-        if let Some(count) = by_server.get(self.index.0).and_then(|pool| pool.get(server)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn finish(
+    async fn finish(
         self,
         server: usize,
         upstream: Box<Upstream>,
@@ -226,7 +228,8 @@ impl Errand<'_> {
         headers::to_client(&mut parts.headers);
         if let Some(sticky) = &self.pool.sticky {
             let sessions = &self.client.site().sessions;
-            sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
+            let learned = sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
+            sticky.share(sessions, learned).await;
         }
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
