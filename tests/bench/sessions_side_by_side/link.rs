@@ -15,7 +15,7 @@ use baton::net::listen;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link};
-use baton::proxy::sessions::{Sessions, shared_pools};
+use baton::proxy::sessions::{Sessions, replicated_pools};
 use baton::session::ServerRef;
 use baton::session::key::Key;
 use baton::session::replica::{Settings, VERSIONS};
@@ -93,7 +93,7 @@ impl LinkNode {
             boot: fastrand::u64(..),
             checksum: pairing.config.short_checksum(),
             versions: VERSIONS,
-            pools: shared_pools(&pairing.config),
+            pools: replicated_pools(&pairing.config),
         };
         let identity = identity.map_err(|reason| anyhow!(reason))?;
         let (sessions, listens) = (Arc::clone(&self.sessions), ends.listens);

@@ -32,6 +32,10 @@ const ADVERT_INTERVAL: Duration = Duration::from_millis(100);
 /// How old what a node says of its table may be: the worker reports at each probe.
 const REPORT_AGE: Duration = Duration::from_millis(200);
 
+/// On a busy machine the kernel kills keepalived for 10 ms of work at one go, which is its default; the VIP would move
+/// while something else is measured.
+const KEEPALIVED: &str = "  vrrp_rlimit_rttime 1000000";
+
 /// Length of the keys in HAProxy's table: the users' names.
 pub const KEY_BYTES: u32 = 32;
 
@@ -119,6 +123,7 @@ impl Stage {
                     directory: self.next_directory(),
                     advert_interval: ADVERT_INTERVAL,
                     process_events: None,
+                    keepalived: KEEPALIVED,
                     haproxy: configuration.clone(),
                 };
                 let pair = KeepalivedPair::start(self.pair.topology(), &spec)?;

@@ -37,6 +37,8 @@ pub struct Spec {
     pub advert_interval: Duration,
     /// Without them keepalived learns of HAProxy's end by asking it.
     pub process_events: Option<ProcessEvents>,
+    /// Settings of keepalived as a whole, besides those that it has in any case.
+    pub keepalived: &'static str,
     /// Of HAProxy on both nodes, with DIRECTORY for the node's own one. It answers on port 8404.
     pub haproxy: String,
 }
@@ -234,7 +236,7 @@ backend app
 fn keepalived_configuration(spec: &Spec, directory: &Path, node: &str) -> String {
     let (state, priority) = if node == NODES[0] { ("MASTER", 101) } else { ("BACKUP", 100) };
     let advert_int = spec.advert_interval.as_secs_f64();
-    let directory = directory.display();
+    let (directory, further) = (directory.display(), spec.keepalived);
     let (process, track_process) = match &spec.process_events {
         Some(_) => (
             format!("vrrp_track_process haproxy {{\n  process haproxy-{node}\n  quorum 1\n}}"),
@@ -248,6 +250,7 @@ fn keepalived_configuration(spec: &Spec, directory: &Path, node: &str) -> String
   vrrp_version 3
   script_user root
   vrrp_rt_priority 50
+{further}
 }}
 {process}
 vrrp_script http {{

@@ -113,6 +113,7 @@ impl Stage {
                     directory: self.pair.directory().join(format!("keepalived-{}", self.played)),
                     advert_interval: self.interval,
                     process_events: self.process_events.clone(),
+                    keepalived: "",
                     haproxy: haproxy_configuration(),
                 };
                 Ok(Running::Keepalived(KeepalivedPair::start(self.pair.topology(), &spec)?))
