@@ -64,9 +64,9 @@ pub struct Clients {
     pub deadline: Instant,
 }
 
-/// What a user is called in requests and tables: 32 bytes.
+/// What a user is called in requests and tables: 32 bytes, of which the first 16 tell it from others.
 pub fn user_name(tag: u32, user: u32) -> String {
-    format!("{tag:08x}{user:024x}")
+    format!("{tag:08x}{user:08x}{:016x}", 0)
 }
 
 enum State {

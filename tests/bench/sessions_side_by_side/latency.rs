@@ -1,13 +1,16 @@
-//! What replication costs requests: their latency through a node that takes 20,000 changes a second from its peer, and
-//! without a peer. The machine is shared with the peer, the servers and the clients, and so the same is measured with that
-//! traffic between two others, of which the node knows nothing: what is left is what it costs the node.
+//! What replication costs requests: their latency through a node that takes 20,000 changes a second from its peer, and from
+//! one that says nothing. The machine is shared with the peer, the servers and the clients, and so the same is measured with
+//! that traffic between two others, of which the node knows nothing: what is left is what it costs the node.
+//!
+//! Which of the three it is changes every second, so that whatever else the machine does comes to all of them alike.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use baton::lab::pair::NODES;
+use baton::session::key::Key;
 
 use crate::failover::end;
 use crate::link::{LinkNode, Pairing};
@@ -21,27 +24,34 @@ use crate::{USERS, Wishes};
 const PACE: u32 = 20_000;
 const CHANGED: u32 = 200_000;
 
+/// Changes at a time, and the time between them.
+const BATCH: u32 = PACE / 1000;
+const BATCH_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Users that ask.
 const ASKING: u32 = 10_000;
 
-/// Time between two batches of changes.
-const BATCH_INTERVAL: Duration = Duration::from_millis(1);
+/// How long one thing lasts, and how much of it does not count.
+const SLICE: Duration = Duration::from_secs(1);
+const SLICE_LEAD: Duration = Duration::from_millis(100);
 
-/// Time before the first request counts.
-const SETTLE: Duration = Duration::from_secs(1);
+/// Time at first in which all who ask get their entry, and nothing counts.
+const WARM_UP: Duration = Duration::from_secs(4);
 
 /// Where changes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Changes {
-    /// There are none, and no peer.
-    None,
+    /// There are none.
+    None = 0,
     /// To the node that is measured.
-    Here,
+    Here = 1,
     /// To another machine.
-    Elsewhere,
+    Elsewhere = 2,
 }
 
 impl Changes {
+    const ALL: [Changes; 3] = [Changes::None, Changes::Here, Changes::Elsewhere];
+
     /// What the median and the 99th percentile are called.
     fn figures(self) -> (&'static str, &'static str) {
         match self {
@@ -52,11 +62,25 @@ impl Changes {
     }
 }
 
-/// A machine that has no part in it but that of a server, and its end of a sync link.
+/// A machine that has no part in it but that of a server, its end of a sync link, and the client's.
 const ELSEWHERE: &str = "web3";
 const ELSEWHERE_AT: &str = "10.77.0.23:7947";
+const CLIENT_AT: &str = "10.77.0.50:0";
 
-/// Median and 99th percentile of the latency of requests, in microseconds, by what happens meanwhile.
+/// What those who make changes are told.
+#[derive(Default)]
+struct Orders {
+    changes: AtomicU8,
+    stop: AtomicBool,
+}
+
+/// Somebody whose peer takes changes.
+enum Pusher {
+    Link { node: LinkNode, keys: Vec<Key> },
+    Socket(Admin),
+}
+
+/// Median and 99th percentile of the latency of requests, in microseconds, by what happens meanwhile: the median over slices.
 pub fn latency(stage: &mut Stage, system: System, wishes: &Wishes) -> Result<Round> {
     let tag = stage.next_tag();
     let mut running = stage.start(system, false)?;
@@ -65,19 +89,34 @@ pub fn latency(stage: &mut Stage, system: System, wishes: &Wishes) -> Result<Rou
 }
 
 fn play(stage: &mut Stage, running: &mut Running, system: System, wishes: &Wishes, tag: u32) -> Result<Round> {
-    let nodes = stage.active_and_standby()?;
-    if system == System::Baton {
-        // Its part is taken by this process.
-        stage.stop_proxy(running, nodes.1)?;
-    }
-    let mut order = [Changes::None, Changes::Here, Changes::Elsewhere];
-    fastrand::shuffle(&mut order);
+    let (active, standby) = stage.active_and_standby()?;
+    let directory = stage.next_directory();
+    let slices = slices(wishes.latency_length);
+    let latencies = match system {
+        System::Baton => {
+            // Its part is taken by this process.
+            stage.stop_proxy(running, standby)?;
+            let pairing = Pairing::of(stage)?;
+            let here = Pusher::link(LinkNode::start(stage, &pairing, standby)?)?;
+            let (pusher, _taker) = link_elsewhere(stage, &pairing, active, standby)?;
+            measure(stage, here, Pusher::link(pusher)?, &slices, wishes, tag)?
+        }
+        System::Haproxy => {
+            let here = Pusher::Socket(running.admin(standby)?);
+            let (pusher, _taker) = haproxy_elsewhere(stage, &directory)?;
+            measure(stage, here, Pusher::Socket(pusher.admin()?), &slices, wishes, tag)?
+        }
+    };
     let mut round = Round::new("latency", "20,000 changes a second", system);
-    for changes in order {
-        let mut latencies = measure(stage, running, system, nodes, changes, wishes, tag)?;
-        let mut us = |share| quantile(&mut latencies, share).map_or(f64::NAN, f64::from);
+    for changes in Changes::ALL {
+        let of_it =
+            slices.iter().zip(&latencies).filter(|(slice, _)| **slice == changes).map(|(_, latencies)| latencies);
+        let over_slices = |share| {
+            let mut each: Vec<u32> = of_it.clone().filter_map(|slice| quantile(&mut slice.clone(), share)).collect();
+            quantile(&mut each, 0.5).map(f64::from).context("a slice without requests")
+        };
         let (median, p99) = changes.figures();
-        round = round.with(median, us(0.5)).with(p99, us(0.99));
+        round = round.with(median, over_slices(0.5)?).with(p99, over_slices(0.99)?);
     }
     let p99 = |changes: Changes| round.figures[changes.figures().1];
     let over = |changes: Changes| (p99(Changes::Here) / p99(changes) - 1.0) * 100.0;
@@ -85,99 +124,121 @@ fn play(stage: &mut Stage, running: &mut Running, system: System, wishes: &Wishe
     Ok(round.with("p99_over_without_percent", over_none).with("p99_over_elsewhere_percent", over_elsewhere))
 }
 
+/// What happens in each slice: all three in turn, in another order each time.
+fn slices(length: Duration) -> Vec<Changes> {
+    let turns = length.as_secs().max(1);
+    let turn = |_| {
+        let mut turn = Changes::ALL;
+        fastrand::shuffle(&mut turn);
+        turn
+    };
+    (0..turns).flat_map(turn).collect()
+}
+
+/// The latencies of the requests of each slice.
 fn measure(
-    stage: &mut Stage,
-    running: &Running,
-    system: System,
-    (active, standby): (&'static str, &'static str),
-    changes: Changes,
+    stage: &Stage,
+    here: Pusher,
+    elsewhere: Pusher,
+    slices: &[Changes],
     wishes: &Wishes,
     tag: u32,
-) -> Result<Vec<u32>> {
-    let stop = AtomicBool::new(false);
-    let directory = stage.next_directory();
-    let stage = &*stage;
+) -> Result<Vec<Vec<u32>>> {
+    let orders = Orders::default();
+    let begun = Instant::now() + WARM_UP;
+    let length = SLICE * u32::try_from(slices.len())?;
     std::thread::scope(|scope| {
-        let pushing = scope.spawn(|| match (changes, system) {
-            (Changes::None, _) => Ok(0.0),
-            (Changes::Here, System::Haproxy) => push_over_socket(running.admin(standby)?, &stop),
-            (Changes::Elsewhere, System::Haproxy) => push_to_other_haproxy(stage, &directory, &stop),
-            (Changes::Here, System::Baton) => push_to_node(stage, standby, &stop),
-            (Changes::Elsewhere, System::Baton) => push_elsewhere(stage, active, standby, &stop),
+        let here = scope.spawn(|| here.push(&orders, Changes::Here));
+        let elsewhere = scope.spawn(|| elsewhere.push(&orders, Changes::Elsewhere));
+        let asking = scope.spawn(|| {
+            Steady::new(wishes.latency_rate, ASKING, begun - WARM_UP, WARM_UP + length).play(
+                stage.client()?,
+                USERS,
+                tag,
+            )
         });
-        let asked = (|| {
-            // All have their entry before it counts, and what connects has connected.
-            Steady::new(wishes.latency_rate, ASKING, SETTLE * 4).play(stage.client()?, USERS, tag)?;
-            let steady = Steady::new(wishes.latency_rate, ASKING, wishes.latency_length);
-            steady.play(stage.client()?, USERS, tag)
-        })();
-        stop.store(true, Ordering::Relaxed);
-        let pace = pushing.join().map_err(|_| anyhow::anyhow!("the pushing thread panicked"))??;
-        let asked = asked?;
+        for (slice, number) in slices.iter().zip(0_u32..) {
+            std::thread::sleep((begun + SLICE * number).saturating_duration_since(Instant::now()));
+            orders.changes.store(*slice as u8, Ordering::Relaxed);
+        }
+        let asked = asking.join().map_err(|_| anyhow!("the clients' thread panicked"));
+        orders.stop.store(true, Ordering::Relaxed);
+        for pushing in [here, elsewhere] {
+            let pace = pushing.join().map_err(|_| anyhow!("a pushing thread panicked"))??;
+            ensure!(pace > f64::from(PACE) * 0.95, "only {pace:.0} changes a second");
+        }
+        let asked = asked??;
         ensure!(asked.failed == 0, "{} requests failed", asked.failed);
-        ensure!(changes == Changes::None || pace > f64::from(PACE) * 0.95, "only {pace:.0} changes a second");
-        Ok(asked.latencies_us)
+        let mut latencies = vec![Vec::new(); slices.len()];
+        for (due, latency_us) in asked.latencies {
+            let Some(at) = due.checked_duration_since(begun) else { continue };
+            let slice = usize::try_from(at.as_nanos() / SLICE.as_nanos())?;
+            if at >= SLICE * u32::try_from(slice)? + SLICE_LEAD && slice < slices.len() {
+                latencies[slice].push(latency_us);
+            }
+        }
+        Ok(latencies)
     })
 }
 
-/// This process takes the standby's place.
-fn push_to_node(stage: &Stage, standby: &str, stop: &AtomicBool) -> Result<f64> {
-    let pairing = Pairing::of(stage)?;
-    let pusher = LinkNode::start(stage, &pairing, standby)?;
-    push(&pusher, stop)
-}
-
-fn push_elsewhere(stage: &Stage, active: &str, standby: &str, stop: &AtomicBool) -> Result<f64> {
-    let pairing = Pairing::of(stage)?;
-    let (mut pusher, mut taker) = (LinkNode::new(&pairing, standby), LinkNode::new(&pairing, active));
-    // The first node of the configuration listens, and it must not be in the way of the one that does so already.
-    let (listens, connects) = if active == NODES[0] { (&mut taker, &mut pusher) } else { (&mut pusher, &mut taker) };
-    let topology = stage.pair.topology();
-    let (there, here) = (ELSEWHERE_AT.parse()?, "10.77.0.50:0".parse()?);
-    listens.connect_at(topology.host(ELSEWHERE)?, &pairing, NODES[0], (there, here))?;
-    connects.connect_at(stage.client()?, &pairing, NODES[1], (here, there))?;
-    push(&pusher, stop)
-}
-
-/// Changes entries at the pace until it is told to stop, and gives the pace in fact.
-fn push(pusher: &LinkNode, stop: &AtomicBool) -> Result<f64> {
-    let keys = pusher.keys(u32::MAX, CHANGED)?;
-    pusher.wait_until_in_sync()?;
-    let begun = Instant::now();
-    let mut batches = 0_u32;
-    let mut places = (0_u32..).flat_map(|turn| (0..keys.len()).map(move |place| (turn, place)));
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep((begun + BATCH_INTERVAL * batches).saturating_duration_since(Instant::now()));
-        for (turn, place) in places.by_ref().take(PACE as usize / 1000) {
-            pusher.put(&keys[place], turn);
-        }
-        batches += 1;
+impl Pusher {
+    fn link(node: LinkNode) -> Result<Self> {
+        node.wait_until_in_sync()?;
+        Ok(Pusher::Link { keys: node.keys(u32::MAX, CHANGED)?, node })
     }
-    ensure!(pusher.status().in_sync, "the sync link has ended: {:?}", pusher.status().last_error);
-    Ok(f64::from(batches * (PACE / 1000)) / begun.elapsed().as_secs_f64())
+
+    /// Makes changes at the pace whenever it is told to, and gives the pace in fact.
+    fn push(mut self, orders: &Orders, own: Changes) -> Result<f64> {
+        let (mut batches, mut time) = (0_u32, Duration::ZERO);
+        let mut next = Instant::now();
+        while !orders.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            std::thread::sleep(next.saturating_duration_since(now));
+            if orders.changes.load(Ordering::Relaxed) != own as u8 {
+                next = now + BATCH_INTERVAL;
+                continue;
+            }
+            self.change(batches)?;
+            batches += 1;
+            next += BATCH_INTERVAL;
+            time += now.elapsed();
+        }
+        if let Pusher::Link { node, .. } = &self {
+            ensure!(node.status().in_sync, "the sync link has ended: {:?}", node.status().last_error);
+        }
+        Ok(f64::from(batches * BATCH) / time.as_secs_f64())
+    }
+
+    /// Makes a batch of changes; each turn gives all to the next server.
+    fn change(&mut self, batch: u32) -> Result<()> {
+        let (first, turn) = (batch * BATCH % CHANGED, batch * BATCH / CHANGED);
+        match self {
+            Pusher::Link { node, keys } => {
+                let keys = keys.iter().skip(first as usize).take(BATCH as usize);
+                keys.for_each(|key| node.put(key, turn));
+                Ok(())
+            }
+            Pusher::Socket(admin) => admin.set(u32::MAX, first..first + BATCH, u8::try_from(turn % 3 + 1)?),
+        }
+    }
 }
 
-/// Two more of them, on machines that have no part in it, which are the nodes of a pair of their own.
-fn push_to_other_haproxy(stage: &Stage, directory: &Path, stop: &AtomicBool) -> Result<f64> {
+/// Two nodes on machines that have no part in it. The first makes changes.
+fn link_elsewhere(stage: &Stage, pairing: &Pairing, active: &str, standby: &str) -> Result<(LinkNode, LinkNode)> {
+    let (mut pusher, mut taker) = (LinkNode::new(pairing, standby), LinkNode::new(pairing, active));
+    let (listens, connects) = if active == NODES[0] { (&mut taker, &mut pusher) } else { (&mut pusher, &mut taker) };
+    let (there, here) = (ELSEWHERE_AT.parse()?, CLIENT_AT.parse()?);
+    listens.connect_at(stage.pair.topology().host(ELSEWHERE)?, pairing, NODES[0], (there, here))?;
+    connects.connect_at(stage.client()?, pairing, NODES[1], (here, there))?;
+    Ok((pusher, taker))
+}
+
+/// The same with HAProxy.
+fn haproxy_elsewhere(stage: &Stage, directory: &Path) -> Result<(Haproxy, Haproxy)> {
     let configuration = stage.configuration(KEY_BYTES);
     let configuration = configuration.replace("10.77.0.11:", "10.77.0.50:").replace("10.77.0.12:", "10.77.0.23:");
     let taker = Haproxy::start(stage.client()?, directory, NODES[0], &configuration)?;
     let pusher = Haproxy::start(stage.pair.topology().host(ELSEWHERE)?, directory, NODES[1], &configuration)?;
-    let mut admin = pusher.admin()?;
-    admin.wait_until_connected_to(NODES[0])?;
-    let pace = push_over_socket(admin, stop);
-    drop(taker);
-    pace
-}
-
-/// Over the socket of one whose peer is to take the changes.
-fn push_over_socket(mut admin: Admin, stop: &AtomicBool) -> Result<f64> {
-    let (batch, begun, mut batches) = (PACE / 1000, Instant::now(), 0_u32);
-    while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep((begun + BATCH_INTERVAL * batches).saturating_duration_since(Instant::now()));
-        let first = batches * batch % CHANGED;
-        admin.set(u32::MAX, first..first + batch, u8::try_from(batches * batch / CHANGED % 3 + 1)?)?;
-        batches += 1;
-    }
-    Ok(f64::from(batches * batch) / begun.elapsed().as_secs_f64())
+    pusher.admin()?.wait_until_connected_to(NODES[0])?;
+    Ok((pusher, taker))
 }

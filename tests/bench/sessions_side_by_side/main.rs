@@ -110,7 +110,7 @@ pub struct Wishes {
     /// Requests a second whose latency is measured
     #[arg(long, default_value_t = 2_000)]
     pub latency_rate: u32,
-    /// Seconds of them
+    /// Seconds of them with changes, without, and with changes elsewhere
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub latency_length: Duration,
     /// Clients that make a TLS session each
@@ -181,10 +181,13 @@ fn play(stage: &mut Stage, part: Part, system: System, wishes: &Wishes, figures:
         Part::Lag => outcomes.push(one(replication::lag(stage, system))),
         Part::Snapshot => outcomes.push(replication::snapshot(stage, system, 1)),
         Part::Latency => outcomes.push(one(latency::latency(stage, system, wishes))),
-        Part::Memory => outcomes.push(one(match system {
-            System::Baton => memory::baton(stage),
-            System::Haproxy => memory::haproxy(stage, stage::KEY_BYTES),
-        })),
+        Part::Memory => match system {
+            System::Baton => outcomes.push(one(memory::baton(stage))),
+            System::Haproxy => {
+                outcomes.push(one(memory::haproxy(stage, stage::KEY_BYTES)));
+                outcomes.push(one(memory::haproxy(stage, memory::SHORT_KEY_BYTES)));
+            }
+        },
         Part::Tls => {
             outcomes.push(one(tls::resumption(stage, system, false, wishes)));
             if system == System::Haproxy {

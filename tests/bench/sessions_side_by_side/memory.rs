@@ -12,9 +12,13 @@ use crate::failover::end;
 use crate::link::{LinkNode, Pairing};
 use crate::report::Round;
 use crate::rival::{Haproxy, wait_until_used};
-use crate::stage::{Running, Stage, System};
+use crate::stage::{KEY_BYTES, Running, Stage, System};
 
 const ENTRIES: u32 = 1_000_000;
+const VARIANT: &str = "1 million entries";
+
+/// As short as keys can be that tell users from each other.
+pub const SHORT_KEY_BYTES: u32 = 16;
 
 /// Time for all of them to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +31,7 @@ pub fn baton(stage: &mut Stage) -> Result<Round> {
     let mut running = stage.start(System::Baton, false)?;
     let played = baton_bytes(stage, &mut running);
     let grown = end(stage, running, played)?;
-    Ok(Round::new("memory", "1 million entries", System::Baton)
+    Ok(Round::new("memory", VARIANT, System::Baton)
         .with("bytes_an_entry", grown[0].max(grown[1]))
         .with("bytes_an_entry_on_the_better_node", grown[0].min(grown[1])))
 }
@@ -76,7 +80,9 @@ pub fn haproxy(stage: &mut Stage, key_bytes: u32) -> Result<Round> {
     std::thread::sleep(REST);
     let after = [resident(one.pid())?, resident(other.pid())?];
     let grown = [0, 1].map(|node| bytes_an_entry(before[node], after[node]));
-    Ok(Round::new("memory", "1 million entries", System::Haproxy)
+    let variant =
+        if key_bytes == KEY_BYTES { VARIANT.to_owned() } else { format!("{VARIANT}, keys of {key_bytes} bytes") };
+    Ok(Round::new("memory", variant, System::Haproxy)
         .with("bytes_an_entry", grown[0].max(grown[1]))
         .with("bytes_an_entry_on_the_better_node", grown[0].min(grown[1])))
 }

@@ -190,16 +190,15 @@ pub struct Steady {
     interval: Duration,
     asked: u32,
     users: u32,
-    /// In microseconds.
-    pub latencies_us: Vec<u32>,
+    /// When a request was due, and how long it took from then on, in microseconds.
+    pub latencies: Vec<(Instant, u32)>,
     pub failed: u32,
 }
 
 impl Steady {
-    pub fn new(rate: u32, users: u32, length: Duration) -> Self {
-        let begun = Instant::now();
+    pub fn new(rate: u32, users: u32, begun: Instant, length: Duration) -> Self {
         let interval = Duration::from_secs_f64(1.0 / f64::from(rate));
-        Self { begun, until: begun + length, interval, asked: 0, users, latencies_us: Vec::new(), failed: 0 }
+        Self { begun, until: begun + length, interval, asked: 0, users, latencies: Vec::new(), failed: 0 }
     }
 
     /// Plays it to its end.
@@ -226,7 +225,7 @@ impl Source for Steady {
 
     fn answered(&mut self, answer: Answer) {
         let latency = answer.at.saturating_duration_since(answer.due);
-        self.latencies_us.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        self.latencies.push((answer.due, u32::try_from(latency.as_micros()).unwrap_or(u32::MAX)));
     }
 
     fn failed(&mut self, _user: u32) {
