@@ -7,8 +7,8 @@
 //! |---|---|
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
-//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`proxy`], [`probe`] |
+//! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
+//! | the data plane | [`proxy`], [`probe`], [`admin`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -31,6 +31,8 @@ pub mod config;
 
 pub mod status;
 
+pub mod inquiry;
+
 pub mod link;
 
 pub mod event;
@@ -40,6 +42,8 @@ pub mod telemetry;
 pub mod proxy;
 
 pub mod probe;
+
+pub mod admin;
 
 pub mod guard;
 

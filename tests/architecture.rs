@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
     (&["vrrp", "session", "balance", "health", "fitness"], Peers::Never),
-    (&["net", "config", "status", "link", "event", "telemetry"], Peers::LeftToRight),
-    (&["proxy", "probe"], Peers::LeftToRight),
+    (&["net", "config", "status", "inquiry", "link", "event", "telemetry"], Peers::LeftToRight),
+    (&["proxy", "probe", "admin"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),
@@ -125,7 +125,7 @@ fn imports_point_down_the_layers() {
 fn the_rule_itself_tells_right_from_wrong() {
     assert!(may_import("guard", "vrrp"));
     assert!(may_import("link", "status"));
-    assert!(!may_import("status", "link"));
+    assert!(!may_import("status", "inquiry", "link"));
     assert!(!may_import("vrrp", "session"));
     assert!(!may_import("proxy", "guard"));
     assert!(!may_import("worker", "guard"));

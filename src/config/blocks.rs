@@ -39,6 +39,7 @@ pub(super) struct Blocks {
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
     pub(super) sessions: Sessions,
+    pub(super) admin: Option<AdminBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -159,6 +160,12 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[admin]`
+pub(super) struct AdminBlock {
+    pub(super) bind: Option<Located<SocketAddr>>,
+    pub(super) token_file: Written<Located<PathBuf>>,
+}
+
 /// `[[listener]]`
 pub(super) struct ListenerBlock {
     pub(super) place: Place,
@@ -227,10 +234,10 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .collect(),
         events: watching::events(root.block("events")),
         sessions: sticky::sessions(root.block("sessions")),
+        admin: root.block("admin").map(|table| admin(table, directory)),
         worker,
         worker_user,
     };
-    root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
     root.finish();
     blocks
 }
@@ -286,6 +293,17 @@ fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> 
         }
     }
     block.witness = table.optional("witness").and_then(|value| value.parsed(values::witness));
+    table.finish();
+    block
+}
+
+fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
+    let block = AdminBlock {
+        bind: table
+            .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
+            .and_then(|value| value.parsed(values::bind)),
+        token_file: table.written("token_file", |value| file(value, directory)),
+    };
     table.finish();
     block
 }

@@ -37,7 +37,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, choose_node};
-pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
+pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
 pub use values::duration_text;

@@ -2,11 +2,12 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`fitness`] looks at
-//! what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
+//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
+//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
 //! cleans up when all of them are gone.
 
 mod addresses;
+mod archive;
 pub mod control;
 mod counters;
 mod events;
@@ -18,6 +19,7 @@ mod links;
 mod listeners;
 mod notify;
 mod paths;
+mod questions;
 mod setup;
 mod speaker;
 mod state;
@@ -26,10 +28,13 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -43,6 +48,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
 use self::heartbeat::{Command, Witness};
@@ -50,11 +56,12 @@ use self::janitor::Inheritance;
 use self::janitor::Janitor;
 use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
-use self::supervisor::Supervisor;
+use self::supervisor::{Handing, Supervisor};
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
-use crate::link::{Bootstrap, CertificatePem};
+use crate::inquiry::Question as WorkerQuestion;
+use crate::link::{Bootstrap, CertificatePem, KeptFact, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -155,6 +162,8 @@ struct Bootstrapping {
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     certificates: Vec<Vec<CertificatePem>>,
+    archive: Option<Rc<Archive>>,
+    administration: Rc<RefCell<Vec<KeptFact>>>,
 }
 
 impl Guard {
@@ -201,7 +210,11 @@ impl Guard {
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
         warnings.iter().for_each(|warning| warn!("{warning}"));
+        let archive = Archive::open(&config, &state_dir).map(Rc::new);
+        let administration = Rc::default();
         let bootstrapping = Bootstrapping {
+            archive: archive.clone(),
+            administration: Rc::clone(&administration),
             pair_key,
             certificates: listeners::certificates(&config)?,
             config: config.clone(),
@@ -211,6 +224,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
+        (node.archive, node.administration) = (archive, administration);
         let guard = Self {
             node,
             netlink,
@@ -230,15 +244,17 @@ impl Guard {
     async fn run(mut self, bootstrapping: Bootstrapping, sockets: Vec<TcpListener>) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
+        let (to_worker, commands) = mpsc::channel(QUEUE_MAX);
         let settings = self.node.config.worker.clone();
         let supervisor = Supervisor {
-            bootstrap: Box::new(move || bootstrapping.bootstrap()),
+            bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
             probe_interval: settings.probe_interval,
             probe_timeout: settings.probe_timeout,
             drain_timeout: settings.drain_timeout,
             events: worker_sender,
             stop,
+            commands,
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
@@ -258,8 +274,15 @@ impl Guard {
             tokio::select! {
                 biased;
                 Some(event) = worker_events.recv() => {
+                    if matches!(event, supervisor::Event::StatusAsked) {
+                        // A full queue has the worker ask again.
+                        drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
+                    }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
+                        if let Some(archive) = &self.node.archive {
+                            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
+                        }
                         self.node.events.finish().await;
                         info!("baton has stopped");
                         return Ok(());
@@ -272,7 +295,7 @@ impl Guard {
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(question) = self.questions.recv() => self.answer(question, &to_worker),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
@@ -331,11 +354,22 @@ impl Guard {
         }
     }
 
-    fn answer(&self, (request, reply): Question) {
+    /// How the node is, but for what the worker has said itself.
+    fn status_for_worker(&self) -> ToWorker {
+        let mut status = self.node.status();
+        status.pools = Vec::new();
+        ToWorker::Status(Box::new(status))
+    }
+
+    fn answer(&self, (request, reply): Question, worker: &mpsc::Sender<supervisor::Command>) {
         match request {
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
             Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+            Request::Sessions { question } => questions::start(worker, WorkerQuestion::Sessions(question), reply),
+            Request::Server { pool, server, order } => {
+                questions::start(worker, WorkerQuestion::Server { pool, server, order }, reply);
+            }
         }
     }
 
@@ -409,6 +443,17 @@ fn ends(config: &Config, local: &LocalNode) -> Option<Ends> {
 }
 
 impl Bootstrapping {
+    /// What a new worker gets, with the descriptors besides the listeners' sockets.
+    fn hand_over(&self) -> Handing {
+        let archive = self.archive.as_ref().map(|archive| archive.for_worker());
+        let further = archive.unwrap_or(Ok(Vec::new())).unwrap_or_else(|error| {
+            warn!(%error, "this worker cannot keep its sessions on the disk");
+            Vec::new()
+        });
+        let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.into_iter().unzip();
+        (Bootstrap { further: kinds, ..self.bootstrap() }, descriptors)
+    }
+
     fn bootstrap(&self) -> Bootstrap {
         let threads = self.config.worker.threads;
         let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
@@ -422,6 +467,9 @@ impl Bootstrapping {
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             certificates: self.certificates.clone(),
+            further: Vec::new(),
+            administration: self.administration.borrow().clone(),
+            admin_token: None,
         }
     }
 }

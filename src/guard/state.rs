@@ -1,7 +1,9 @@
 //! What the guard knows of its node: the roles, the worker, the links. It decides here whether a VIP is fit, and makes
 //! up the status from it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::addresses;
+use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
 use super::fitness::{Checks, Situation};
@@ -21,7 +24,7 @@ use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
-use crate::link::{ListenerLoad, Report};
+use crate::link::{KeptFact, ListenerLoad, Report};
 use crate::net::netlink::Interface;
 use crate::status::{
     HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, VerdictStatus,
@@ -162,6 +165,10 @@ pub struct Node {
     pub events: Events,
     /// How the witness is, where there is one.
     pub witness: Option<Arc<leases::Health>>,
+    /// Where sessions are kept, where a pool has any.
+    pub archive: Option<Rc<Archive>>,
+    /// What operators have said of servers, for the next worker.
+    pub administration: Rc<RefCell<Vec<KeptFact>>>,
     threads: usize,
     pid: Option<u32>,
     starts: u64,
@@ -182,6 +189,8 @@ impl Node {
             situation: watch::Sender::new(Situation::default()),
             events,
             witness: None,
+            archive: None,
+            administration: Rc::default(),
             threads,
             pid: None,
             starts: 0,
@@ -283,6 +292,12 @@ impl Node {
                 self.worker_fails(format!("the worker has ended: {reason}"));
                 self.last_exit = Some(reason);
                 self.take_report(Report::default());
+            }
+            supervisor::Event::StatusAsked => {}
+            supervisor::Event::Administration(facts) => {
+                // One for each server, and no more of whatever a worker may say.
+                let server_count = self.config.pools.iter().map(|pool| pool.servers.len()).sum();
+                *self.administration.borrow_mut() = facts.into_iter().take(server_count).collect();
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
@@ -499,10 +514,16 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
-            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
+            warnings: self.status_warnings(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
         }
+    }
+
+    fn status_warnings(&self) -> Vec<String> {
+        let lasting = self.warnings.iter().chain(&self.report.warnings).cloned();
+        let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
+        lasting.chain(of_archive).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {

@@ -274,7 +274,9 @@ refused! {
     probe_interval_too_long: ["[worker]\nprobe_interval = \"11s\"\n", TRAFFIC], 2, "worker.probe_interval", "must be 10ms to 10s";
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
-    admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
+    admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
+    admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";
+    admin_bind_of_a_listener: [TRAFFIC, "\n[admin]\nbind = \"192.0.2.1:80\"\n"], 12, "admin.bind", "BIND";
     sessions_store: ["[sessions]\nstore = \"redis://127.0.0.1\"\n", TRAFFIC], 2, "sessions.store", "not in this release";
     snapshot_interval_too_short: ["[sessions]\nsnapshot_interval = \"999ms\"\n", TRAFFIC], 2, "sessions.snapshot_interval", "must be 1s to 24h";
 }
