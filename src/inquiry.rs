@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::SessionPoolStatus;
+
 /// The most entries in one answer; there is a cursor for more.
 pub const PAGE_ENTRIES_MAX: u32 = 5_000;
 
@@ -129,38 +131,12 @@ pub struct SessionEntry {
 pub struct SessionCounts {
     /// Entries that the filter lets through.
     pub entries: u64,
-    /// Entries that went since the worker started because a pool had reached its limit, of all pools.
-    pub evicted: u64,
-    /// Entries that went since then because their time was over, of all pools.
-    pub expired: u64,
-    /// Memory of the whole table, in bytes.
+    /// Memory of the whole table, of all pools, in bytes.
     pub bytes: u64,
-    /// Pools whose sessions are in the table, those that the filter lets through.
-    pub pools: Vec<PoolSessions>,
+    /// The pools that the filter lets through and that keep sessions in the table, with the servers that it lets through.
+    pub pools: Vec<SessionPoolStatus>,
     /// Pools whose clients carry the name of their server in a cookie of ours, so that no table is needed.
     pub cookie_pools: Vec<String>,
-}
-
-/// Sessions of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolSessions {
-    /// Its name.
-    pub pool: String,
-    /// Its entries.
-    pub entries: u64,
-    /// The most that it may have.
-    pub entries_max: u64,
-    /// By server.
-    pub servers: Vec<ServerSessions>,
-}
-
-/// Sessions of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServerSessions {
-    /// Its name.
-    pub server: String,
-    /// Its entries.
-    pub entries: u64,
 }
 
 /// What an order to a server came to.

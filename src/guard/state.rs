@@ -271,7 +271,7 @@ impl Node {
             }
             supervisor::Event::Ready => self.worker_serves(),
             supervisor::Event::Alive(report) => {
-                self.take_report(report);
+                self.take_report(*report);
                 if self.worker == WorkerState::Hung {
                     warn!("the worker answers again");
                     self.worker_serves();
@@ -517,6 +517,8 @@ impl Node {
             warnings: self.status_warnings(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
+            sync: self.report.sync.clone(),
+            sessions: self.report.sessions.clone(),
         }
     }
 
