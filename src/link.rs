@@ -19,6 +19,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::net::descriptors;
 use crate::status::PoolStatus;
+use crate::status::SessionsStatus;
+use crate::status::SyncStatus;
 
 /// The longest line. A report on 1024 servers in each of 100 pools stays below it.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -80,7 +82,7 @@ pub enum FromWorker {
         /// That of the probe.
         sequence: u64,
         /// How it is doing.
-        report: Report,
+        report: Box<Report>,
     },
     /// The worker cannot start, and why.
     Failed {
@@ -100,6 +102,12 @@ pub struct Report {
     pub pools: Vec<PoolStatus>,
     /// How busy the listeners are, in the order of the configuration.
     pub listeners: Vec<ListenerLoad>,
+    /// Sticky sessions.
+    #[serde(default)]
+    pub sessions: SessionsStatus,
+    /// The sync link to the other node's worker.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
     /// What it could not do, in words.
     pub warnings: Vec<String>,
 }

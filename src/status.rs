@@ -56,8 +56,137 @@ pub struct NodeStatus {
     /// The witness, when the configuration names one.
     #[serde(default)]
     pub witness: Option<WitnessStatus>,
+    /// The sync link to the other node; `None` where there is nobody to sync with.
+    #[serde(default)]
+    pub sync: Option<SyncStatus>,
+    /// Sticky sessions.
+    #[serde(default)]
+    pub sessions: SessionsStatus,
     /// What is less than it should be and does not stop service, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// The sync link to the other node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// The other node's name.
+    pub peer: String,
+    /// `connecting`, `connected` (its snapshot is on its way), `in_sync` or `refused`.
+    pub state: String,
+    /// Whether each node has all that the other has, but for what is under way just now.
+    pub in_sync: bool,
+    /// Time in that state, in milliseconds.
+    pub since_ms: u64,
+    /// Version of the protocol that is spoken; 0 without a connection.
+    pub protocol: u8,
+    /// Entries that changed here and are not acknowledged yet.
+    pub lag_entries: u64,
+    /// Time since the oldest of these changed, in microseconds; 0 when there is none.
+    pub lag_us: u64,
+    /// The longest such time in the last ten seconds, in microseconds.
+    pub lag_max_us: u64,
+    /// Entries of the snapshot for the peer that it has acknowledged, and of all that are to be sent.
+    pub snapshot_sent: ProgressStatus,
+    /// Entries of the peer's snapshot that have come, and of all that it announced.
+    pub snapshot_received: ProgressStatus,
+    /// Entries sent since the worker started.
+    pub entries_sent: u64,
+    /// Entries received since the worker started.
+    pub entries_received: u64,
+    /// Connections that ended since the worker started.
+    pub disconnects: u64,
+    /// Who was refused or cut off since the worker started, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Whether the peer runs another configuration than this node.
+    pub config_differs: bool,
+}
+
+/// How far something is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressStatus {
+    /// What is done.
+    pub done: u64,
+    /// Out of how much.
+    pub total: u64,
+    /// Whether that is all there will be.
+    pub finished: bool,
+}
+
+/// Sticky sessions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionsStatus {
+    /// The pools that keep sessions in the table.
+    pub pools: Vec<SessionPoolStatus>,
+    /// The store that other load balancers share, when the configuration names one.
+    #[serde(default)]
+    pub store: Option<StoreStatus>,
+    /// The file that sessions come back from when both nodes restart.
+    #[serde(default)]
+    pub archive: Option<ArchiveStatus>,
+}
+
+/// The sessions of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPoolStatus {
+    /// The pool.
+    pub pool: String,
+    /// Its sessions now.
+    pub entries: u64,
+    /// As many as it may have.
+    pub entries_max: u64,
+    /// Sessions that had to go because there were too many, since the worker started.
+    pub evicted: u64,
+    /// Sessions whose time had come, since the worker started.
+    pub expired: u64,
+    /// Sessions of each server, in the order of the configuration.
+    pub by_server: Vec<ServerSessionsStatus>,
+}
+
+/// The sessions of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSessionsStatus {
+    /// The server.
+    pub server: String,
+    /// Its sessions now.
+    pub entries: u64,
+}
+
+/// The store that other load balancers share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Where it is, without secrets.
+    pub url: String,
+    /// `connected` or `away`.
+    pub state: String,
+    /// Time in that state, in milliseconds.
+    pub since_ms: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Questions asked since the worker started.
+    pub lookups: u64,
+    /// Those that found a session.
+    pub hits: u64,
+    /// Those that were not answered in time.
+    pub timeouts: u64,
+    /// Requests that were served by hashing, because the store was away or too slow.
+    pub hashed: u64,
+}
+
+/// The file that sessions come back from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// Sessions that came back from it when the worker started.
+    pub restored: u64,
+    /// Sessions in it.
+    pub entries: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Time since it was written, in milliseconds; `None` when it has not been since the guard started.
+    pub written_ms: Option<u64>,
+    /// Why it could not be written or read last.
+    pub last_error: Option<String>,
 }
 
 /// A VIP group on this node.

@@ -262,7 +262,7 @@ impl Node {
             }
             supervisor::Event::Ready => self.worker_serves(),
             supervisor::Event::Alive(report) => {
-                self.take_report(report);
+                self.take_ * report(report);
                 if self.worker == WorkerState::Hung {
                     warn!("the worker answers again");
                     self.worker_serves();
@@ -502,6 +502,8 @@ impl Node {
             warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
+            sync: self.report.sync.clone(),
+            sessions: self.report.sessions.clone(),
         }
     }
 

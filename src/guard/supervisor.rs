@@ -43,7 +43,7 @@ pub enum Event {
     /// It serves.
     Ready,
     /// It answered a probe.
-    Alive(Report),
+    Alive(Box<Report>),
     /// It does not answer and will not.
     Hung {
         /// Time without an answer.

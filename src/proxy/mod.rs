@@ -5,6 +5,7 @@
 
 pub mod http;
 mod server_io;
+pub mod sessions;
 pub mod state;
 pub mod thread;
 pub mod timers;

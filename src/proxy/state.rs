@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use tokio_rustls::TlsAcceptor;
 
+use super::sessions::Sessions;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
 use crate::session::ServerCookies;
@@ -18,6 +19,8 @@ pub struct Site {
     pub pools: Vec<Pool>,
     /// Listeners, in the order of the configuration.
     pub listeners: Vec<Listener>,
+    /// Which clients belong to which servers.
+    pub sessions: Arc<Sessions>,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
 }
@@ -111,11 +114,17 @@ impl Server {
 
 impl Site {
     /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
-    pub fn new(config: &Config, node: String, cookie_key: &[u8], tls: Vec<Option<TlsAcceptor>>) -> Self {
+    pub fn new(
+        config: &Config,
+        node: String,
+        sessions: Arc<Sessions>,
+        cookie_key: &[u8],
+        tls: Vec<Option<TlsAcceptor>>,
+    ) -> Self {
         let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls);
         let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
-        Self { pools, listeners, node }
+        Self { pools, listeners, sessions, node }
     }
 
     /// The pool of an index, which the configuration made valid.

@@ -19,9 +19,11 @@ use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
 use crate::probe;
+use crate::proxy::sessions::Sessions;
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
+use crate::session::version::Node;
 use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
@@ -126,7 +128,7 @@ impl Worker {
                 },
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
-                        sender.send(&FromWorker::Alive { sequence, report: self.report() }).await?;
+                        sender.send(&FromWorker::Alive { sequence, report: Box::new(self.report()) }).await?;
                     }
                 }
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
@@ -149,6 +151,8 @@ impl Worker {
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
             pools: self.site.pool_status(&self.counters),
             listeners: self.site.listener_load(&self.counters),
+            sessions: self.site.sessions.status(&self.site.pools),
+            sync: None,
             warnings: self.warnings.clone(),
         }
     }
@@ -197,7 +201,22 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
     if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
         warn!("sticky cookies are not keyed: set pair.key_file, so that nobody can work out a server's cookie");
     }
-    Ok(Site::new(config, bootstrap.node.clone(), cookie_key, acceptors))
+    let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
+}
+
+/// Whether there is another node to keep sessions for: two nodes and a key that they share.
+fn place_in_pair(bootstrap: &Bootstrap, config: &Config) -> Node {
+    match config.nodes.iter().position(|node| node.name == bootstrap.node) {
+        Some(index) if config.nodes.len() == 2 && bootstrap.pair_key.is_some() => {
+            if index == 0 {
+                Node::First
+            } else {
+                Node::Second
+            }
+        }
+        _ => Node::Only,
+    }
 }
 
 /// Gives each thread its socket of each address. They come in the order of [`link::Bootstrap`].

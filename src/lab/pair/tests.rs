@@ -22,6 +22,8 @@ fn status(node: &str, role: Role) -> NodeStatus {
         pools: Vec::new(),
         events: None,
         witness: None,
+        sync: None,
+        sessions: crate::status::SessionsStatus::default(),
         warnings: Vec::new(),
     }
 }

@@ -1,0 +1,76 @@
+//! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::state::Pool;
+use crate::config::{self, Config, Sticky};
+use crate::session::key::{Key, KeyMaker};
+use crate::session::table::{PoolLimits, Table};
+use crate::session::version::Node;
+use crate::status::{ServerSessionsStatus, SessionPoolStatus, SessionsStatus};
+
+/// The sessions of all pools.
+pub struct Sessions {
+    /// Which server each key belongs to.
+    pub table: Table,
+    /// Makes the keys.
+    pub keys: KeyMaker,
+    /// Told when there is a change to send to the other node and there was none before.
+    pub changed: Arc<Notify>,
+    origin: Instant,
+}
+
+impl Sessions {
+    /// An empty table that fits the configuration. `secret` is the pair key; both nodes must use the same.
+    pub fn new(config: &Config, node: Node, secret: &[u8]) -> Self {
+        let changed = Arc::new(Notify::new());
+        let waker = Arc::clone(&changed);
+        let limits: Vec<_> = config.pools.iter().map(limits).collect();
+        Self {
+            table: Table::new(node, &limits, Box::new(move || waker.notify_one())),
+            keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
+            changed,
+            origin: Instant::now(),
+        }
+    }
+
+    /// The time that the table is given.
+    pub fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// How many sessions there are.
+    pub fn status(&self, pools: &[Pool]) -> SessionsStatus {
+        let of_table = pools.iter().zip(0_u16..).filter_map(|(pool, index)| {
+            let entries_max = limits(&pool.config)?.entries_max as u64;
+            let (stats, counts) = (self.table.stats(index), self.table.counts(index));
+            let by_server = pool.config.servers.iter().zip(counts);
+            let by_server = by_server
+                .map(|(server, entries)| ServerSessionsStatus { server: server.name.clone(), entries: entries as u64 });
+            Some(SessionPoolStatus {
+                pool: pool.config.name.clone(),
+                entries: stats.entries as u64,
+                entries_max,
+                evicted: stats.evicted,
+                expired: stats.expired,
+                by_server: by_server.collect(),
+            })
+        });
+        SessionsStatus { pools: of_table.collect(), ..SessionsStatus::default() }
+    }
+
+    /// The key of what tells a client of a pool from others.
+    pub fn key(&self, pool: usize, value: &[u8]) -> Option<Key> {
+        self.keys.key(u16::try_from(pool).ok()?, value)
+    }
+}
+
+/// What a pool may keep in the table; nothing when our cookie says it all.
+fn limits(pool: &config::Pool) -> Option<PoolLimits> {
+    match pool.sticky {
+        None | Some(Sticky::Cookie { .. }) => None,
+    }
+}
