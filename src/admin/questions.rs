@@ -262,7 +262,8 @@ fn set_admin(site: &Site, pool_name: &str, name: &str, order: Order) -> Result<A
         Order::Drain => Admin::Draining,
         Order::Disable => Admin::Disabled,
     };
-    site.administer(pool_name, name, server, admin);
+    // It is there, as was just seen.
+    let _is_there = site.administer(pool_name, name, admin);
     let has_table = matches!(pool.config.sticky, Some(Sticky::Table(_)));
     let sessions = site.sessions.table.counts(index).get(position).map(|count| *count as u64).filter(|_| has_table);
     let admin = server.admin().as_str().to_owned();

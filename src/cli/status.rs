@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, Role, VerdictStatus, VipStatus};
+use crate::status::{
+    ArchiveStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, SyncStatus, VerdictStatus, VipStatus,
+};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -62,6 +64,9 @@ fn describe(status: &NodeStatus) -> String {
         let heard = peer.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("heard {} ago", time(ms)));
         let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
     }
+    if let Some(sync) = &status.sync {
+        describe_sync(&mut text, sync);
+    }
     let worker = &status.worker;
     let pid = worker.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
     let _ = writeln!(
@@ -77,7 +82,11 @@ fn describe(status: &NodeStatus) -> String {
         let _ = writeln!(text, "\nlistener {} {} {}", listener.name, listener.protocol, bind.join(" "));
     }
     for pool in &status.pools {
-        describe_pool(&mut text, pool);
+        let sessions = status.sessions.pools.iter().find(|sessions| sessions.pool == pool.name);
+        describe_pool(&mut text, pool, sessions);
+    }
+    if let Some(archive) = &status.sessions.archive {
+        describe_archive(&mut text, archive);
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
@@ -124,13 +133,47 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
     }
 }
 
-fn describe_pool(text: &mut String, pool: &PoolStatus) {
+/// How sessions come to the other node.
+pub(super) fn describe_sync(text: &mut String, sync: &SyncStatus) {
+    let (state, since) = (sync.state.replace('_', " "), time(sync.since_ms));
+    let lag = if sync.lag_entries == 0 {
+        String::new()
+    } else {
+        format!(", {} entries behind since {} ms", sync.lag_entries, sync.lag_us / 1_000)
+    };
+    let _ = writeln!(text, "\nsync with {}: {state} for {since}{lag}", sync.peer);
+    for (what, progress) in [("sent", &sync.snapshot_sent), ("received", &sync.snapshot_received)] {
+        if progress.done < progress.total {
+            let _ = writeln!(text, "  snapshot: {} of {} entries {what}", progress.done, progress.total);
+        }
+    }
+    if let Some(error) = sync.last_error.as_ref().filter(|_| !sync.in_sync) {
+        let _ = writeln!(text, "  last error: {error}");
+    }
+}
+
+/// The file that sessions come back from.
+pub(super) fn describe_archive(text: &mut String, archive: &ArchiveStatus) {
+    let written = archive.written_ms.map_or("not written yet".to_owned(), |ms| {
+        format!("{} sessions, {} KiB, written {} ago", archive.entries, archive.bytes / 1024, time(ms))
+    });
+    let _ = writeln!(text, "\narchive of sessions: {written}; {} came back from it", archive.restored);
+}
+
+fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&SessionPoolStatus>) {
     let up = pool.servers.iter().filter(|server| server.up).count();
-    let _ = writeln!(text, "\npool {}   {up} of {} servers up", pool.name, pool.servers.len());
+    let count = sessions.map_or(String::new(), |sessions| format!(", {} sessions", sessions.entries));
+    let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}", pool.name, pool.servers.len());
     for server in &pool.servers {
+        let admin = match server.admin.as_str() {
+            "" | "enabled" => String::new(),
+            admin => format!("{admin}   "),
+        };
+        let of_server = sessions.and_then(|pool| pool.by_server.iter().find(|counted| counted.server == server.name));
+        let count = of_server.map_or(String::new(), |counted| format!(", {} sessions", counted.entries));
         let _ = writeln!(
             text,
-            "  {:<4} {:<16} {:<22} for {:<8} {} requests   {}",
+            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}   {admin}{}",
             if server.up { "up" } else { "down" },
             server.name,
             server.address.to_string(),

@@ -1,12 +1,13 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::state::Pool;
 use crate::config::{self, Config, Sticky};
+use crate::session::facts::Facts;
 use crate::session::key::{Key, KeyMaker};
 use crate::session::table::{PoolLimits, Table};
 use crate::session::version::Node;
@@ -20,6 +21,8 @@ pub struct Sessions {
     pub keys: KeyMaker,
     /// Told when there is a change to send to the other node and there was none before.
     pub changed: Arc<Notify>,
+    /// What both nodes share besides.
+    pub facts: Mutex<Facts>,
     origin: Instant,
 }
 
@@ -33,6 +36,7 @@ impl Sessions {
             table: Table::new(node, &limits, Box::new(move || waker.notify_one())),
             keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
             changed,
+            facts: Mutex::default(),
             origin: Instant::now(),
         }
     }

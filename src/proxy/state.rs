@@ -1,6 +1,6 @@
 //! What the threads of a worker share: the configuration, prepared for the request path, and the health of servers.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -61,10 +61,22 @@ pub struct SetCookie {
     pub secure: HeaderValue,
 }
 
-/// The state of a server. Written by health checks, read by every thread.
+/// The state of a server. Written by health checks and by operators' commands, read by every thread.
 pub struct Server {
     up: AtomicBool,
+    admin: AtomicU8,
     verdict: Mutex<Verdict>,
+}
+
+/// What an operator has ordered about a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admin {
+    /// It serves.
+    Enabled,
+    /// It keeps the clients that belong to it, and gets no new ones.
+    Draining,
+    /// It serves nobody.
+    Disabled,
 }
 
 struct Verdict {
@@ -96,9 +108,37 @@ pub struct ListenerCounters {
 }
 
 impl Server {
-    /// Whether it gets requests.
+    /// What an unchecked server begins with: up and enabled.
+    fn new(verdict: Verdict) -> Self {
+        let admin = AtomicU8::new(Admin::Enabled as u8);
+        Self { up: AtomicBool::new(true), admin, verdict: Mutex::new(verdict) }
+    }
+
+    /// Whether it is healthy.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// What an operator has ordered.
+    pub fn admin(&self) -> Admin {
+        let admin = self.admin.load(Ordering::Relaxed);
+        let known = [Admin::Draining, Admin::Disabled].into_iter().find(|known| *known as u8 == admin);
+        known.unwrap_or(Admin::Enabled)
+    }
+
+    /// Takes an operator's order.
+    pub fn set_admin(&self, admin: Admin) {
+        self.admin.store(admin as u8, Ordering::Relaxed);
+    }
+
+    /// Whether it gets clients that belong to no server.
+    pub fn takes_new(&self) -> bool {
+        self.is_up() && self.admin() == Admin::Enabled
+    }
+
+    /// Whether it serves the clients that belong to it.
+    pub fn keeps_users(&self) -> bool {
+        self.is_up() && self.admin() != Admin::Disabled
     }
 
     /// Takes a verdict and what led to it.
@@ -109,6 +149,25 @@ impl Server {
         }
         verdict.is_checked = true;
         verdict.last_check = last_check;
+    }
+
+    /// Takes what the other node's checks say, for as long as there were none here: a node that has just started would
+    /// send users to servers that are known to be down.
+    pub fn hint(&self, up: bool) {
+        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdict.is_checked {
+            return;
+        }
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            verdict.since = Instant::now();
+        }
+        verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
+    }
+
+    /// Whether it is up by this node's own checks; `None` before the first of them.
+    pub fn checked(&self) -> Option<bool> {
+        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        verdict.is_checked.then(|| self.is_up())
     }
 }
 
@@ -172,7 +231,7 @@ impl Pool {
     fn new(config: &config::Pool, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
-        let server = |_| Server { up: AtomicBool::new(true), verdict: Mutex::new(unchecked()) };
+        let server = |_| Server::new(unchecked());
         let servers = config.servers.iter().map(server).collect();
         let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::new(sticky, config, cookie_key));
         Self { config: config.clone(), servers, sticky }
@@ -186,6 +245,7 @@ impl Pool {
                 name: config.name.clone(),
                 address: config.address,
                 up: server.is_up(),
+                admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),

@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod cookie;
+pub mod facts;
 pub mod key;
 pub mod record;
 pub mod table;

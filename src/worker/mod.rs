@@ -4,18 +4,26 @@
 //! configuration and its listening sockets. It then gives up every privilege, before it reads a byte from any client.
 //! It opens no file and outlives its guard by nothing.
 
+mod archive;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{self, Config};
-use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use self::archive::Archive;
+use crate::admin::questions;
+use crate::inquiry::{Answer, Question};
+use crate::link::{self, Bootstrap, Further, FromWorker, Handed, KeptFact, Report, ToWorker};
+use crate::status::SessionsStatus;
 use crate::net::child;
 use crate::net::privileges;
 use crate::probe;
@@ -35,14 +43,14 @@ const QUEUE_MAX: usize = 16;
 /// When it cannot start; the guard is told so as well.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let socket = child::socket_to_parent(descriptor)?;
-    let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
+    let (bootstrap, handed) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let _logging = telemetry::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         socket.set_nonblocking(true)?;
         let (mut sender, receiver) = link::halves(UnixStream::from_std(child::close_first(socket)?)?);
-        match Worker::start(bootstrap, sockets, warnings) {
+        match Worker::start(bootstrap, handed, warnings) {
             Ok(worker) => worker.serve(sender, receiver).await,
             Err(error) => {
                 sender.send(&FromWorker::Failed { reason: format!("{error:#}") }).await?;
@@ -67,14 +75,21 @@ struct Worker {
     alive: mpsc::Receiver<(usize, u64)>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
+    archive: Option<Archive>,
+    drain_timeout: Duration,
+    /// What the guard keeps for the next worker, as it was told last.
+    administration: Vec<KeptFact>,
     warnings: Vec<String>,
 }
 
 impl Worker {
-    fn start(bootstrap: Bootstrap, sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
+    fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let site = Arc::new(build_site(&bootstrap, &config)?);
+        site.restore_administration(&bootstrap.administration);
+        let Handed { sockets, mut further } = handed;
+        let archive = start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
@@ -84,6 +99,9 @@ impl Worker {
             alive,
             threads: Vec::new(),
             ended,
+            archive,
+            drain_timeout: config.worker.drain_timeout,
+            administration: bootstrap.administration.clone(),
             warnings,
         };
         let refusal_target = format!("/{}", random_token()?);
@@ -118,18 +136,31 @@ impl Worker {
         sender.send(&FromWorker::Ready).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
+        let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
         loop {
             tokio::select! {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
                     Some(ToWorker::Drain) => return self.drain().await,
+                    Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
+                    Some(ToWorker::Status(_)) => {}
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
+                        self.tell_administration(&mut sender).await?;
                         sender.send(&FromWorker::Alive { sequence, report: Box::new(self.report()) }).await?;
                     }
+                }
+                Some((id, answer)) = answers.recv() => {
+                    if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
+                        // Or they would be back after a restart.
+                        archive.write_soon();
+                    }
+                    // First what is kept for the next worker: who is told that it is done may rely on it.
+                    self.tell_administration(&mut sender).await?;
+                    sender.send(&FromWorker::Answer { id, answer }).await?;
                 }
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
             }
@@ -144,6 +175,25 @@ impl Worker {
         Probe { sequence, missing: self.commands.len() }
     }
 
+    /// Answers a question on a thread of its own: a table may be large, and probes do not wait.
+    fn look_up(&self, id: u64, question: Question, answers: mpsc::Sender<(u64, Answer)>) {
+        let site = Arc::clone(&self.site);
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits for the answer only when the worker ends.
+            let _gone = answers.blocking_send((id, questions::answer(&site, &question)));
+        });
+    }
+
+    /// Tells the guard what to keep for the next worker, if that has changed.
+    async fn tell_administration(&mut self, sender: &mut link::Sender) -> io::Result<()> {
+        let now = self.site.administration();
+        if now == self.administration {
+            return Ok(());
+        }
+        self.administration.clone_from(&now);
+        sender.send(&FromWorker::Administration(now)).await
+    }
+
     fn report(&self) -> Report {
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         Report {
@@ -151,15 +201,28 @@ impl Worker {
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
             pools: self.site.pool_status(&self.counters),
             listeners: self.site.listener_load(&self.counters),
-            sessions: self.site.sessions.status(&self.site.pools),
+            sessions: SessionsStatus {
+                archive: self.archive.as_ref().map(Archive::status),
+                ..self.site.sessions.status(&self.site.pools)
+            },
             sync: None,
             warnings: self.warnings.clone(),
         }
     }
 
-    /// Lets every thread finish. The guard's patience is the deadline.
+    /// Lets every thread finish, for as long as the configuration has it, and hands the sessions over for the last time.
     async fn drain(mut self) -> anyhow::Result<()> {
         info!("worker drains");
+        let archive = self.archive.take();
+        let drained = timeout(self.drain_timeout, self.finish_threads()).await;
+        if let Some(archive) = archive {
+            archive.finish().await;
+        }
+        // Threads that have not finished end with the process.
+        drained.unwrap_or(Ok(()))
+    }
+
+    async fn finish_threads(&mut self) -> anyhow::Result<()> {
         for commands in &self.commands {
             // A thread that has ended already needs no telling.
             let _ended = commands.send(Command::Drain).await;
@@ -203,6 +266,23 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
     }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
+}
+
+/// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.
+fn start_archive(
+    site: &Arc<Site>,
+    config: &Config,
+    further: &mut Vec<(Further, OwnedFd)>,
+) -> io::Result<Option<Archive>> {
+    let current = take(further, Further::Archive);
+    let Some(writer) = take(further, Further::ArchiveWriter) else { return Ok(None) };
+    let interval = config.sessions.snapshot_interval;
+    Archive::start(archive::Setup { site: Arc::clone(site), current, writer, interval }).map(Some)
+}
+
+fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedFd> {
+    let position = further.iter().position(|(kind, _)| *kind == wanted)?;
+    Some(further.swap_remove(position).1)
 }
 
 /// Whether there is another node to keep sessions for: two nodes and a key that they share.
