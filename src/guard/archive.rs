@@ -11,15 +11,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::counters::millis;
 use crate::config::{Config, Sticky};
 use crate::link::Further;
 use crate::link::archive::{self, Frame};
 use crate::session::archive::ENTRY_LEN_BYTES;
+use crate::status::ArchiveStatus;
 
 const FILE: &str = "sessions";
 const NEW_FILE: &str = "sessions.new";
@@ -39,6 +41,8 @@ struct Shared {
     current: Mutex<Option<File>>,
     /// Held while a file is written or set aside: a worker that has ended may have left something to write.
     disk: Mutex<()>,
+    /// When the last one was complete, and its length.
+    written: Mutex<Option<(Instant, u64)>>,
     write_problem: Mutex<Option<String>>,
     damage: Mutex<Option<String>>,
     /// Threads that write.
@@ -60,6 +64,7 @@ impl Archive {
             bytes_max,
             current: Mutex::new(None),
             disk: Mutex::new(()),
+            written: Mutex::new(None),
             write_problem: Mutex::new(None),
             damage: Mutex::new(None),
             threads: watch::Sender::new(0),
@@ -105,6 +110,14 @@ impl Archive {
         if !finished {
             warn!("the sessions are not all on the disk yet; the archive before is kept");
         }
+    }
+
+    /// How it is on the disk, put into what the worker says of it.
+    pub fn complete(&self, status: &mut ArchiveStatus) {
+        if let Some((at, length)) = *lock(&self.0.written) {
+            (status.written_ms, status.bytes) = (Some(millis(at.elapsed())), length);
+        }
+        status.last_error = self.warnings().next();
     }
 
     /// What is less than it should be, in sentences.
@@ -193,6 +206,7 @@ impl Shared {
                     file.sync_all()?;
                     std::fs::rename(path, self.path(FILE))?;
                     File::open(&self.directory)?.sync_all()?;
+                    *lock(&self.written) = Some((Instant::now(), length));
                     return self.open_current();
                 }
                 Frame::Damaged(_) => {

@@ -25,6 +25,17 @@ pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>>
     Ok(sockets)
 }
 
+/// Opens the socket of `[admin]`, where there is one.
+///
+/// # Errors
+/// Its address, and why it could not be bound.
+pub fn open_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    let opened = crate::net::listen::tcp(admin.bind, 1);
+    let sockets = opened.map_err(|error| anyhow!("[admin] cannot bind {}: {}", admin.bind, hint(&error)))?;
+    Ok(sockets.into_iter().next())
+}
+
 /// What the kernel says, and what to do about it.
 fn hint(error: &std::io::Error) -> String {
     match error.kind() {

@@ -58,10 +58,10 @@ use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
 use self::supervisor::{Handing, Supervisor};
 use self::vitals::Vitals;
-use crate::config::{Config, LocalNode, PairKey};
+use crate::config::{AdminToken, Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
-use crate::link::{Bootstrap, CertificatePem, KeptFact, ToWorker};
+use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -164,12 +164,16 @@ struct Bootstrapping {
     certificates: Vec<Vec<CertificatePem>>,
     archive: Option<Rc<Archive>>,
     administration: Rc<RefCell<Vec<KeptFact>>>,
+    admin: Option<TcpListener>,
+    admin_token: Option<AdminToken>,
 }
 
 impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
         let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
         let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
+        let token_file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+        let admin_token = token_file.map(AdminToken::load).transpose()?;
         let memory = remember(&state_dir, &mut warnings);
         // The guard says by its own thread whether there is a real-time priority.
         let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
@@ -215,6 +219,8 @@ impl Guard {
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
             administration: Rc::clone(&administration),
+            admin: listeners::open_admin(&config)?,
+            admin_token,
             pair_key,
             certificates: listeners::certificates(&config)?,
             config: config.clone(),
@@ -450,7 +456,12 @@ impl Bootstrapping {
             warn!(%error, "this worker cannot keep its sessions on the disk");
             Vec::new()
         });
-        let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.into_iter().unzip();
+        let admin = self.admin.as_ref().and_then(|socket| {
+            let copied = socket.try_clone();
+            copied.inspect_err(|error| warn!(%error, "this worker cannot serve [admin]")).ok()
+        });
+        let further = further.into_iter().chain(admin.map(|socket| (Further::Admin, socket.into())));
+        let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.unzip();
         (Bootstrap { further: kinds, ..self.bootstrap() }, descriptors)
     }
 
@@ -469,7 +480,7 @@ impl Bootstrapping {
             certificates: self.certificates.clone(),
             further: Vec::new(),
             administration: self.administration.borrow().clone(),
-            admin_token: None,
+            admin_token: self.admin_token.as_ref().map(|token| token.as_bytes().to_vec()),
         }
     }
 }

@@ -27,8 +27,8 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{KeptFact, ListenerLoad, Report};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, VerdictStatus,
-    VipStatus, WorkerStatus,
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
+    VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -518,8 +518,16 @@ impl Node {
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
             sync: self.report.sync.clone(),
-            sessions: self.report.sessions.clone(),
+            sessions: self.sessions_status(),
         }
+    }
+
+    fn sessions_status(&self) -> SessionsStatus {
+        let mut sessions = self.report.sessions.clone();
+        if let Some(archive) = &self.archive {
+            archive.complete(sessions.archive.get_or_insert_default());
+        }
+        sessions
     }
 
     fn status_warnings(&self) -> Vec<String> {

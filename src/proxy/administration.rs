@@ -1,8 +1,6 @@
 //! What operators and the other node have said of servers: the few values beside the sessions that both nodes share, and
 //! what follows from them here.
 
-use std::sync::PoisonError;
-
 use super::state::{Admin, Server, Site};
 use crate::link::KeptFact;
 use crate::session::facts::FactKey;
@@ -36,24 +34,15 @@ impl Site {
         let Some(found) = self.server(pool, server) else { return false };
         found.set_admin(admin);
         let key = FactKey::Admin { pool: pool.to_owned(), server: server.to_owned() };
-        self.publish(key, admin.as_str().as_bytes());
+        // There is room for two values of every server.
+        let _is_told = self.sessions.tell(key, admin.as_str().into());
         true
     }
 
     /// Lets the other node know what this node's checks say of a server.
     pub fn publish_health(&self, pool: &str, server: &str, is_up: bool) {
         let key = FactKey::Health { node: self.node.clone(), pool: pool.to_owned(), server: server.to_owned() };
-        self.publish(key, if is_up { UP } else { DOWN });
-    }
-
-    fn publish(&self, key: FactKey, value: &[u8]) {
-        let mut facts = self.sessions.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Made under the lock, so that of two writers the later one has the higher version.
-        let version = self.sessions.table.next_version();
-        // There is room for every server twice.
-        let _is_taken = facts.set(key, value.to_vec(), version);
-        drop(facts);
-        self.sessions.changed.notify_one();
+        let _is_told = self.sessions.tell(key, if is_up { UP } else { DOWN }.to_vec());
     }
 
     /// Does what follows from a value that came from the other node and stands now. What is about servers that are not in
@@ -80,7 +69,7 @@ impl Site {
 
     /// What operators have said of servers, for the next worker of this node.
     pub fn administration(&self) -> Vec<KeptFact> {
-        let facts = self.sessions.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = self.sessions.facts();
         let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
             FactKey::Admin { pool, server } => Some(KeptFact {
                 pool: pool.clone(),
@@ -99,8 +88,7 @@ impl Site {
             let Some(version) = Version::new(*version) else { continue };
             let key = FactKey::Admin { pool: pool.clone(), server: server.clone() };
             self.sessions.table.saw(version);
-            let is_taken =
-                self.sessions.facts.lock().unwrap_or_else(PoisonError::into_inner).merge(&key, version, value);
+            let is_taken = self.sessions.facts().merge(&key, version, value);
             if is_taken {
                 self.apply_fact(&key, value);
             }

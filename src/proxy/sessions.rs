@@ -1,13 +1,13 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::state::Pool;
 use crate::config::{self, Config, Sticky};
-use crate::session::facts::Facts;
+use crate::session::facts::{FactKey, Facts};
 use crate::session::key::{Key, KeyMaker};
 use crate::session::table::{PoolLimits, Table};
 use crate::session::version::Node;
@@ -19,10 +19,10 @@ pub struct Sessions {
     pub table: Table,
     /// Makes the keys.
     pub keys: KeyMaker,
+    /// What both nodes share besides.
+    facts: Mutex<Facts>,
     /// Told when there is a change to send to the other node and there was none before.
     pub changed: Arc<Notify>,
-    /// What both nodes share besides.
-    pub facts: Mutex<Facts>,
     origin: Instant,
 }
 
@@ -35,8 +35,8 @@ impl Sessions {
         Self {
             table: Table::new(node, &limits, Box::new(move || waker.notify_one())),
             keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
-            changed,
             facts: Mutex::default(),
+            changed,
             origin: Instant::now(),
         }
     }
@@ -44,6 +44,18 @@ impl Sessions {
     /// The time that the table is given.
     pub fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// What both nodes share besides. Not for the request path: it is locked.
+    pub fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a value that both nodes share, and has it sent. False when there is no room for it.
+    pub fn tell(&self, key: FactKey, value: Vec<u8>) -> bool {
+        let is_told = self.facts().set(key, value, self.table.next_version());
+        self.changed.notify_one();
+        is_told
     }
 
     /// How many sessions there are.

@@ -8,8 +8,10 @@
 pub mod archive;
 pub mod cookie;
 pub mod facts;
+pub mod frame;
 pub mod key;
 pub mod record;
+pub mod replica;
 pub mod table;
 pub mod version;
 

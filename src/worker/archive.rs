@@ -86,10 +86,13 @@ impl Archive {
 
     /// Has an archive written soon.
     pub fn write_soon(&self) {
-        if !self.is_due.swap(true, Ordering::AcqRel) {
-            // The thread ends early only when the guard takes nothing.
-            drop(self.orders.send(Order::Write));
-        }
+        order_soon(&self.orders, &self.is_due);
+    }
+
+    /// What has an archive written soon when it is called.
+    pub fn writer(&self) -> Box<dyn Fn() + Send + Sync> {
+        let (orders, is_due) = (self.orders.clone(), Arc::clone(&self.is_due));
+        Box::new(move || order_soon(&orders, &is_due))
     }
 
     /// Writes for the last time. The guard has all of it, though not on the disk yet, when this returns.
@@ -103,6 +106,13 @@ impl Archive {
     /// What there is to say of it: what came back, and what was handed over last.
     pub fn status(&self) -> ArchiveStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn order_soon(orders: &mpsc::Sender<Order>, is_due: &AtomicBool) {
+    if !is_due.swap(true, Ordering::AcqRel) {
+        // The thread ends early only when the guard takes nothing.
+        drop(orders.send(Order::Write));
     }
 }
 

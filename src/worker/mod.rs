@@ -14,15 +14,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{self, Config};
 use self::archive::Archive;
-use crate::admin::questions;
+use crate::admin::{questions, server};
 use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, Further, FromWorker, Handed, KeptFact, Report, ToWorker};
+use crate::status::NodeStatus;
 use crate::status::SessionsStatus;
 use crate::net::child;
 use crate::net::privileges;
@@ -67,6 +68,9 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
     Ok(warnings.into_iter().map(|warning| format!("worker: {warning}")).collect())
 }
 
+/// Somebody who wants to know how the node is.
+type Asker = oneshot::Sender<Box<NodeStatus>>;
+
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
@@ -76,6 +80,10 @@ struct Worker {
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
     archive: Option<Archive>,
+    /// The admin listener asks how the node is. At most as many at a time as it has connections.
+    status_asked: mpsc::Receiver<Asker>,
+    /// Who waits for the guard to say how the node is.
+    curious: Vec<Asker>,
     drain_timeout: Duration,
     /// What the guard keeps for the next worker, as it was told last.
     administration: Vec<KeptFact>,
@@ -90,16 +98,32 @@ impl Worker {
         site.restore_administration(&bootstrap.administration);
         let Handed { sockets, mut further } = handed;
         let archive = start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
+        let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
+        let (curious_sender, status_asked) = mpsc::channel(QUEUE_MAX);
+        if let Some(socket) = take(&mut further, Further::Admin) {
+            let (of_site, of_threads) = (Arc::clone(&site), counters.clone());
+            let setup = server::Setup {
+                socket: socket.into(),
+                site: Arc::clone(&site),
+                token: bootstrap.admin_token.clone(),
+                status: curious_sender,
+                pools: Box::new(move || of_site.pool_status(&of_threads)),
+                cleared: archive.as_ref().map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
+            };
+            server::start(setup).context("the thread of [admin] cannot be started")?;
+        }
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
-            counters: (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect(),
+            counters,
             site,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
             ended,
             archive,
+            status_asked,
+            curious: Vec::new(),
             drain_timeout: config.worker.drain_timeout,
             administration: bootstrap.administration.clone(),
             warnings,
@@ -144,7 +168,10 @@ impl Worker {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
-                    Some(ToWorker::Status(_)) => {}
+                    Some(ToWorker::Status(status)) => self.curious.drain(..).for_each(|asker| {
+                        // Whoever asked may have gone away.
+                        drop(asker.send(status.clone()));
+                    }),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 Some((_, sequence)) = self.alive.recv() => {
@@ -152,6 +179,10 @@ impl Worker {
                         self.tell_administration(&mut sender).await?;
                         sender.send(&FromWorker::Alive { sequence, report: Box::new(self.report()) }).await?;
                     }
+                }
+                Some(asker) = self.status_asked.recv() => {
+                    self.curious.push(asker);
+                    sender.send(&FromWorker::AskStatus).await?;
                 }
                 Some((id, answer)) = answers.recv() => {
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
