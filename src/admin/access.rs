@@ -102,7 +102,13 @@ mod tests {
         let host = ("host", "127.0.0.1:9909");
         assert_eq!(checked(&[host, ("authorization", "Bearer 0123456789abcdef012345")]), Ok(()));
         assert_eq!(checked(&[host, ("authorization", "bearer 0123456789abcdef012345")]), Ok(()));
-        for wrong in ["Bearer 0123456789abcdef012344", "Bearer ", "Bearer", "0123456789abcdef012345", "Basic 0123456789abcdef012345"] {
+        for wrong in [
+            "Bearer 0123456789abcdef012344",
+            "Bearer ",
+            "Bearer",
+            "0123456789abcdef012345",
+            "Basic 0123456789abcdef012345",
+        ] {
             assert_eq!(checked(&[host, ("authorization", wrong)]), Err(Refusal::WrongToken), "{wrong}");
         }
         assert_eq!(checked(&[host]), Err(Refusal::WrongToken));

@@ -20,7 +20,12 @@ pub fn render(status: &NodeStatus) -> String {
         ("config_checksum", status.config_checksum.as_str()),
     ];
     text.sample("baton_info", &info, 1);
-    text.one("baton_warnings", "gauge", "What is less than it should be, as `baton status` says it.", status.warnings.len());
+    text.one(
+        "baton_warnings",
+        "gauge",
+        "What is less than it should be, as `baton status` says it.",
+        status.warnings.len(),
+    );
     worker(&mut text, status);
     vips(&mut text, &status.vips);
     if let Some(peer) = &status.peer {
@@ -45,7 +50,12 @@ fn worker(text: &mut Text, status: &NodeStatus) {
     let worker = &status.worker;
     let is_up = u8::from(worker.state == "running");
     text.one("baton_worker_up", "gauge", "Whether the worker serves.", is_up);
-    text.one("baton_worker_restarts_total", "counter", "Restarts of the worker since the guard started.", worker.restarts);
+    text.one(
+        "baton_worker_restarts_total",
+        "counter",
+        "Restarts of the worker since the guard started.",
+        worker.restarts,
+    );
     text.one("baton_worker_threads", "gauge", "Threads that serve clients.", worker.threads);
     text.one("baton_connections", "gauge", "Open client connections.", worker.connections);
     text.one("baton_requests_total", "counter", "Requests answered since the worker started.", worker.requests);
@@ -73,9 +83,12 @@ fn vips(text: &mut Text, vips: &[VipStatus]) {
     each("baton_vip_addresses_restored_total", "counter", "Addresses put back that somebody had removed.", |vip| {
         vip.addresses_restored
     });
-    each("baton_vip_address_conflicts_total", "counter", "Times that another machine had one of the addresses.", |vip| {
-        vip.address_conflicts
-    });
+    each(
+        "baton_vip_address_conflicts_total",
+        "counter",
+        "Times that another machine had one of the addresses.",
+        |vip| vip.address_conflicts,
+    );
     text.family("baton_vip_adverts_dropped_total", "counter", "Adverts dropped, by reason.");
     for vip in vips {
         for (reason, count) in &vip.adverts_dropped {

@@ -171,8 +171,7 @@ impl Show {
 
     /// The entries of a key: one in each pool that has it.
     fn one(&self) -> anyhow::Result<String> {
-        let question =
-            SessionsQuestion::List { filter: self.chosen.filter(), after: None, limit: PAGE_ENTRIES_MAX };
+        let question = SessionsQuestion::List { filter: self.chosen.filter(), after: None, limit: PAGE_ENTRIES_MAX };
         let inquiry::Answer::Entries { entries, .. } = ask_worker(&self.chosen.runtime_dir, question)? else {
             bail!(UNEXPECTED);
         };
@@ -203,9 +202,10 @@ impl Show {
         };
         let Answer::Status(status) = ask(&self.chosen.runtime_dir, &Request::Status)? else { bail!(UNEXPECTED) };
         if self.json {
-            let (evicted, expired) = counts.pools.iter().fold((0, 0), |(evicted, expired), pool| {
-                (evicted + pool.evicted, expired + pool.expired)
-            });
+            let (evicted, expired) = counts
+                .pools
+                .iter()
+                .fold((0, 0), |(evicted, expired), pool| (evicted + pool.evicted, expired + pool.expired));
             let archive = status.sessions.archive;
             let shown = Shown { counts, evicted, expired, sync: status.sync, archive };
             return Ok(serde_json::to_string_pretty(&shown)? + "\n");
@@ -227,7 +227,8 @@ fn describe_counts(counts: &SessionCounts, sync: Option<&SyncStatus>, sessions: 
         }
     }
     for pool in &counts.cookie_pools {
-        let _ = writeln!(text, "\npool {pool}   no sessions here: each client carries the name of its server in a cookie");
+        let _ =
+            writeln!(text, "\npool {pool}   no sessions here: each client carries the name of its server in a cookie");
     }
     if let Some(sync) = sync {
         describe_sync(&mut text, sync);

@@ -207,7 +207,8 @@ impl TokenError {
                 "run as root, or as the user who owns the file".to_owned()
             }
             TokenError::File(_) | TokenError::Malformed { .. } => {
-                "make one with `baton keygen --out FILE`, or write random characters into a file with mode 0600".to_owned()
+                "make one with `baton keygen --out FILE`, or write random characters into a file with mode 0600"
+                    .to_owned()
             }
         }
     }

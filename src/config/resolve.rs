@@ -10,8 +10,8 @@ use super::blocks::{
     RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
 };
 use super::model::{
-    Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex,
-    Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
+    Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair,
+    PoolIndex, Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
 };
 use super::values;
 
@@ -23,8 +23,20 @@ const V2_ADVERT_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// `None` when a value is missing, which the readers and checks have then reported.
 pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
-    let Blocks { nodes, pair, vips, listeners, routes, pools, fitness, events, sessions, admin, worker, worker_user: _ } =
-        blocks;
+    let Blocks {
+        nodes,
+        pair,
+        vips,
+        listeners,
+        routes,
+        pools,
+        fitness,
+        events,
+        sessions,
+        admin,
+        worker,
+        worker_user: _,
+    } = blocks;
     let pools: Vec<_> = pools.into_iter().map(|block| block.pool).collect();
     let pool_names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let nodes: Vec<Node> = nodes

@@ -18,13 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
 use self::archive::Archive;
 use crate::admin::{questions, server};
+use crate::config::{self, Config};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, Further, FromWorker, Handed, KeptFact, Report, ToWorker};
-use crate::status::NodeStatus;
-use crate::status::SessionsStatus;
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
 use crate::probe;
@@ -33,6 +31,8 @@ use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
 use crate::session::version::Node;
+use crate::status::NodeStatus;
+use crate::status::SessionsStatus;
 use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
@@ -97,7 +97,8 @@ impl Worker {
         let site = Arc::new(build_site(&bootstrap, &config)?);
         site.restore_administration(&bootstrap.administration);
         let Handed { sockets, mut further } = handed;
-        let archive = start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
+        let archive =
+            start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
         let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
         let (curious_sender, status_asked) = mpsc::channel(QUEUE_MAX);
         if let Some(socket) = take(&mut further, Further::Admin) {
@@ -181,6 +182,7 @@ impl Worker {
                     }
                 }
                 Some(asker) = self.status_asked.recv() => {
+                    self.curious.retain(|asker| !asker.is_closed());
                     self.curious.push(asker);
                     sender.send(&FromWorker::AskStatus).await?;
                 }

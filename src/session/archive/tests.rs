@@ -36,12 +36,14 @@ fn decoded(bytes: &[u8], piece: usize) -> Result<Vec<Record>, Damage> {
     let mut records = Vec::new();
     for piece in bytes.chunks(piece) {
         decoder.feed(piece, |decoder, record| {
-            assert_eq!(decoder.pools(), names());
+            assert_eq!(decoder.pools().len(), 2, "names come before records");
             records.push(record);
         })?;
     }
-    assert!(decoder.count() == records.len() as u64);
+    assert_eq!(decoder.count(), records.len() as u64);
+    let written_at = decoder.written_at();
     decoder.finish()?;
+    assert_eq!(written_at, Duration::from_millis(0x0102_0304_0506));
     Ok(records)
 }
 
@@ -66,6 +68,9 @@ fn what_was_written_is_read_again_in_pieces_of_any_size() {
     let bytes = encoded(&records());
     for piece in [1, 2, 7, 36, 37, 38, 64, bytes.len()] {
         assert_eq!(decoded(&bytes, piece), Ok(records()), "in pieces of {piece}");
+        let mut decoder = Decoder::new();
+        bytes.chunks(piece).for_each(|piece| decoder.feed(piece, |_, _| {}).unwrap());
+        assert_eq!(decoder.pools(), names());
     }
     assert_eq!(decoded(&encoded(&[]), 5), Ok(Vec::new()));
 }
