@@ -9,6 +9,7 @@ use crate::config::{Sticky, StickyKey};
 use crate::inquiry::{Answer, Filter, Order, PAGE_ENTRIES_MAX, Question, ServerAnswer};
 use crate::inquiry::{SessionCounts, SessionEntry, SessionsQuestion, VALUE_BYTES_MAX};
 use crate::proxy::state::{Admin, Pool, Site};
+use crate::proxy::sticky::with_network;
 use crate::session::ServerRef;
 use crate::session::key::Key;
 use crate::session::table::Entry;
@@ -128,23 +129,10 @@ fn key_of(site: &Site, index: u16, pool: &Pool, value: &str) -> Option<Key> {
     let Some(Sticky::Table(table)) = &pool.config.sticky else { return None };
     match &table.key {
         StickyKey::SourceIp { prefix_v4, prefix_v6 } => {
-            let address = IpAddr::from_str(value).ok()?.to_canonical();
-            site.sessions.keys.key(index, &network(address, *prefix_v4, *prefix_v6))
+            let address = IpAddr::from_str(value).ok()?;
+            with_network(address, *prefix_v4, *prefix_v6, |network| site.sessions.keys.key(index, network))
         }
         _ => site.sessions.keys.key(index, value.as_bytes()),
-    }
-}
-
-fn network(address: IpAddr, prefix_v4: u8, prefix_v6: u8) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix_v4)).unwrap_or(0);
-            (v4.to_bits() & mask).to_be_bytes().to_vec()
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix_v6)).unwrap_or(0);
-            (v6.to_bits() & mask).to_be_bytes().to_vec()
-        }
     }
 }
 

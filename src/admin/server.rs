@@ -116,6 +116,23 @@ struct Removed {
 
 type Reply = Response<Full<Bytes>>;
 
+/// The guard does not say how the node is.
+struct Unknown;
+
+impl Unknown {
+    fn reply(self) -> Reply {
+        failure(StatusCode::GATEWAY_TIMEOUT, "the guard does not say how the node is")
+    }
+}
+
+fn refused(refusal: access::Refusal) -> Reply {
+    let mut reply = failure(refusal.status(), refusal.reason());
+    if refusal == access::Refusal::WrongToken {
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    reply
+}
+
 impl Setup {
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         if request.body().size_hint().upper().is_none_or(|length| length > BODY_BYTES_MAX) {
@@ -129,16 +146,16 @@ impl Setup {
             (["metrics"], &Method::GET | &Method::HEAD) => self.metrics().await,
             (["v1", "status"], &Method::GET | &Method::HEAD) => match self.node_status().await {
                 Ok(status) => json(&status),
-                Err(reply) => reply,
+                Err(unknown) => unknown.reply(),
             },
             (["v1", "sessions"], &Method::GET | &Method::HEAD) => self.list(&query).await,
             (["v1", "sessions"], &Method::DELETE) => match self.admit(&request) {
                 Ok(()) => self.clear(&query).await,
-                Err(reply) => reply,
+                Err(refusal) => refused(refusal),
             },
             (["v1", "servers", pool, server, order], &Method::POST) => match self.admit(&request) {
                 Ok(()) => self.set_admin(pool, server, order).await,
-                Err(reply) => reply,
+                Err(refusal) => refused(refusal),
             },
             (["metrics"] | ["v1", "status"], _) => not_allowed("GET, HEAD"),
             (["v1", "sessions"], _) => not_allowed("GET, HEAD, DELETE"),
@@ -151,23 +168,15 @@ impl Setup {
     }
 
     /// Lets a request go on that changes something.
-    fn admit(&self, request: &Request<Incoming>) -> Result<(), Reply> {
-        access::check(request.headers(), self.token.as_deref(), &self.site.node).map_err(|refusal| {
-            let mut reply = failure(refusal.status(), refusal.reason());
-            if refusal == access::Refusal::WrongToken {
-                reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            reply
-        })
+    fn admit(&self, request: &Request<Incoming>) -> Result<(), access::Refusal> {
+        access::check(request.headers(), self.token.as_deref(), &self.site.node)
     }
 
-    async fn node_status(&self) -> Result<Box<NodeStatus>, Reply> {
+    async fn node_status(&self) -> Result<Box<NodeStatus>, Unknown> {
         let (sender, status) = oneshot::channel();
         let is_asked = self.status.try_send(sender).is_ok();
         let answered = if is_asked { timeout(STATUS_TIMEOUT, status).await.ok().and_then(Result::ok) } else { None };
-        let Some(mut status) = answered else {
-            return Err(failure(StatusCode::GATEWAY_TIMEOUT, "the guard does not say how the node is"));
-        };
+        let mut status = answered.ok_or(Unknown)?;
         status.pools = (self.pools)();
         Ok(status)
     }
@@ -175,7 +184,7 @@ impl Setup {
     async fn metrics(&self) -> Reply {
         match self.node_status().await {
             Ok(status) => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status)),
-            Err(reply) => reply,
+            Err(unknown) => unknown.reply(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::model::{CookieSecure, OnDown, SameSite, Sessions, Sticky, StickyCookie, StickyKey, StickyTable};
 use super::reader::Table;
-use super::report::{Located, Mistakes, Wrong};
+use super::report::{Located, Mistakes};
 use super::values;
 
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -95,16 +95,19 @@ pub(super) fn sticky(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> (Option<L
 
 /// The name, which three kinds cannot do without and three have none of.
 fn name(kind: StickyBy, table: &mut Table<'_>) -> Option<String> {
-    let (value, read): (_, fn(&str) -> Result<String, Wrong>) = match kind {
-        StickyBy::Cookie => (table.optional("name"), values::cookie_name),
-        StickyBy::AppCookie => {
-            (table.required("name", "name the application's cookie, such as \"JSESSIONID\""), values::cookie_name)
-        }
-        StickyBy::Header => (table.required("name", "name the header, such as \"X-User\""), values::header_name),
-        StickyBy::Query => (table.required("name", "name the query parameter, such as \"user\""), values::query_name),
-        StickyBy::SourceIp | StickyBy::TlsSni | StickyBy::TlsSessionId => return None,
+    let value = match kind {
+        StickyBy::Cookie => table.optional("name"),
+        StickyBy::AppCookie => table.required("name", "name the application's cookie, such as \"JSESSIONID\""),
+        StickyBy::Header => table.required("name", "name the header, such as \"X-User\""),
+        StickyBy::Query => table.required("name", "name the query parameter, such as \"user\""),
+        StickyBy::SourceIp | StickyBy::TlsSni | StickyBy::TlsSessionId => None,
     };
-    value.and_then(|value| value.parsed(read)).map(|name| name.value)
+    let read = match kind {
+        StickyBy::Header => values::header_name,
+        StickyBy::Query => values::query_name,
+        _ => values::cookie_name,
+    };
+    Some(value?.parsed(read)?.value)
 }
 
 /// The idle and the absolute time to live.

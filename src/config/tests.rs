@@ -487,6 +487,33 @@ fn checksum_is_sha_256_in_lower_case_hex() {
 }
 
 #[test]
+fn warnings_name_pools_whose_cookies_take_each_other_away() {
+    let pool = |name: &str, keys: &str| {
+        format!(
+            "[[pool]]\nname = \"{name}\"\nservers = [{{ name = \"s\", address = \"10.0.0.9:80\" }}]\nsticky = {{ {keys} }}\n"
+        )
+    };
+    let route = |keys: &str, pool: &str| format!("[[route]]\nlistener = \"web\"\n{keys}\npool = \"{pool}\"\n");
+    let warnings = |more: [String; 4]| good(&format!("{MINIMAL}sticky = {{}}\n{}", more.concat())).warnings();
+    let api = route("path_prefix = \"/api\"", "api");
+    let shop = route("host = \"shop.example\"", "shop");
+    let cart = route("host = \"shop.example\"\npath_prefix = \"/cart\"", "cart");
+    let both = |first: &str, second: &str| {
+        format!(
+            "pools {first} and {second} of listener web both set the cookie BATON, and each takes the other's away: name one \
+             of them differently"
+        )
+    };
+    let none = String::new;
+    assert_eq!(warnings([pool("api", ""), api.clone(), none(), none()]), [both("api", "app")]);
+    assert_eq!(warnings([pool("api", "name = \"API\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "path = \"/api\""), api.clone(), none(), none()]), [""; 0]);
+    assert_eq!(warnings([pool("api", "by = \"source_ip\""), api, none(), none()]), [""; 0]);
+    let of_shop = [both("cart", "shop"), both("cart", "app")];
+    assert_eq!(warnings([pool("shop", ""), shop, pool("cart", ""), cart]), of_shop);
+}
+
+#[test]
 fn warnings_name_pools_that_nothing_uses() {
     let config = good(&format!(
         "{MINIMAL}[[pool]]\nname = \"spare\"\nservers = [{{ name = \"a\", address = \"10.0.0.9:80\" }}]\n"

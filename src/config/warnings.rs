@@ -1,9 +1,10 @@
 //! What a valid configuration says that is probably not meant.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Authentication, Config, Node, PoolIndex, Transport, Vip, VrrpVersion};
+use super::model::{Authentication, Config, Node, PoolIndex, Sticky, Transport, Vip, VrrpVersion};
 use super::values::duration_text;
 use super::{machine, values};
 
@@ -45,6 +46,7 @@ impl Config {
             ));
         }
         self.warn_of_probes(&mut warnings);
+        self.warn_of_cookies(&mut warnings);
         warnings
     }
 
@@ -81,6 +83,34 @@ impl Config {
                 "pair.key_file is not set, so that no heartbeat runs between further_addresses of the family of address"
                     .to_owned(),
             );
+        }
+    }
+
+    /// A browser keeps one cookie of a name for a host and path: a second pool there would take the first one's away.
+    fn warn_of_cookies(&self, warnings: &mut Vec<String>) {
+        let mut warned = HashSet::new();
+        for listener in &self.listeners {
+            let mut by_host = HashMap::new();
+            let mut of_any_host = HashMap::new();
+            let routes = listener.routes.iter().map(|route| (route.host.as_deref(), route.pool));
+            for (host, index) in routes.chain(listener.pool.map(|pool| (None, pool))) {
+                let Some(pool) = self.pools.get(index.0) else { continue };
+                let Some(Sticky::Cookie(cookie)) = &pool.sticky else { continue };
+                let what = (&cookie.name, &cookie.path, &cookie.domain);
+                // Routes with a host come first, so that what is for any host finds one that is for some host here.
+                let first_of_name: &mut PoolIndex = of_any_host.entry(what).or_insert(index);
+                let first = match host {
+                    Some(host) => *by_host.entry((what, host)).or_insert(index),
+                    None => *first_of_name,
+                };
+                let Some(other) = self.pools.get(first.0).filter(|_| first != index) else { continue };
+                if warned.insert((first, index)) {
+                    warnings.push(format!(
+                        "pools {} and {} of listener {} both set the cookie {}, and each takes the other's away: name one of them differently",
+                        other.name, pool.name, listener.name, cookie.name
+                    ));
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ pub mod http;
 mod server_io;
 pub mod sessions;
 pub mod state;
+pub mod sticky;
 pub mod thread;
 pub mod timers;
 pub mod tls;

@@ -88,10 +88,10 @@ impl Sessions {
 fn limits(pool: &config::Pool) -> Option<PoolLimits> {
     match &pool.sticky {
         None | Some(Sticky::Cookie(_)) => None,
-        Some(Sticky::Table(table)) => Some(PoolLimits {
-            entries_max: table.entries_max as usize,
-            idle: table.ttl,
-            absolute: table.ttl_max,
+        Some(Sticky::Table(sticky)) => Some(PoolLimits {
+            entries_max: usize::try_from(sticky.entries_max).unwrap_or(usize::MAX),
+            idle: sticky.ttl,
+            absolute: sticky.ttl_max,
             servers: pool.servers.len(),
         }),
     }

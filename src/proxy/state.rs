@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use http::HeaderValue;
 use tokio_rustls::TlsAcceptor;
 
 use super::sessions::Sessions;
+use super::sticky::Stickiness;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::session::ServerCookies;
 use crate::status::{PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
@@ -40,25 +39,7 @@ pub struct Pool {
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Server>,
     /// Present when the pool is sticky.
-    pub sticky: Option<Sticky>,
-}
-
-/// The sticky cookie of a pool.
-pub struct Sticky {
-    /// The cookie's name.
-    pub name: String,
-    /// Its values.
-    pub cookies: ServerCookies,
-    /// The Set-Cookie header for each server, ready to send over clear text and over TLS.
-    pub set_cookie: Vec<SetCookie>,
-}
-
-/// The same cookie for both kinds of connection.
-pub struct SetCookie {
-    /// Over clear text.
-    pub plain: HeaderValue,
-    /// Over TLS, with `Secure`.
-    pub secure: HeaderValue,
+    pub sticky: Option<Stickiness>,
 }
 
 /// The state of a server. Written by health checks and by operators' commands, read by every thread.
@@ -180,7 +161,8 @@ impl Site {
         cookie_key: &[u8],
         tls: Vec<Option<TlsAcceptor>>,
     ) -> Self {
-        let pools = config.pools.iter().map(|pool| Pool::new(pool, cookie_key)).collect();
+        let pools = config.pools.iter().enumerate();
+        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls);
         let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
         Self { pools, listeners, sessions, node }
@@ -228,12 +210,11 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
-        let server = |_| Server::new(unchecked());
-        let servers = config.servers.iter().map(server).collect();
-        let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::new(sticky, config, cookie_key));
+        let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
+        let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, sticky }
     }
 
@@ -253,22 +234,5 @@ impl Pool {
             }
         });
         PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
-    }
-}
-
-impl Sticky {
-    fn new(sticky: &config::Sticky, pool: &config::Pool, key: &[u8]) -> Option<Self> {
-        let config::Sticky::Cookie(config::StickyCookie { name, ttl, .. }) = sticky else { return None };
-        let names = pool.servers.iter().map(|server| server.name.as_str());
-        let cookies = ServerCookies::derive(key, &pool.name, names);
-        let max_age = ttl.map(|ttl| format!("; Max-Age={}", ttl.as_secs())).unwrap_or_default();
-        let header = |value: &str, secure: &str| {
-            // The name was checked to be a token and the value is hex, so this cannot fail.
-            HeaderValue::try_from(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{max_age}"))
-                .unwrap_or_else(|_| HeaderValue::from_static(""))
-        };
-        let set_cookie = |value: &str| SetCookie { plain: header(value, ""), secure: header(value, "; Secure") };
-        let set_cookie = (0..pool.servers.len()).filter_map(|server| cookies.value(server)).map(set_cookie).collect();
-        Some(Self { name: name.clone(), cookies, set_cookie })
     }
 }

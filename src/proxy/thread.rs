@@ -110,11 +110,11 @@ impl Thread {
         self.is_draining.get()
     }
 
-    /// The next server of a pool that is up and that `may_try` allows.
+    /// The next server of a pool that takes new clients and that `may_try` allows.
     pub fn pick(&self, index: PoolIndex, may_try: impl Fn(usize) -> bool) -> Option<usize> {
         let pool = self.site.pool(index)?;
         let candidate = |server: usize| Candidate {
-            eligible: pool.servers.get(server).is_some_and(|server| server.is_up()) && may_try(server),
+            eligible: pool.servers.get(server).is_some_and(|server| server.takes_new()) && may_try(server),
             backup: pool.config.servers.get(server).is_some_and(|server| server.backup),
         };
         self.pools.get(index.0)?.round_robin.borrow_mut().pick(pool.servers.len(), candidate)

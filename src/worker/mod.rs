@@ -295,7 +295,9 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
     if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
-        warn!("sticky cookies are not keyed: set pair.key_file, so that nobody can work out a server's cookie");
+        warn!(
+            "sticky sessions are not keyed: set pair.key_file, so that nobody can work out a server's cookie or another client's key"
+        );
     }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))

@@ -119,6 +119,14 @@ must = "be_absent"
 [events]
 command = ["/usr/local/bin/move-route", "now"]
 webhook = "https://hooks.example.com/x"
+[[pool]]
+name = "by-address"
+servers = [{ name = "s", address = "10.0.0.1:80" }]
+sticky = { by = "source_ip", prefix_v4 = 24, ttl_max = "8h", on_down = "fail" }
+[[pool]]
+name = "by-application"
+servers = [{ name = "s", address = "10.0.0.1:80" }]
+sticky = { by = "app_cookie", name = "SID", ttl = "30m", entries_max = 5000 }
 "#,
         0o644,
     );
@@ -126,6 +134,10 @@ webhook = "https://hooks.example.com/x"
     assert!(output.status.success(), "{}", stderr(&output));
     let summary = stdout(&output);
     let expected = [
+        "pool by-address: round_robin, sticky by source address (/24, IPv6 /64) for 1h, 1000000 entries, 8h at most, 503 \
+         while the server is down, connect within 3s, response within 30s, at most 64 idle connections for 30s",
+        "pool by-application: round_robin, sticky by the application's cookie SID for 30m, 5000 entries, connect within 3s, \
+         response within 30s, at most 64 idle connections for 30s",
         "node lb-a: 192.0.2.11, 10.9.0.11, 2001:db8::11, priority 250",
         "advert keys: 2, 1; 2 signs",
         "witness: 198.51.100.50:7948",

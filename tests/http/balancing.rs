@@ -1,9 +1,8 @@
-//! Which server a request goes to: routes, turns, health, cookies.
+//! Which server a request goes to: routes, turns, health. What keeps a client on its server is in `sticky`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::baton::{Baton, Settings};
-use crate::curl::curl;
 use crate::server::Server;
 
 #[test]
@@ -67,7 +66,7 @@ fn backup_serves_only_while_no_other_server_does() {
     assert_eq!(client.get("/").text(), "main");
 }
 
-const TCP_CHECKS: &str = "health = { type = \"tcp\", interval = \"100ms\", fall = 2, rise = 2 }";
+pub const TCP_CHECKS: &str = "health = { type = \"tcp\", interval = \"100ms\", fall = 2, rise = 2 }";
 
 #[test]
 fn server_that_is_down_gets_no_requests_until_it_is_up_again() {
@@ -138,94 +137,4 @@ fn server_that_does_not_answer_checks_goes_down() {
     let baton = Baton::with(&[&server], &Settings { pool: health.to_owned(), ..Settings::default() });
     baton.wait_for_log("no answer within 100 ms");
     assert_eq!(baton.client().get("/").status(), 503);
-}
-
-// printf '\0\0\0\0\0\0\0\3appapp1' | openssl dgst -sha256 -mac hmac -macopt hexkey: , the first 16 digits
-const FIRST: &str = "63dd98b3b3949ee6";
-const SECOND: &str = "f2f4fce63f17f3d9";
-
-fn sticky(more: &str) -> Settings {
-    Settings { pool: format!("{more}\n[pool.sticky]\nby = \"cookie\"\n"), ..Settings::default() }
-}
-
-fn with_cookie(cookie: &str) -> String {
-    format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n")
-}
-
-#[test]
-fn cookie_is_set_once_and_keeps_a_client_on_its_server() {
-    let servers = ["0", "1"].map(Server::saying);
-    let baton = Baton::with(&servers.each_ref(), &sticky(""));
-    let mut client = baton.client();
-    let first = client.get("/");
-    let expected = format!("BATON={FIRST}; Path=/; HttpOnly; SameSite=Lax");
-    assert_eq!((first.text().as_str(), first.value("set-cookie")), ("0", Some(expected.as_str())));
-    for _ in 0..3 {
-        let again = client.ask(with_cookie(&format!("a=b; BATON={FIRST}; c=d")));
-        assert_eq!((again.text().as_str(), again.value("set-cookie")), ("0", None));
-    }
-    let other = client.get("/");
-    let expected = format!("BATON={SECOND}; Path=/; HttpOnly; SameSite=Lax");
-    assert_eq!((other.text().as_str(), other.value("set-cookie")), ("1", Some(expected.as_str())));
-}
-
-#[test]
-fn servers_cookies_are_passed_on_next_to_ours() {
-    let server = Server::answering("HTTP/1.1 200 OK\r\nSet-Cookie: own=1\r\nContent-Length: 2\r\n\r\nok");
-    let settings =
-        Settings { pool: "[pool.sticky]\nname = \"STICK\"\nttl = \"1h\"\n".to_owned(), ..Settings::default() };
-    let baton = Baton::with(&[&server], &settings);
-    let response = baton.client().get("/");
-    let ours = format!("STICK={FIRST}; Path=/; HttpOnly; SameSite=Lax; Max-Age=3600");
-    assert_eq!(response.values("set-cookie"), ["own=1", ours.as_str()]);
-}
-
-#[test]
-fn cookie_that_is_not_ours_is_ignored_and_replaced() {
-    let servers = ["0", "1"].map(Server::saying);
-    let baton = Baton::with(&servers.each_ref(), &sticky(""));
-    let mut client = baton.client();
-    let mut tampered = FIRST.to_owned();
-    tampered.replace_range(15.., if FIRST.ends_with('0') { "1" } else { "0" });
-    for (index, value) in [tampered.as_str(), "", "app1", "0", "127.0.0.1", "../../x"].into_iter().enumerate() {
-        let response = client.ask(with_cookie(&format!("BATON={value}")));
-        assert_eq!(response.text(), (index % 2).to_string(), "{value:?} has a turn like any other");
-        assert!(response.value("set-cookie").is_some(), "{value:?}");
-    }
-}
-
-#[test]
-fn client_whose_server_is_down_gets_another_and_its_cookie() {
-    let (mut first, second) = (Server::saying("0"), Server::saying("1"));
-    let baton = Baton::with(&[&first, &second], &sticky(TCP_CHECKS));
-    let mut client = baton.client();
-    assert_eq!(client.ask(with_cookie(&format!("BATON={FIRST}"))).text(), "0");
-    first.pause();
-    baton.wait_for_log("server is down");
-    let moved = client.ask(with_cookie(&format!("BATON={FIRST}")));
-    let expected = format!("BATON={SECOND}; Path=/; HttpOnly; SameSite=Lax");
-    assert_eq!((moved.text().as_str(), moved.value("set-cookie")), ("1", Some(expected.as_str())));
-    first.resume();
-    baton.wait_for_log("server is up");
-    let stays = client.ask(with_cookie(&format!("BATON={SECOND}")));
-    assert_eq!((stays.text().as_str(), stays.value("set-cookie")), ("1", None));
-}
-
-#[test]
-fn client_whose_server_refuses_before_any_check_gets_another_and_its_cookie() {
-    let (mut first, second) = (Server::saying("0"), Server::saying("1"));
-    first.pause();
-    let baton = Baton::with(&[&first, &second], &sticky(""));
-    let moved = baton.client().ask(with_cookie(&format!("BATON={FIRST}")));
-    let expected = format!("BATON={SECOND}; Path=/; HttpOnly; SameSite=Lax");
-    assert_eq!((moved.text().as_str(), moved.value("set-cookie")), ("1", Some(expected.as_str())));
-}
-
-#[test]
-fn curl_keeps_its_server_with_a_cookie_jar() {
-    let servers = ["0", "1", "2"].map(Server::saying);
-    let baton = Baton::with(&servers.each_ref(), &sticky(""));
-    let url = baton.url("/");
-    let output = curl(&["--cookie", "", &url, &url, &url, &url]);
-    assert_eq!((output.code, output.text().as_str()), (Some(0), "0000"), "{}", output.stderr);
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
 
+use socket2::{Domain, Socket, Type};
+
 use crate::PATIENCE;
 use crate::wire::{Kind, Message, Wire};
 
@@ -14,6 +16,14 @@ impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the listener accepts");
         Self(Wire::new(stream, |_| {}))
+    }
+
+    /// From an address of the client's own.
+    pub fn connect_from(own: SocketAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("sockets can be made");
+        socket.bind(&own.into()).expect("all of 127.0.0.0/8 is this machine's");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the listener accepts");
+        Self(Wire::new(socket.into(), |_| {}))
     }
 
     /// Sends a request and reads its response.

@@ -10,10 +10,10 @@ use super::body::{BodyError, InFlight, RequestBody, ResponseBody};
 use super::respond::{self, Fault};
 use super::{Client, headers};
 use crate::config::PoolIndex;
-use crate::proxy::state::{Pool, Sticky};
+use crate::proxy::state::Pool;
+use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
 use crate::proxy::upstream::{ExchangeError, Upstream};
-use crate::session::cookie_value;
 
 /// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
 const FAILED_MAX: usize = 5;
@@ -25,7 +25,9 @@ struct Errand<'a> {
     pool: &'a Pool,
     /// `None` while it is on its way.
     request: Option<Request<RequestBody>>,
-    /// The server to try next: the one that the client's cookie named, or the same one over another connection.
+    /// What is known of the client, where the pool is sticky.
+    visit: Visit,
+    /// The server to try next: the one that the client belongs to, or the same one over another connection.
     wanted: Option<usize>,
     /// Servers that failed this request.
     failed: Vec<usize>,
@@ -52,26 +54,42 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
-    let cookie_server = pool.sticky.as_ref().and_then(|sticky| server_of_cookie(sticky, &request));
-    let wanted = cookie_server.filter(|&server| is_up(pool, server));
+    let visit = visit(client, pool, &request);
+    let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
+        Way::Any => None,
+        Way::Home(server) => Some(server),
+        Way::Closed(server) => return closed(client, pool, server),
+    };
     let request = match prepare(client, pool, request) {
         Ok(request) => Some(request),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
-    let mut errand = Errand { client, index, pool, request, wanted, failed: Vec::new(), fault: None };
+    let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };
     // Each turn uses up an idle connection or a server, so this ends.
     while errand.failed.len() < FAILED_MAX {
         let Some(server) = errand.pick() else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
-                let is_new = cookie_server != Some(server);
-                return errand.finish(server, is_new, upstream, response, in_flight);
+                return errand.finish(server, upstream, response, in_flight);
             }
             Attempt::Again => {}
             Attempt::GivenUp => break,
         }
     }
     errand.give_up()
+}
+
+/// What is known of the client that asks.
+fn visit<B>(client: &Client, pool: &Pool, request: &Request<B>) -> Visit {
+    let Some(sticky) = &pool.sticky else { return Visit::default() };
+    sticky.visit(&client.site().sessions, client.ip, request)
+}
+
+/// The client belongs to a server that cannot serve it, and no other may.
+fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody> {
+    let server = pool.config.servers.get(server).map(|server| server.name.clone());
+    let fault = Fault { error: "destination_unavailable", server };
+    respond::own(client, StatusCode::SERVICE_UNAVAILABLE, "the server that has your session is down", Some(fault))
 }
 
 /// Makes the client's request one for a server.
@@ -84,9 +102,25 @@ fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Resu
 }
 
 impl Errand<'_> {
+    /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
     fn pick(&mut self) -> Option<usize> {
-        let wanted = self.wanted.take();
-        wanted.or_else(|| self.client.thread.pick(self.index, |server| !self.failed.contains(&server)))
+        if let Some(wanted) = self.wanted.take() {
+            return Some(wanted);
+        }
+        let Some(sticky) = &self.pool.sticky else { return self.next() };
+        if sticky.is_bound(&self.visit) {
+            return None;
+        }
+        let picked = self.next()?;
+        let (servers, failed) = (&self.pool.servers, &self.failed);
+        let may_take =
+            |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
+        let sessions = &self.client.site().sessions;
+        Some(sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take))
+    }
+
+    fn next(&self) -> Option<usize> {
+        self.client.thread.pick(self.index, |server| !self.failed.contains(&server))
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
@@ -175,7 +209,6 @@ impl Errand<'_> {
     fn finish(
         self,
         server: usize,
-        is_new: bool,
         upstream: Box<Upstream>,
         response: Response<Incoming>,
         in_flight: InFlight,
@@ -191,18 +224,14 @@ impl Errand<'_> {
             );
         }
         headers::to_client(&mut parts.headers);
-        if is_new && let Some(cookie) = self.set_cookie(server) {
-            parts.headers.append(header::SET_COOKIE, cookie);
+        if let Some(sticky) = &self.pool.sticky {
+            let sessions = &self.client.site().sessions;
+            sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
         }
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
         let timeout = self.pool.config.response_timeout;
         Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, in_flight, timeout))
-    }
-
-    fn set_cookie(&self, server: usize) -> Option<http::HeaderValue> {
-        let cookie = self.pool.sticky.as_ref()?.set_cookie.get(server)?;
-        Some(if self.client.is_tls { cookie.secure.clone() } else { cookie.plain.clone() })
     }
 
     /// No server could answer.
@@ -212,7 +241,9 @@ impl Errand<'_> {
         }
         let Some((status, fault)) = self.fault else {
             let fault = Fault { error: "destination_unavailable", server: None };
-            let message = format!("no server of pool {} is up", self.pool.config.name);
+            let is_any_up = self.pool.servers.iter().any(|server| server.is_up());
+            let state = if is_any_up { "takes new clients" } else { "is up" };
+            let message = format!("no server of pool {} {state}", self.pool.config.name);
             return respond::own(self.client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
         };
         let message = match status {
@@ -221,15 +252,6 @@ impl Errand<'_> {
         };
         respond::own(self.client, status, message, Some(fault))
     }
-}
-
-fn is_up(pool: &Pool, server: usize) -> bool {
-    pool.servers.get(server).is_some_and(|server| server.is_up())
-}
-
-fn server_of_cookie<B>(sticky: &Sticky, request: &Request<B>) -> Option<usize> {
-    let cookies = request.headers().get_all(header::COOKIE);
-    cookies.iter().find_map(|header| sticky.cookies.server(cookie_value(header.as_bytes(), &sticky.name)?))
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to lose.

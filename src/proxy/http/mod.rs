@@ -13,7 +13,7 @@ pub mod strict;
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -39,7 +39,9 @@ pub struct Client {
     pub thread: Rc<Thread>,
     /// Index of the listener that accepted it.
     pub listener: usize,
-    /// The address for X-Forwarded-For.
+    /// Where it connects from.
+    pub ip: IpAddr,
+    /// The same for X-Forwarded-For.
     pub address: HeaderValue,
     /// Whether the client speaks TLS to us.
     pub is_tls: bool,
@@ -66,13 +68,14 @@ pub enum Refusal {
 impl Client {
     /// A connection that was just accepted.
     pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
+        let ip = peer.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
-        let address =
-            HeaderValue::try_from(peer.ip().to_canonical().to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let registration = thread.timers.register();
         Rc::new(Self {
             thread,
             listener,
+            ip,
             address,
             is_tls,
             in_flight: Cell::new(0),
