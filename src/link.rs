@@ -255,8 +255,9 @@ pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Hande
         File::from(descriptor).read_to_end(&mut text)?;
     }
     let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))?;
-    let sockets = descriptors::receive(socket, bootstrap.socket_count)?;
-    let further = descriptors::receive(socket, bootstrap.further.len())?;
+    // They come in batches that know nothing of the kinds.
+    let mut sockets = descriptors::receive(socket, bootstrap.socket_count + bootstrap.further.len())?;
+    let further = sockets.split_off(bootstrap.socket_count.min(sockets.len()));
     let further = bootstrap.further.iter().copied().zip(further).collect();
     Ok((bootstrap, Handed { sockets, further }))
 }

@@ -24,6 +24,7 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod operating;
 mod sticky;
 mod timeouts;
 mod tls;

@@ -14,6 +14,7 @@ mod scene;
 mod wire;
 
 mod adverts;
+mod archive;
 mod events;
 mod failures;
 mod figures;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         handover::trials(),
         janitor::trials(),
         adverts::trials(),
+        archive::trials(),
         sockets::trials(),
         split::trials(),
         heal::trials(),
