@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use tracing::info;
+
 use crate::config::{Sticky, StickyKey};
 use crate::inquiry::{Answer, Filter, Order, PAGE_ENTRIES_MAX, Question, ServerAnswer};
 use crate::inquiry::{SessionCounts, SessionEntry, SessionsQuestion, VALUE_BYTES_MAX};
@@ -229,13 +231,15 @@ fn count(site: &Site, filter: &Filter) -> Result<Answer, String> {
 fn clear(site: &Site, filter: &Filter) -> Result<Answer, String> {
     let chosen = choose_in_table(site, filter)?;
     let (table, now) = (&site.sessions.table, site.sessions.now());
-    let count = match &chosen.keys {
+    let count: u64 = match &chosen.keys {
         Some(keys) => {
             let found = looked_up(site, &chosen, keys);
             found.iter().map(|entry| u64::from(table.remove(&entry.key, now))).sum()
         }
         None => chosen.pools.iter().map(|(pool, _, server)| table.clear(Some(*pool), *server, now)).sum(),
     };
+    // The key is a secret, and so is not told.
+    info!(pool = filter.pool, server = filter.server, count, "sessions were removed");
     Ok(Answer::Cleared { count })
 }
 

@@ -17,7 +17,6 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::info;
 
 use super::{access, metrics, questions, target};
 use crate::inquiry::{Answer, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
@@ -212,9 +211,8 @@ impl Setup {
         if filter.is_empty() != is_all {
             return failure(StatusCode::BAD_REQUEST, "say which sessions, with pool, server or key; or all=true alone");
         }
-        let reply = self.ask(Question::Sessions(SessionsQuestion::Clear { filter: filter.clone() })).await;
+        let reply = self.ask(Question::Sessions(SessionsQuestion::Clear { filter })).await;
         if reply.status() == StatusCode::OK {
-            info!(pool = filter.pool, server = filter.server, "sessions were removed over the admin listener");
             (self.cleared)();
         }
         reply

@@ -43,6 +43,9 @@ enum Conflict {
     Claimed,
 }
 
+/// Bytes of what is kept for each server: any state has a shorter name.
+const ADMINISTRATION_BYTES_MAX: usize = 64;
+
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
 
@@ -297,7 +300,8 @@ impl Node {
             supervisor::Event::Administration(facts) => {
                 // One for each server, and no more of whatever a worker may say.
                 let server_count = self.config.pools.iter().map(|pool| pool.servers.len()).sum();
-                *self.administration.borrow_mut() = facts.into_iter().take(server_count).collect();
+                let is_short = |fact: &KeptFact| fact.value.len() <= ADMINISTRATION_BYTES_MAX;
+                *self.administration.borrow_mut() = facts.into_iter().filter(is_short).take(server_count).collect();
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }

@@ -1,6 +1,8 @@
 //! What operators and the other node have said of servers: the few values beside the sessions that both nodes share, and
 //! what follows from them here.
 
+use tracing::info;
+
 use super::state::{Admin, Server, Site};
 use crate::link::KeptFact;
 use crate::session::facts::FactKey;
@@ -33,6 +35,7 @@ impl Site {
     pub fn administer(&self, pool: &str, server: &str, admin: Admin) -> bool {
         let Some(found) = self.server(pool, server) else { return false };
         found.set_admin(admin);
+        info!(pool, server, state = admin.as_str(), "the administrative state of a server was set");
         let key = FactKey::Admin { pool: pool.to_owned(), server: server.to_owned() };
         // There is room for two values of every server.
         let _is_told = self.sessions.tell(key, admin.as_str().into());
@@ -50,8 +53,9 @@ impl Site {
     pub fn apply_fact(&self, key: &FactKey, value: &[u8]) {
         match key {
             FactKey::Admin { pool, server } => {
-                if let (Some(server), Some(admin)) = (self.server(pool, server), Admin::from_value(value)) {
-                    server.set_admin(admin);
+                if let (Some(found), Some(admin)) = (self.server(pool, server), Admin::from_value(value)) {
+                    found.set_admin(admin);
+                    info!(pool, server, state = admin.as_str(), "the administrative state of a server was learned");
                 }
             }
             FactKey::Health { node, pool, server } => {
