@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use anyhow::anyhow;
 
-use crate::config::{Config, Listener};
+use crate::config::{AdminToken, Config, Listener};
 use crate::link::CertificatePem;
 
 /// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
@@ -25,15 +25,24 @@ pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>>
     Ok(sockets)
 }
 
-/// Opens the socket of `[admin]`, where there is one.
+/// What `[admin]` is served with.
+pub struct AdminListener {
+    /// Where it listens.
+    pub socket: TcpListener,
+    /// What changes need.
+    pub token: Option<AdminToken>,
+}
+
+/// Opens the socket of `[admin]` and reads its token, where there is one.
 ///
 /// # Errors
-/// Its address, and why it could not be bound.
-pub fn open_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+/// Which address could not be bound, or which file not be used, and why.
+pub fn open_admin(config: &Config) -> anyhow::Result<Option<AdminListener>> {
     let Some(admin) = &config.admin else { return Ok(None) };
+    let token = admin.token_file.as_deref().map(AdminToken::load).transpose()?;
     let opened = crate::net::listen::tcp(admin.bind, 1);
     let sockets = opened.map_err(|error| anyhow!("[admin] cannot bind {}: {}", admin.bind, hint(&error)))?;
-    Ok(sockets.into_iter().next())
+    Ok(sockets.into_iter().next().map(|socket| AdminListener { socket, token }))
 }
 
 /// What the kernel says, and what to do about it.

@@ -54,11 +54,12 @@ use self::events::Events;
 use self::heartbeat::{Command, Witness};
 use self::janitor::Inheritance;
 use self::janitor::Janitor;
+use self::listeners::AdminListener;
 use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
 use self::supervisor::{Handing, Supervisor};
 use self::vitals::Vitals;
-use crate::config::{AdminToken, Config, LocalNode, PairKey};
+use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
 use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, ToWorker};
@@ -164,25 +165,20 @@ struct Bootstrapping {
     certificates: Vec<Vec<CertificatePem>>,
     archive: Option<Rc<Archive>>,
     administration: Rc<RefCell<Vec<KeptFact>>>,
-    admin: Option<TcpListener>,
-    admin_token: Option<AdminToken>,
+    admin: Option<AdminListener>,
 }
 
 impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
         let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
         let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
-        let token_file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
-        let admin_token = token_file.map(AdminToken::load).transpose()?;
+        let admin = listeners::open_admin(&config)?;
         let memory = remember(&state_dir, &mut warnings);
         // The guard says by its own thread whether there is a real-time priority.
         let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
         let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
-        let control = control::listen(&runtime_dir)
-            .with_context(|| format!("{} cannot be opened", control::socket_path(&runtime_dir).display()))?;
-        let (question_sender, questions) = mpsc::channel(QUEUE_MAX);
-        tokio::task::spawn_local(control::serve(control, question_sender));
+        let questions = open_control(&runtime_dir)?;
         let (event_sender, heartbeat) = mpsc::channel(QUEUE_MAX);
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
@@ -219,8 +215,7 @@ impl Guard {
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
             administration: Rc::clone(&administration),
-            admin: listeners::open_admin(&config)?,
-            admin_token,
+            admin,
             pair_key,
             certificates: listeners::certificates(&config)?,
             config: config.clone(),
@@ -431,6 +426,15 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
     }
 }
 
+/// Opens the control socket, and gives what is asked on it.
+fn open_control(runtime_dir: &Path) -> anyhow::Result<mpsc::Receiver<Question>> {
+    let control = control::listen(runtime_dir)
+        .with_context(|| format!("{} cannot be opened", control::socket_path(runtime_dir).display()))?;
+    let (question_sender, questions) = mpsc::channel(QUEUE_MAX);
+    tokio::task::spawn_local(control::serve(control, question_sender));
+    Ok(questions)
+}
+
 /// What an earlier guard left behind. Without it the node starts all the same.
 fn remember(state_dir: &Path, warnings: &mut Vec<String>) -> Memory {
     if let Err(error) = std::fs::create_dir_all(state_dir) {
@@ -456,8 +460,8 @@ impl Bootstrapping {
             warn!(%error, "this worker cannot keep its sessions on the disk");
             Vec::new()
         });
-        let admin = self.admin.as_ref().and_then(|socket| {
-            let copied = socket.try_clone();
+        let admin = self.admin.as_ref().and_then(|admin| {
+            let copied = admin.socket.try_clone();
             copied.inspect_err(|error| warn!(%error, "this worker cannot serve [admin]")).ok()
         });
         let further = further.into_iter().chain(admin.map(|socket| (Further::Admin, socket.into())));
@@ -467,6 +471,7 @@ impl Bootstrapping {
 
     fn bootstrap(&self) -> Bootstrap {
         let threads = self.config.worker.threads;
+        let token = self.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
         Bootstrap {
             node: self.node.clone(),
@@ -480,7 +485,7 @@ impl Bootstrapping {
             certificates: self.certificates.clone(),
             further: Vec::new(),
             administration: self.administration.borrow().clone(),
-            admin_token: self.admin_token.as_ref().map(|token| token.as_bytes().to_vec()),
+            admin_token: token.map(|token| token.as_bytes().to_vec()),
         }
     }
 }

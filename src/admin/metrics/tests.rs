@@ -6,8 +6,8 @@ use crate::status::{
     WitnessStatus, WorkerStatus,
 };
 
-fn status() -> NodeStatus {
-    let server = |name: &str, up, admin: &str| ServerStatus {
+fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
+    ServerStatus {
         name: name.to_owned(),
         address: "10.0.0.1:80".parse().unwrap(),
         up,
@@ -16,7 +16,10 @@ fn status() -> NodeStatus {
         since_ms: 1,
         last_check: String::new(),
         requests: 12,
-    };
+    }
+}
+
+fn status() -> NodeStatus {
     let counted = |name: &str, entries| ServerSessionsStatus { server: name.to_owned(), entries };
     NodeStatus {
         node: "lb-a".to_owned(),
