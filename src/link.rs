@@ -54,6 +54,9 @@ pub struct Bootstrap {
     pub administration: Vec<KeptFact>,
     /// The token that changes over the admin listener need; `None` refuses them. A secret.
     pub admin_token: Option<Vec<u8>>,
+    /// What the session store takes, when there is one. A secret.
+    #[serde(default)]
+    pub store: Option<StoreSecrets>,
 }
 
 /// A descriptor besides the listeners' sockets.
@@ -80,6 +83,15 @@ pub struct KeptFact {
     pub value: Vec<u8>,
     /// Its version.
     pub version: u64,
+}
+
+/// What the session store takes to be spoken with.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct StoreSecrets {
+    /// The password, where it wants one. A secret.
+    pub password: Option<String>,
+    /// The authorities that its certificate is checked against, in PEM; `None` without TLS.
+    pub ca_pem: Option<String>,
 }
 
 /// A certificate chain and its key.

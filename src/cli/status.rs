@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -87,6 +87,9 @@ fn describe(status: &NodeStatus) -> String {
     }
     if let Some(archive) = &status.sessions.archive {
         describe_archive(&mut text, archive);
+    }
+    if let Some(store) = &status.sessions.store {
+        describe_store(&mut text, store);
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
@@ -182,6 +185,17 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             server.last_check
         );
     }
+}
+
+fn describe_store(text: &mut String, store: &StoreStatus) {
+    let (since, error) = (time(store.since_ms), store.last_error.as_deref().filter(|_| store.state != "connected"));
+    let error = error.map_or(String::new(), |error| format!(": {error}"));
+    let _ = writeln!(
+        text,
+        "\nsession store {}   {} for {since}{error}\n  {} questions, {} sessions found, {} not answered in time; {} placed by \
+         hashing, {} still to be written",
+        store.url, store.state, store.lookups, store.hits, store.timeouts, store.hashed, store.owed
+    );
 }
 
 /// The first digits of a checksum: enough to see whether two nodes differ.

@@ -15,6 +15,7 @@ use super::model::{
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
+use super::store::StoreBlock;
 use super::{pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -38,7 +39,7 @@ pub(super) struct Blocks {
     pub(super) pools: Vec<PoolBlock>,
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: SessionsBlock,
     pub(super) admin: Option<AdminBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
@@ -166,6 +167,13 @@ pub(super) struct AdminBlock {
     pub(super) token_file: Written<Located<PathBuf>>,
 }
 
+/// `[sessions]`
+pub(super) struct SessionsBlock {
+    /// Whole when the file has no mistake.
+    pub(super) sessions: Sessions,
+    pub(super) store: StoreBlock,
+}
+
 /// `[[listener]]`
 pub(super) struct ListenerBlock {
     pub(super) place: Place,
@@ -233,7 +241,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| watching::fitness(table, mistakes, directory))
             .collect(),
         events: watching::events(root.block("events")),
-        sessions: sticky::sessions(root.block("sessions")),
+        sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         admin: root.block("admin").map(|table| admin(table, directory)),
         worker,
         worker_user,

@@ -168,13 +168,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Refuses a key that has a meaning, but not yet.
-    pub(super) fn not_in_release(&mut self, key: &'static str, remedy: &str) {
-        if let Some(value) = self.optional(key) {
-            self.mistakes.block(&value.place, "not in this release", remedy);
-        }
-    }
-
     /// Reports the keys that nobody asked for, and those that were asked for in vain.
     pub(super) fn finish(mut self) {
         let free: Vec<&str> = self.asked.iter().filter(|key| !self.entries.contains_key(**key)).copied().collect();
@@ -249,6 +242,21 @@ impl<'a> Value<'a> {
             Some(Err(wrong)) => self.wrong(wrong.rule, wrong.remedy),
             None => self.parsed(parse),
         }
+    }
+
+    /// The text of a string.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        self.value.as_str()
+    }
+
+    /// Whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
+    /// The values of a list of 1 to `max`, or the one value that stands alone.
+    pub(super) fn one_or_list(self, max: usize) -> Vec<Value<'a>> {
+        if self.is_list() { self.list(max) } else { vec![self] }
     }
 
     /// Whether it is a table.

@@ -56,7 +56,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         listeners,
         pools,
         events: events.events,
-        sessions,
+        sessions: sessions.sessions,
         admin: match admin {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,

@@ -20,6 +20,7 @@ mod listeners;
 mod notify;
 mod paths;
 mod questions;
+mod session_store;
 mod setup;
 mod speaker;
 mod state;
@@ -62,7 +63,7 @@ use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
-use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, ToWorker};
+use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -166,6 +167,7 @@ struct Bootstrapping {
     archive: Option<Rc<Archive>>,
     administration: Rc<RefCell<Vec<KeptFact>>>,
     admin: Option<AdminListener>,
+    store: Option<StoreSecrets>,
 }
 
 impl Guard {
@@ -218,6 +220,7 @@ impl Guard {
             admin,
             pair_key,
             certificates: listeners::certificates(&config)?,
+            store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
             text: config_text,
@@ -486,6 +489,7 @@ impl Bootstrapping {
             further: Vec::new(),
             administration: self.administration.borrow().clone(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
+            store: self.store.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -12,6 +13,7 @@ use crate::session::key::{Key, KeyMaker};
 use crate::session::table::{PoolLimits, Table};
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus, SessionsStatus};
+use crate::store::{Apply, Seen, Settings, Store, StorePool};
 
 /// The sessions of all pools.
 pub struct Sessions {
@@ -23,6 +25,7 @@ pub struct Sessions {
     facts: Mutex<Facts>,
     /// Told when there is a change to send to the other node and there was none before.
     pub changed: Arc<Notify>,
+    store: OnceLock<Store>,
     origin: Instant,
 }
 
@@ -37,6 +40,7 @@ impl Sessions {
             keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
             facts: Mutex::default(),
             changed,
+            store: OnceLock::new(),
             origin: Instant::now(),
         }
     }
@@ -58,6 +62,43 @@ impl Sessions {
         is_told
     }
 
+    /// Shares the sessions with other load balancers from now on.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn share(self: &Arc<Self>, settings: Settings, pools: &[config::Pool]) -> io::Result<()> {
+        let sessions = Arc::downgrade(self);
+        let apply: Apply = Box::new(move |key, seen| {
+            sessions.upgrade().inspect(|sessions| sessions.apply(key, seen));
+        });
+        let store = Store::start(settings, pools.iter().map(shared_pool).collect(), apply)?;
+        // Once, by the one that makes the sessions.
+        self.store.get_or_init(|| store);
+        Ok(())
+    }
+
+    /// What other load balancers share their sessions through, where the configuration names it.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// Removes a session, here and from the store. False when there was none here.
+    pub fn remove(&self, key: &Key) -> bool {
+        self.store().inspect(|store| store.remove(key));
+        self.table.remove(key, self.now())
+    }
+
+    /// Another load balancer knows better.
+    fn apply(&self, key: &Key, seen: Seen) {
+        match seen {
+            Seen::Moved(server) => self.table.put(key, server, self.now()),
+            // That there was none is as good.
+            Seen::Gone => {
+                self.table.remove(key, self.now());
+            }
+        }
+    }
+
     /// How many sessions there are.
     pub fn status(&self, pools: &[Pool]) -> SessionsStatus {
         let of_table = pools.iter().zip(0_u16..).filter_map(|(pool, index)| {
@@ -75,12 +116,24 @@ impl Sessions {
                 by_server: by_server.collect(),
             })
         });
-        SessionsStatus { pools: of_table.collect(), ..SessionsStatus::default() }
+        let store = self.store().map(Store::status);
+        SessionsStatus { pools: of_table.collect(), store, ..SessionsStatus::default() }
     }
 
     /// The key of what tells a client of a pool from others.
     pub fn key(&self, pool: usize, value: &[u8]) -> Option<Key> {
         self.keys.key(u16::try_from(pool).ok()?, value)
+    }
+}
+
+/// A pool as the store has to know it. What never asks the store has no limits.
+fn shared_pool(pool: &config::Pool) -> StorePool {
+    let limits = limits(pool);
+    StorePool {
+        name: pool.name.clone(),
+        servers: pool.servers.iter().map(|server| server.name.clone()).collect(),
+        idle: limits.as_ref().map_or(Duration::ZERO, |limits| limits.idle),
+        absolute: limits.and_then(|limits| limits.absolute),
     }
 }
 

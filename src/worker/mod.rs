@@ -33,6 +33,7 @@ use crate::proxy::tls;
 use crate::session::version::Node;
 use crate::status::NodeStatus;
 use crate::status::SessionsStatus;
+use crate::store::{self, Store};
 use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
@@ -229,6 +230,7 @@ impl Worker {
 
     fn report(&self) -> Report {
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
+        let store_warning = self.site.sessions.store().and_then(Store::warning);
         Report {
             connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
@@ -239,7 +241,7 @@ impl Worker {
                 ..self.site.sessions.status(&self.site.pools)
             },
             sync: None,
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().cloned().chain(store_warning).collect(),
         }
     }
 
@@ -300,6 +302,10 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
         );
     }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
+    if let Some(store) = &config.sessions.store {
+        let settings = store::Settings::new(store, bootstrap.store.as_ref());
+        sessions.share(settings, &config.pools).context("no thread for the session store")?;
+    }
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
 }
 

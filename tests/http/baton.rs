@@ -148,6 +148,15 @@ impl Baton {
         Client::connect(self.address())
     }
 
+    /// What `baton status --json` prints.
+    pub fn status(&self) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["status", "--json", "--runtime-dir"]).arg(self.directory.path("run"));
+        let output = command.output().expect("the program was built for this test");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
+    }
+
     /// The process id of the worker that was started last.
     pub fn worker(&self) -> Pid {
         let lines = self.log.lines();
