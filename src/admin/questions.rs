@@ -19,6 +19,10 @@ use crate::session::table::Entry;
 /// Memory that an entry takes in the table, with its share of the index.
 const ENTRY_BYTES: u64 = 52;
 
+/// Why not all of what a store holds is removed here.
+const IN_STORE: &str = "the sessions are in the store, and other load balancers use them too: remove one with its key, or \
+                        all of them there";
+
 /// Answers a question. What it cannot do is [`Answer::Refused`].
 pub fn answer(site: &Site, question: &Question) -> Answer {
     let answered = match question {
@@ -231,11 +235,17 @@ fn count(site: &Site, filter: &Filter) -> Result<Answer, String> {
 fn clear(site: &Site, filter: &Filter) -> Result<Answer, String> {
     let chosen = choose_in_table(site, filter)?;
     let (table, now) = (&site.sessions.table, site.sessions.now());
+    let has_store = site.sessions.store().is_some();
     let count: u64 = match &chosen.keys {
+        // The store may have one that this node has never seen, on whatever server.
+        Some(keys) if has_store && filter.server.is_none() => {
+            keys.iter().map(|key| u64::from(site.sessions.remove(key))).sum()
+        }
         Some(keys) => {
             let found = looked_up(site, &chosen, keys);
-            found.iter().map(|entry| u64::from(table.remove(&entry.key, now))).sum()
+            found.iter().map(|entry| u64::from(site.sessions.remove(&entry.key))).sum()
         }
+        None if has_store => return Err(IN_STORE.to_owned()),
         None => chosen.pools.iter().map(|(pool, _, server)| table.clear(Some(*pool), *server, now)).sum(),
     };
     // The key is a secret, and so is not told.

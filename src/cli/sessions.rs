@@ -233,6 +233,9 @@ fn describe_counts(counts: &SessionCounts, sync: Option<&SyncStatus>, sessions: 
     if let Some(sync) = sync {
         describe_sync(&mut text, sync);
     }
+    if sessions.store.is_some() {
+        text += "\nThe store has all sessions; these are the ones that this node has seen of late.\n";
+    }
     if let Some(archive) = &sessions.archive {
         super::status::describe_archive(&mut text, archive);
     }

@@ -50,8 +50,12 @@ struct Shared {
 }
 
 impl Archive {
-    /// Opens what is there. `None` where no pool keeps sessions in the table.
+    /// Opens what is there. `None` where no pool keeps sessions in the table, and where they are in a store that knows
+    /// more of them than an old copy.
     pub fn open(config: &Config, state_dir: &Path) -> Option<Self> {
+        if config.sessions.store.is_some() {
+            return None;
+        }
         let limits = config.pools.iter().filter_map(|pool| match &pool.sticky {
             Some(Sticky::Table(table)) => Some(u64::from(table.entries_max)),
             _ => None,
