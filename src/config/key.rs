@@ -352,6 +352,19 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_22_to_512_printable_characters() {
+        let parses = |text: &str| AdminToken::parse(text.as_bytes()).is_some();
+        assert!(!parses(&"a".repeat(21)));
+        assert!(parses(&"a".repeat(22)));
+        assert!(parses(&(("Az09+/=-_.~!".repeat(42) + "12345678") + "\n")));
+        assert!(!parses(&"a".repeat(513)));
+        assert!(!parses(&format!("{} {}", "a".repeat(20), "b".repeat(20))));
+        assert!(!parses(&"\u{fc}".repeat(22)));
+        let token = AdminToken::parse(&[b'x'; 22]).expect("it is long enough");
+        assert_eq!(format!("{token:?}"), "AdminToken(..)");
+    }
+
+    #[test]
     fn a_password_is_one_to_eight_characters_padded_with_zeros() {
         let parsed = |text: &str| AdvertPassword::parse(text.as_bytes()).map(|password| *password.as_bytes());
         assert_eq!(parsed("secret\n"), Some(*b"secret\0\0"));
