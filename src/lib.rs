@@ -8,7 +8,7 @@
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`] |
+//! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -46,6 +46,8 @@ pub mod proxy;
 pub mod probe;
 
 pub mod admin;
+
+pub mod peer;
 
 pub mod guard;
 

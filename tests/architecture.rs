@@ -11,7 +11,7 @@ const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
     (&["vrrp", "session", "balance", "health", "fitness"], Peers::Never),
     (&["net", "config", "status", "inquiry", "link", "event", "telemetry"], Peers::LeftToRight),
-    (&["store", "proxy", "probe", "admin"], Peers::LeftToRight),
+    (&["store", "proxy", "probe", "admin", "peer"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),
@@ -24,7 +24,8 @@ enum Peers {
 }
 
 /// Layers that decide and do not act.
-const CORES: &[&str] = &["units", "vrrp", "session", "balance", "health", "fitness", "proxy/http/strict"];
+const CORES: &[&str] =
+    &["units", "vrrp", "session", "balance", "health", "fitness", "proxy/http/strict", "proxy/tcp/hello"];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

@@ -97,6 +97,29 @@ fn describe(status: &NodeStatus) -> String {
     text
 }
 
+/// How the sync link is, without its refusals.
+pub(super) fn sync_sentence(sync: &SyncStatus) -> String {
+    let mut text = format!("{} for {}", sync.state.replace('_', " "), time(sync.since_ms));
+    if sync.protocol != 0 {
+        let _ = write!(text, ", {} entries sent, {} received", sync.entries_sent, sync.entries_received);
+    }
+    if sync.lag_entries > 0 {
+        let _ = write!(text, ", {} behind by {} us", sync.lag_entries, sync.lag_us);
+    }
+    for (what, progress) in [("sent", sync.snapshot_sent), ("received", sync.snapshot_received)] {
+        if sync.protocol != 0 && !progress.finished {
+            let _ = write!(text, ", snapshot {what} to {} of {}", progress.done, progress.total);
+        }
+    }
+    if sync.config_differs {
+        text.push_str(", the peer runs another configuration");
+    }
+    match &sync.last_error {
+        Some(error) if !sync.in_sync => format!("{text} ({error})"),
+        _ => text,
+    }
+}
+
 fn describe_vip(text: &mut String, vip: &VipStatus) {
     let _ = writeln!(
         text,
@@ -138,20 +161,10 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
 
 /// How sessions come to the other node.
 pub(super) fn describe_sync(text: &mut String, sync: &SyncStatus) {
-    let (state, since) = (sync.state.replace('_', " "), time(sync.since_ms));
-    let lag = if sync.lag_entries == 0 {
-        String::new()
-    } else {
-        format!(", {} entries behind since {} ms", sync.lag_entries, sync.lag_us / 1_000)
-    };
-    let _ = writeln!(text, "\nsync with {}: {state} for {since}{lag}", sync.peer);
-    for (what, progress) in [("sent", &sync.snapshot_sent), ("received", &sync.snapshot_received)] {
-        if progress.done < progress.total {
-            let _ = writeln!(text, "  snapshot: {} of {} entries {what}", progress.done, progress.total);
-        }
-    }
-    if let Some(error) = sync.last_error.as_ref().filter(|_| !sync.in_sync) {
-        let _ = writeln!(text, "  last error: {error}");
+    let _ = writeln!(text, "sync with {}: {}", sync.peer, sync_sentence(sync));
+    if !sync.refused.is_empty() {
+        let refused = sync.refused.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
+        let _ = writeln!(text, "  refused: {}", refused.collect::<Vec<_>>().join(", "));
     }
 }
 

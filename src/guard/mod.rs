@@ -105,14 +105,19 @@ pub struct Options {
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = lock(&options.runtime_dir)?;
     let threads = options.config.worker.threads;
-    let sockets = listeners::open(&options.config, threads)?;
+    let mut sockets = listeners::open(&options.config, threads)?;
+    let sync_socket = listeners::open_sync(options.config.sync_ends(&options.local.name))?;
+    let has_sync_socket = sync_socket.is_some();
+    // Last, as the bootstrap of a worker has it.
+    sockets.extend(sync_socket);
     let mut warnings = Vec::new();
     if let Err(error) = realtime::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): set LimitMEMLOCK=infinity"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let (guard, bootstrapping) = Guard::start(options, warnings).await?;
+        let (guard, mut bootstrapping) = Guard::start(options, warnings).await?;
+        bootstrapping.has_sync_socket = has_sync_socket;
         guard.run(bootstrapping, sockets).await
     })
 }
@@ -168,6 +173,8 @@ struct Bootstrapping {
     administration: Rc<RefCell<Vec<KeptFact>>>,
     admin: Option<AdminListener>,
     store: Option<StoreSecrets>,
+    /// Whether the socket of the sync link is among those that it gets.
+    has_sync_socket: bool,
 }
 
 impl Guard {
@@ -225,6 +232,7 @@ impl Guard {
             path: config_path,
             text: config_text,
             node: local.name.clone(),
+            has_sync_socket: false,
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
@@ -249,6 +257,8 @@ impl Guard {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
         let (to_worker, commands) = mpsc::channel(QUEUE_MAX);
+        let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
+        self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
@@ -257,6 +267,7 @@ impl Guard {
             probe_timeout: settings.probe_timeout,
             drain_timeout: settings.drain_timeout,
             events: worker_sender,
+            orders: worker_orders,
             stop,
             commands,
         };
@@ -482,7 +493,8 @@ impl Bootstrapping {
             config_text: self.text.clone(),
             guard_pid: std::process::id(),
             threads,
-            socket_count: address_count * threads,
+            socket_count: address_count * threads + usize::from(self.has_sync_socket),
+            has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             certificates: self.certificates.clone(),

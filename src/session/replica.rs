@@ -95,6 +95,10 @@ pub enum Fault {
     /// It does not deal with what it was sent.
     #[error("it has not dealt with what it was sent for {} s", STALL_MAX.as_secs())]
     Stalled,
+    /// Another connection to it has begun. What this one still brings would not be in the snapshot that the other may
+    /// have sent by now, and it is all in the snapshot that comes to it, unless the other side has lost it.
+    #[error("another connection has begun")]
+    Replaced,
     /// It ended the connection.
     #[error("it ended the connection: {0}")]
     Goodbye(String),
@@ -110,6 +114,7 @@ impl Fault {
             Fault::OutOfOrder => "out_of_order",
             Fault::Silent => "silent",
             Fault::Stalled => "stalled",
+            Fault::Replaced => "replaced",
             Fault::Goodbye(_) => "goodbye",
         }
     }
@@ -153,6 +158,15 @@ pub struct State {
     pub entries_useless: u64,
 }
 
+/// Bytes that a connection keeps or keeps count of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Buffered {
+    /// Of a frame that has not come whole: less than [`frame::HEADER_BYTES`] and [`frame::FRAME_BYTES_MAX`].
+    pub partial: usize,
+    /// Said, and not dealt with yet: at most two windows, 2 MiB and 192 KiB, and a frame beyond each.
+    pub under_way: usize,
+}
+
 /// A frame that is under way.
 #[derive(Debug)]
 struct UnderWay {
@@ -179,6 +193,8 @@ enum Kind {
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
+    /// As which the table keeps its changes.
+    keeper: u64,
     state: State,
     has_said_hello: bool,
     has_heard_hello: bool,
@@ -202,13 +218,14 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The beginning of a connection. From now on the table keeps its changes for it.
+    /// The beginning of a connection. From now on the table keeps its changes for it, and one before it is of no more use.
     pub fn new(settings: Settings, now: Duration, table: &Table, facts: &mut Facts) -> Self {
-        table.keep_changes(true);
+        let keeper = table.keep_changes(true);
         facts.change_all();
         let directory = Directory::new(settings.pools.clone());
         Self {
             settings,
+            keeper,
             state: State { snapshot_sent: (0, table.slots_in_use() as u64), ..State::default() },
             has_said_hello: false,
             has_heard_hello: false,
@@ -240,6 +257,9 @@ impl Replica {
         table: &Table,
         facts: &mut Facts,
     ) -> Result<Received, Fault> {
+        if self.is_replaced(table) {
+            return Err(Fault::Replaced);
+        }
         self.heard_at = now;
         let mut received = Received::default();
         let mut partial = std::mem::take(&mut self.partial);
@@ -262,6 +282,9 @@ impl Replica {
     /// Appends what there is to say now, about 64 KiB at most; nothing when there is nothing to say, or when too much is
     /// under way. To be called until it appends nothing.
     pub fn transmit(&mut self, now: Duration, out: &mut Vec<u8>, table: &Table, facts: &mut Facts) {
+        if self.is_replaced(table) {
+            return;
+        }
         let before = out.len();
         let end = before + TRANSMIT_BYTES;
         if !self.has_said_hello {
@@ -327,6 +350,11 @@ impl Replica {
         }
     }
 
+    /// How much waits here, and for the other side.
+    pub fn buffered(&self) -> Buffered {
+        Buffered { partial: self.partial.len(), under_way: self.under_way_bytes }
+    }
+
     /// How long changes took to be dealt with, since the connection began.
     pub fn lag_counts(&self) -> &LagCounts {
         self.lags.counts()
@@ -337,9 +365,16 @@ impl Replica {
         frame::put_goodbye(out, &fault.to_string());
     }
 
-    /// Ends the connection: the table keeps no changes any more. Not to be called once another connection has begun.
+    /// Ends the connection: the table keeps no changes any more, unless another connection has begun.
     pub fn close(&self, table: &Table) {
-        table.keep_changes(false);
+        if !self.is_replaced(table) {
+            table.keep_changes(false);
+        }
+    }
+
+    /// Whether another connection has begun: the changes are its own, not this one's.
+    fn is_replaced(&self, table: &Table) -> bool {
+        table.keeper() != self.keeper
     }
 
     fn hello(&self, table: &Table) -> Hello {

@@ -5,6 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 mod archive;
+pub mod tickets;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,17 +20,24 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::archive::Archive;
+use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Protocol};
 use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
+use crate::peer;
+use crate::peer::endpoint::End;
+use crate::peer::identity::Identity;
 use crate::probe;
-use crate::proxy::sessions::Sessions;
+use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
+use crate::proxy::tickets::Tickets;
 use crate::proxy::tls;
+use crate::session::facts::FactKey;
+use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
 use crate::status::NodeStatus;
 use crate::status::SessionsStatus;
@@ -75,6 +83,7 @@ type Asker = oneshot::Sender<Box<NodeStatus>>;
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
+    tickets: Arc<TicketKeeper>,
     counters: Vec<Arc<Counters>>,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
@@ -89,36 +98,38 @@ struct Worker {
     /// What the guard keeps for the next worker, as it was told last.
     administration: Vec<KeptFact>,
     warnings: Vec<String>,
+    /// The link to the other node's worker, which also keeps the session table swept.
+    link: peer::Link,
 }
 
 impl Worker {
     fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
-        let site = Arc::new(build_site(&bootstrap, &config)?);
+        let Handed { mut sockets, mut further } = handed;
+        let tickets = Arc::new(Tickets::default());
+        let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
         site.restore_administration(&bootstrap.administration);
-        let Handed { sockets, mut further } = handed;
+        // Before the other node is there: what it says may be newer.
         let archive =
             start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
         let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
-        let (curious_sender, status_asked) = mpsc::channel(QUEUE_MAX);
-        if let Some(socket) = take(&mut further, Further::Admin) {
-            let (of_site, of_threads) = (Arc::clone(&site), counters.clone());
-            let setup = server::Setup {
-                socket: socket.into(),
-                site: Arc::clone(&site),
-                token: bootstrap.admin_token.clone(),
-                status: curious_sender,
-                pools: Box::new(move || of_site.pool_status(&of_threads)),
-                cleared: archive.as_ref().map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
-            };
-            server::start(setup).context("the thread of [admin] cannot be started")?;
-        }
+        let admin_socket = take(&mut further, Further::Admin);
+        let status_asked = start_admin(&bootstrap, &site, &counters, admin_socket, archive.as_ref())
+            .context("the thread of [admin] cannot be started")?;
+        let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
+        let pair = sync_pair(&bootstrap, &config, sync_socket)?;
+        // Where no vip can be taken over, each node makes keys, and those of both count.
+        let makes_keys = config.vips.is_empty() || pair.is_none();
+        let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
+        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&site, &tickets) };
+        let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
             counters,
             site,
+            tickets,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
@@ -129,6 +140,7 @@ impl Worker {
             drain_timeout: config.worker.drain_timeout,
             administration: bootstrap.administration.clone(),
             warnings,
+            link,
         };
         let refusal_target = format!("/{}", random_token()?);
         for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
@@ -163,11 +175,16 @@ impl Worker {
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
+        let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
         loop {
             tokio::select! {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
+                    Some(ToWorker::TookOver) => {
+                        self.site.sessions.table.take_over();
+                        self.tickets.took_over();
+                    }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::Status(status)) => self.curious.drain(..).for_each(|asker| {
@@ -196,7 +213,9 @@ impl Worker {
                     self.tell_administration(&mut sender).await?;
                     sender.send(&FromWorker::Answer { id, answer }).await?;
                 }
+                synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
+                _ = ticket_turns.tick() => self.tickets.turn(),
             }
         }
     }
@@ -240,7 +259,7 @@ impl Worker {
                 archive: self.archive.as_ref().map(Archive::status),
                 ..self.site.sessions.status(&self.site.pools)
             },
-            sync: None,
+            sync: self.link.status(),
             warnings: self.warnings.iter().cloned().chain(store_warning).collect(),
         }
     }
@@ -250,6 +269,8 @@ impl Worker {
         info!("worker drains");
         let archive = self.archive.take();
         let drained = timeout(self.drain_timeout, self.finish_threads()).await;
+        // Not before: until now requests have made sessions.
+        self.link.stop();
         if let Some(archive) = archive {
             archive.finish().await;
         }
@@ -289,10 +310,15 @@ impl Probe {
     }
 }
 
-fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
+fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let mut acceptors = Vec::new();
     for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
-        let acceptor = listener.tls.as_ref().map(|_| tls::acceptor(certificates)).transpose();
+        let alpn = match listener.protocol {
+            Protocol::Http => &["http/1.1"][..],
+            Protocol::Tcp => &[],
+        };
+        let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
+        let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();
         acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
@@ -324,6 +350,61 @@ fn start_archive(
 fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedFd> {
     let position = further.iter().position(|(kind, _)| *kind == wanted)?;
     Some(further.swap_remove(position).1)
+}
+
+/// Starts the admin listener, where the guard gives a socket for it, and gives what it asks of the guard.
+fn start_admin(
+    bootstrap: &Bootstrap,
+    site: &Arc<Site>,
+    counters: &[Arc<Counters>],
+    socket: Option<OwnedFd>,
+    archive: Option<&Archive>,
+) -> io::Result<mpsc::Receiver<Asker>> {
+    let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
+    let Some(socket) = socket else { return Ok(status_asked) };
+    let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
+    server::start(server::Setup {
+        socket: socket.into(),
+        site: Arc::clone(site),
+        token: bootstrap.admin_token.clone(),
+        status: curious,
+        pools: Box::new(move || of_site.pool_status(&of_threads)),
+        cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
+    })?;
+    Ok(status_asked)
+}
+
+/// What is done with facts of the other node.
+fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
+    let (site, tickets) = (Arc::clone(site), Arc::clone(tickets));
+    Box::new(move |facts| {
+        for (key, value) in facts {
+            match key {
+                FactKey::TicketKeys => tickets.received(value),
+                FactKey::Admin { .. } | FactKey::Health { .. } => site.apply_fact(key, value),
+            }
+        }
+    })
+}
+
+/// The other node, where there is one to sync with.
+fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) -> anyhow::Result<Option<peer::Pair>> {
+    let (Some(ends), Some(key)) = (config.sync_ends(&bootstrap.node), &bootstrap.pair_key) else { return Ok(None) };
+    let end = match socket {
+        Some(socket) => End::Listen(std::net::TcpListener::from(socket)),
+        None if ends.listens => return Err(anyhow!("the guard sent no socket for the sync link")),
+        None => End::Connect { from: ends.own.ip(), to: ends.peer },
+    };
+    let identity = Identity::derive(key, ends.own_node, ends.peer_node).map_err(|reason| anyhow!(reason))?;
+    let settings = Settings {
+        node: ends.own_node.to_owned(),
+        peer: ends.peer_node.to_owned(),
+        boot: u64::from_ne_bytes(random()?),
+        checksum: config.short_checksum(),
+        versions: replica::VERSIONS,
+        pools: replicated_pools(config),
+    };
+    Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }
 
 /// Whether there is another node to keep sessions for: two nodes and a key that they share.
@@ -358,9 +439,14 @@ fn share_out(
     Ok(shares)
 }
 
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(bytes)
+}
+
 /// 128 random bits in hex.
 fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    let bytes: [u8; 16] = random()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

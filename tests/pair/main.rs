@@ -27,11 +27,13 @@ mod janitor;
 mod keeping;
 mod preference;
 mod privileges;
+mod resumption;
 mod rollout;
 mod service_manager;
 mod sockets;
 mod split;
 mod surroundings;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -60,6 +62,8 @@ fn main() -> ExitCode {
         archive::trials(),
         sockets::trials(),
         split::trials(),
+        sync::trials(),
+        resumption::trials(),
         heal::trials(),
         surroundings::trials(),
         keeping::trials(),

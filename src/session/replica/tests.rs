@@ -239,3 +239,21 @@ fn what_comes_out_of_order_is_a_fault() {
     let hello = c.says(ms(0));
     assert_eq!(d.hears(ms(0), &hello), Err(Fault::Stranger("lb-c".to_owned())));
 }
+
+#[test]
+fn a_connection_that_was_replaced_touches_nothing() {
+    let (mut a, mut b) = pair(0..0);
+    talk(ms(0), &mut a, &mut b);
+    b.table.claim(&key(1), ServerRef { pool: 0, server: 1 }, ms(0));
+    let late = b.says(ms(0));
+    let new = Replica::new(settings("lb-a", &["one"]), ms(1), &a.table, &mut a.facts);
+    a.table.claim(&key(2), ServerRef { pool: 0, server: 1 }, ms(1));
+    assert_eq!(a.hears(ms(1), &late), Err(Fault::Replaced));
+    assert_eq!(a.says(ms(1)), []);
+    a.replica.close(&a.table);
+    assert_eq!((a.table.find(&key(1), ms(1)), a.table.pending_changes()), (None, 1));
+    a.table.claim(&key(3), ServerRef { pool: 0, server: 1 }, ms(1));
+    assert_eq!(a.table.pending_changes(), 2);
+    new.close(&a.table);
+    assert_eq!(a.table.pending_changes(), 0);
+}
