@@ -13,6 +13,7 @@ mod holders;
 mod scene;
 mod wire;
 
+mod administration;
 mod adverts;
 mod archive;
 mod events;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         preference::trials(),
         handover::trials(),
         janitor::trials(),
+        administration::trials(),
         adverts::trials(),
         archive::trials(),
         sockets::trials(),
