@@ -67,7 +67,7 @@ pub struct Bootstrap {
 pub enum Further {
     /// The file of sessions that was last written, open for reading.
     Archive,
-    /// A socket that takes the next one, in the frames of [`crate::session::archive`].
+    /// A socket that takes the next one, in the frames of [`archive`].
     ArchiveWriter,
     /// A listening socket of `[admin]`.
     Admin,

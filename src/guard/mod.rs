@@ -220,10 +220,9 @@ impl Guard {
         warnings.extend(of_events);
         warnings.iter().for_each(|warning| warn!("{warning}"));
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
-        let administration = Rc::default();
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
-            administration: Rc::clone(&administration),
+            administration: Rc::default(),
             admin,
             pair_key,
             certificates: listeners::certificates(&config)?,
@@ -236,7 +235,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
-        (node.archive, node.administration) = (archive, administration);
+        (node.archive, node.administration) = (archive, Rc::clone(&bootstrapping.administration));
         let guard = Self {
             node,
             netlink,
