@@ -465,8 +465,26 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     counts.damaged_entries_taken += u64::from(end.table.latest() > twin.table.latest());
     end.empty();
     match result {
-        Ok(()) => counts.conversations_survived += 1,
+        Ok(()) => {
+            check_order(&bytes);
+            counts.conversations_survived += 1;
+        }
         Err(fault) => *counts.faults.entry(fault.as_str()).or_default() += 1,
+    }
+}
+
+/// What was heard without a fault began with one hello, and its numbers went up one by one.
+fn check_order(heard: &[u8]) {
+    let (mut rest, mut count, mut handled) = (heard, 0, 0);
+    while let Some((frame, length)) = frame::decode(rest).unwrap() {
+        assert_eq!(matches!(frame, Frame::Hello(_)), count == 0);
+        if let Frame::Entries { sequence, .. } | Frame::Fact { sequence, .. } | Frame::SnapshotEnd { sequence } = frame
+        {
+            handled += 1;
+            assert_eq!(sequence, handled);
+        }
+        count += 1;
+        rest = &rest[length..];
     }
 }
 
