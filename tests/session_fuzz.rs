@@ -486,11 +486,11 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     }
     counts.damaged_entries_taken += u64::from(end.table.latest() > twin.table.latest());
     end.empty();
+    if matches!(result, Ok(()) | Err(Fault::Goodbye(_))) {
+        check_order(&bytes[..done]);
+    }
     match result {
-        Ok(()) => {
-            check_order(&bytes);
-            counts.conversations_survived += 1;
-        }
+        Ok(()) => counts.conversations_survived += 1,
         Err(fault) => *counts.faults.entry(fault.as_str()).or_default() += 1,
     }
 }
@@ -499,6 +499,9 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
 fn check_order(heard: &[u8]) {
     let (mut rest, mut count, mut handled) = (heard, 0, 0);
     while let Some((frame, length)) = frame::decode(rest).unwrap() {
+        if matches!(frame, Frame::Goodbye { .. }) {
+            return;
+        }
         assert_eq!(matches!(frame, Frame::Hello(_)), count == 0);
         if let Frame::Entries { sequence, .. } | Frame::Fact { sequence, .. } | Frame::SnapshotEnd { sequence } = frame
         {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use baton::session::facts::FactKey;
 use baton::session::frame::{self, Frame};
 
-use crate::model::{Content, Knowledge, Memory, Model};
+use crate::model::{Content, Memory, Model};
 use crate::node::{End, FACTS, Held, KEYS, KEYS_OF_POOL, Setting, TICK};
 use crate::world::World;
 
@@ -22,7 +22,8 @@ pub struct Hearing<'a> {
     pub setting: &'a Setting,
     pub model: &'a Model,
     pub memory: &'a mut Memory,
-    pub greeting: Option<&'a Knowledge>,
+    /// What the other node knew when it said hello.
+    pub greeting: Option<&'a Memory>,
     /// What was said of facts.
     pub facts: Vec<(FactKey, Vec<u8>)>,
 }
@@ -37,7 +38,7 @@ impl Hearing<'_> {
             let sequence = match frame {
                 Frame::Hello(_) => {
                     end.heard_hello = true;
-                    self.greeting.into_iter().for_each(|knowledge| self.memory.knowledge.add(knowledge));
+                    self.greeting.into_iter().for_each(|other| self.memory.knowledge.add(&other.knowledge));
                     None
                 }
                 Frame::Names(_) | Frame::Goodbye { .. } => None,
@@ -61,6 +62,7 @@ impl Hearing<'_> {
                 }
                 Frame::SnapshotEnd { sequence } => {
                     end.snapshot_came = true;
+                    self.check_snapshot()?;
                     Some(sequence)
                 }
             };
@@ -74,6 +76,23 @@ impl Hearing<'_> {
         }
         end.came = rest.to_vec();
         Ok(end.came_sequence > before)
+    }
+
+    /// The snapshot is said to be over: it brought all that the other node had when the connection began.
+    fn check_snapshot(&self) -> Result<(), String> {
+        let Some(other) = self.greeting.filter(|_| !self.setting.is_full) else { return Ok(()) };
+        let is_checked = |key: &usize| self.model.is_clear(*key) && !self.model.twice.contains(key);
+        for key in (0..KEYS).filter(|key| self.setting.is_lasting(*key)).filter(is_checked) {
+            // The table has one of those of which neither writer knew of the other.
+            let had = other.newest[key].iter().max_by_key(|write| self.model.writes[**write].version);
+            let Some(had) = had else { continue };
+            // One that stands against it may have come there first.
+            let stands = |own: &usize| self.model.writes[*own].version >= self.model.writes[*had].version;
+            if !self.memory.newest[key].iter().any(stands) {
+                return Err(format!("the snapshot is over and lacked key {key}"));
+            }
+        }
+        Ok(())
     }
 
     /// The node that says so wrote it in its own places, which `held` has undone.

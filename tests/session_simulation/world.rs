@@ -388,7 +388,7 @@ impl World {
             }
             let greeting = note_sent(end, before)?;
             if greeting {
-                self.connections[connection].pipes[node].greeting = Some(memory.knowledge.clone());
+                self.connections[connection].pipes[node].greeting = Some(memory.clone());
             }
             self.counts.bytes += (end.out.len() - before) as u64;
         }
