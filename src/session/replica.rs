@@ -425,14 +425,16 @@ impl Replica {
     fn tell_changes(&mut self, now: Duration, out: &mut Vec<u8>, end: usize, table: &Table) {
         while out.len() < end && self.has_window() && self.may_tell_entries() {
             let Some(since) = table.changed_since() else { return };
-            let start = out.len();
+            let (start, pending) = (out.len(), table.pending_changes());
             let count = frame::put_entries(out, self.sequence + 1, false, |out| {
                 table.take_changes(now, frame::RECORDS_MAX, |record| frame::put_record(out, &record));
             });
-            // Changed entries that are gone by now: there may be others.
             if count > 0 {
                 self.sent(now, out.len() - start, count as u64, Kind::Changes { since });
+            } else if table.pending_changes() >= pending {
+                return;
             }
+            // Else changed entries were gone by now, and there may be others.
         }
     }
 
