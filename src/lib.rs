@@ -8,7 +8,7 @@
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`proxy`], [`probe`] |
+//! | the data plane | [`proxy`], [`probe`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -40,6 +40,8 @@ pub mod telemetry;
 pub mod proxy;
 
 pub mod probe;
+
+pub mod peer;
 
 pub mod guard;
 

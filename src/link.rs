@@ -26,7 +26,7 @@ use crate::status::SyncStatus;
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
-/// addresses, one a thread.
+/// addresses, one a thread; and last that of the sync link.
 #[derive(Serialize, Deserialize)]
 pub struct Bootstrap {
     /// This node's name.
@@ -41,6 +41,8 @@ pub struct Bootstrap {
     pub threads: usize,
     /// How many sockets follow.
     pub socket_count: usize,
+    /// Whether the last of them is the listening socket of the sync link.
+    pub has_sync_socket: bool,
     /// The user to become.
     pub user: Option<String>,
     /// The pair key, when there is one. A secret.
@@ -67,6 +69,8 @@ pub enum ToWorker {
         /// Echoed in the answer.
         sequence: u64,
     },
+    /// A VIP has come to this node: what it says about sessions goes before what the peer says from now on.
+    TookOver,
     /// Take no new connections, finish the requests in flight, say so, end.
     Drain,
 }
@@ -83,6 +87,11 @@ pub enum FromWorker {
         sequence: u64,
         /// How it is doing.
         report: Box<Report>,
+    },
+    /// Whether both nodes have the same sessions changed. Never said where there is nothing to sync with.
+    Synced {
+        /// Whether they do.
+        synced: bool,
     },
     /// The worker cannot start, and why.
     Failed {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
-use super::status::{ask, time};
+use super::status::{ask, sync_sentence, time};
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{NodeStatus, PathStatus, PeerVipStatus, Role, VipStatus, WitnessStatus};
 
@@ -52,6 +52,9 @@ fn explain(status: &NodeStatus, vip: &VipStatus) -> String {
     }
     vip.faults.iter().for_each(|fault| say(format!("It cannot take part: {fault}.")));
     say(about_the_peer(status, vip));
+    if let Some(sync) = &status.sync {
+        say(format!("Sessions with {}: {}.", sync.peer, sync_sentence(sync)));
+    }
     vip.paths.iter().for_each(|path| say(about_a_path(vip, path)));
     say(what_happens_next(status, vip));
     if let Some(witness) = &status.witness {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, Role, VerdictStatus, VipStatus};
+use crate::status::{NodeStatus, PoolStatus, Role, SyncStatus, VerdictStatus, VipStatus};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -62,6 +62,13 @@ fn describe(status: &NodeStatus) -> String {
         let heard = peer.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("heard {} ago", time(ms)));
         let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
     }
+    if let Some(sync) = &status.sync {
+        let _ = writeln!(text, "sync with {}: {}", sync.peer, sync_sentence(sync));
+        if !sync.refused.is_empty() {
+            let refused = sync.refused.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
+            let _ = writeln!(text, "  refused: {}", refused.collect::<Vec<_>>().join(", "));
+        }
+    }
     let worker = &status.worker;
     let pid = worker.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
     let _ = writeln!(
@@ -83,6 +90,29 @@ fn describe(status: &NodeStatus) -> String {
         let _ = writeln!(text, "\nwarning: {warning}");
     }
     text
+}
+
+/// How the sync link is, without its refusals.
+pub(super) fn sync_sentence(sync: &SyncStatus) -> String {
+    let mut text = format!("{} for {}", sync.state.replace('_', " "), time(sync.since_ms));
+    if sync.protocol != 0 {
+        let _ = write!(text, ", {} entries sent, {} received", sync.entries_sent, sync.entries_received);
+    }
+    if sync.lag_entries > 0 {
+        let _ = write!(text, ", {} behind by {} us", sync.lag_entries, sync.lag_us);
+    }
+    for (what, progress) in [("sent", sync.snapshot_sent), ("received", sync.snapshot_received)] {
+        if sync.protocol != 0 && !progress.finished {
+            let _ = write!(text, ", snapshot {what} to {} of {}", progress.done, progress.total);
+        }
+    }
+    if sync.config_differs {
+        text.push_str(", the peer runs another configuration");
+    }
+    match &sync.last_error {
+        Some(error) if !sync.in_sync => format!("{text} ({error})"),
+        _ => text,
+    }
 }
 
 fn describe_vip(text: &mut String, vip: &VipStatus) {

@@ -1,6 +1,7 @@
 //! Which node of the file this machine is.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::model::{Config, Node};
 
@@ -81,6 +82,34 @@ impl Config {
         let peer = self.nodes.iter().enumerate().find(|(index, _)| *index != own).map(|(_, node)| node);
         Some((self.nodes.get(own)?, peer))
     }
+
+    /// Where the sync link of `node` runs; `None` without a pair key or a second node, as there is nobody to sync with.
+    pub fn sync_ends(&self, node: &str) -> Option<SyncEnds<'_>> {
+        self.pair.key_file.as_ref()?;
+        let [first, second] = self.nodes.as_slice() else { return None };
+        let (own, peer, listens) = match node {
+            name if name == first.name => (first, second, true),
+            name if name == second.name => (second, first, false),
+            _ => return None,
+        };
+        let end = |node: &Node| SocketAddr::new(node.address, self.pair.sync_port);
+        Some(SyncEnds { own: end(own), peer: end(peer), own_node: &own.name, peer_node: &peer.name, listens })
+    }
+}
+
+/// The two ends of the sync link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncEnds<'config> {
+    /// This node's.
+    pub own: SocketAddr,
+    /// The other one's.
+    pub peer: SocketAddr,
+    /// This node's name.
+    pub own_node: &'config str,
+    /// The other one's.
+    pub peer_node: &'config str,
+    /// Whether this node listens: the first one of the file does, and the other one connects.
+    pub listens: bool,
 }
 
 /// Finds this machine among the nodes of the file.

@@ -36,7 +36,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, choose_node};
+pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
@@ -46,6 +46,14 @@ use report::Mistakes;
 
 /// Bytes of a configuration file. A thousand servers take a tenth of it.
 pub const FILE_MAX_BYTES: usize = 1 << 20;
+
+impl Config {
+    /// The first eight bytes of [`Config::checksum`]: enough for two nodes to see whether they run the same file.
+    pub fn short_checksum(&self) -> [u8; 8] {
+        let number = self.checksum.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.unwrap_or(0).to_be_bytes()
+    }
+}
 
 /// How much of a configuration is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

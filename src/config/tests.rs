@@ -276,6 +276,28 @@ fn the_peer_is_the_node_that_this_machine_is_not() {
     assert_eq!(single.local_and_peer(&local(Some(0))), Some((&single.nodes[0], None)));
 }
 
+#[test]
+fn the_sync_link_needs_a_key_and_two_nodes_and_the_first_of_them_listens() {
+    let keyed = PAIR.to_owned() + KEY;
+    let config = good(&format!("{MINIMAL}{keyed}"));
+    let ends = |own: &str, peer: &str| (own.parse().unwrap(), peer.parse().unwrap());
+    let (first, second) = ends("192.0.2.11:7947", "192.0.2.12:7947");
+    assert_eq!(
+        config.sync_ends("lb-a"),
+        Some(SyncEnds { own: first, peer: second, own_node: "lb-a", peer_node: "lb-b", listens: true })
+    );
+    assert_eq!(
+        config.sync_ends("lb-b"),
+        Some(SyncEnds { own: second, peer: first, own_node: "lb-b", peer_node: "lb-a", listens: false })
+    );
+    assert_eq!(config.sync_ends("lb-c"), None);
+    assert_eq!(good(&format!("{MINIMAL}{PAIR}")).sync_ends("lb-a"), None);
+    assert_eq!(
+        good(&format!("{MINIMAL}{KEY}[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n")).sync_ends("a"),
+        None
+    );
+}
+
 /// The fitness checks of a pair with the vips `web` on eth0 and `api` on eth1.
 fn fitness_of(text: &str) -> Vec<FitnessCheck> {
     let vip = |name: &str, interface: &str, id: u8| {

@@ -67,6 +67,8 @@ pub enum Command {
     Unfit(String),
     /// What this node sees of the servers behind the VIP: pools with a server that is up, and servers that are up.
     Servers(u16, u16),
+    /// Whether this node has what the peer has.
+    Synced(bool),
     /// Open the sockets anew, and tell how that went.
     Reopen,
     /// Move the VIP: to the peer when we hold it, to us when the peer does.
@@ -256,7 +258,7 @@ async fn open_all(
         once_addressed(|| speaker.open_vrrp()).await.map_err(|error| (Some(vip), error))?;
         routers.push(Router::new(Parts {
             vip,
-            hello: links::first_hello(config_checksum, &parameters),
+            hello: links::first_hello(config_checksum, &parameters, !links.syncs()),
             parameters,
             speaker,
             stamps: Stamps::new(links.boot),

@@ -95,15 +95,23 @@ pub async fn read(index: usize, link: Link, mailboxes: Rc<Mailboxes>) {
     }
 }
 
-/// The hello of a node that has nothing to say yet. It is synced while there is nothing to sync.
-pub fn first_hello(config_checksum: [u8; 8], parameters: &Parameters) -> Hello {
+impl Setup {
+    /// Whether this node and the peer sync: then the node is not synced until its worker says so, and otherwise there is
+    /// nothing that it could lack.
+    pub fn syncs(&self) -> bool {
+        !self.paths.is_empty()
+    }
+}
+
+/// The hello of a node that has nothing to say yet.
+pub fn first_hello(config_checksum: [u8; 8], parameters: &Parameters, synced: bool) -> Hello {
     Hello {
         state: State::Init,
         priority: parameters.priority.get(),
         interval: parameters.advert_interval,
         epoch: parameters.epoch,
         fit: false,
-        synced: true,
+        synced,
         claim_request: None,
         handover_request: None,
         pools_up: 0,

@@ -1,10 +1,12 @@
 //! The listening sockets. The guard opens them once and keeps them, so that they survive any worker.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, SyncEnds};
 use crate::link::CertificatePem;
 
 /// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
@@ -25,13 +27,51 @@ pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>>
     Ok(sockets)
 }
 
+/// Time that the node's address gets to become usable, and the socket of an earlier life to be closed; and time between
+/// two tries.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+const SYNC_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens the socket of the sync link, where this node is the one that listens. Blocks for a while at most.
+///
+/// # Errors
+/// Which address could not be bound, why, and what to do about it.
+pub fn open_sync(ends: Option<SyncEnds<'_>>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(own) = ends.filter(|ends| ends.listens).map(|ends| ends.own) else { return Ok(None) };
+    let until = Instant::now() + SYNC_TIMEOUT;
+    loop {
+        let error = match crate::net::listen::sync(own) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) => error,
+        };
+        // The kernel asks the link first whether somebody else has a new IPv6 address; a worker that was killed may not
+        // be gone yet.
+        if !matches!(error.kind(), ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse) || Instant::now() >= until {
+            return Err(anyhow!("the sync link cannot listen on {own}: {}", sync_hint(&error)));
+        }
+        std::thread::sleep(SYNC_PAUSE);
+    }
+}
+
+fn sync_hint(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrNotAvailable => format!(
+            "{error}: the address of this node is on no interface of this machine: check node.address and --node"
+        ),
+        ErrorKind::AddrInUse => {
+            format!("{error}: another program listens there, `ss -ltnp` says which; or set another pair.sync_port")
+        }
+        _ => hint(error),
+    }
+}
+
 /// What the kernel says, and what to do about it.
 fn hint(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
+        ErrorKind::PermissionDenied => {
             format!("{error}: ports below 1024 need CAP_NET_BIND_SERVICE, which root has")
         }
-        std::io::ErrorKind::AddrInUse => format!("{error}: another program listens there, `ss -ltnp` says which"),
+        ErrorKind::AddrInUse => format!("{error}: another program listens there, `ss -ltnp` says which"),
         _ => error.to_string(),
     }
 }

@@ -96,14 +96,19 @@ pub struct Options {
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = lock(&options.runtime_dir)?;
     let threads = options.config.worker.threads;
-    let sockets = listeners::open(&options.config, threads)?;
+    let mut sockets = listeners::open(&options.config, threads)?;
+    let sync_socket = listeners::open_sync(options.config.sync_ends(&options.local.name))?;
+    let has_sync_socket = sync_socket.is_some();
+    // Last, as the bootstrap of a worker has it.
+    sockets.extend(sync_socket);
     let mut warnings = Vec::new();
     if let Err(error) = realtime::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): set LimitMEMLOCK=infinity"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
-        let (guard, bootstrapping) = Guard::start(options, warnings).await?;
+        let (guard, mut bootstrapping) = Guard::start(options, warnings).await?;
+        bootstrapping.has_sync_socket = has_sync_socket;
         guard.run(bootstrapping, sockets).await
     })
 }
@@ -155,6 +160,8 @@ struct Bootstrapping {
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     certificates: Vec<Vec<CertificatePem>>,
+    /// Whether the socket of the sync link is among those that it gets.
+    has_sync_socket: bool,
 }
 
 impl Guard {
@@ -208,6 +215,7 @@ impl Guard {
             path: config_path,
             text: config_text,
             node: local.name.clone(),
+            has_sync_socket: false,
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
@@ -230,6 +238,8 @@ impl Guard {
     async fn run(mut self, bootstrapping: Bootstrapping, sockets: Vec<TcpListener>) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
+        let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
+        self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.bootstrap()),
@@ -238,6 +248,7 @@ impl Guard {
             probe_timeout: settings.probe_timeout,
             drain_timeout: settings.drain_timeout,
             events: worker_sender,
+            orders: worker_orders,
             stop,
         };
         tokio::task::spawn_local(supervisor.run());
@@ -418,7 +429,8 @@ impl Bootstrapping {
             config_text: self.text.clone(),
             guard_pid: std::process::id(),
             threads,
-            socket_count: address_count * threads,
+            socket_count: address_count * threads + usize::from(self.has_sync_socket),
+            has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             certificates: self.certificates.clone(),

@@ -83,7 +83,7 @@ pub async fn setups(
             vip: vip.clone(),
         };
         vips.push(Vip::new(priority, Arc::clone(&counters), commands, interface.index));
-        let config_checksum = short_checksum(&config.checksum);
+        let config_checksum = config.short_checksum();
         routers.push(heartbeat::Setup { vip: index, parameters, voice, config_checksum, counters, commands: received });
     }
     let links = links::Setup {
@@ -148,12 +148,6 @@ fn format(vip: &VipConfig) -> anyhow::Result<Format> {
     let password = vip.password_file.as_deref().map(AdvertPassword::load).transpose();
     let password = password.map_err(|error| anyhow!("{error}: {}", error.remedy()))?;
     Ok(Format { checksum, password: password.map(|password| *password.as_bytes()) })
-}
-
-/// The first eight bytes of a checksum in hex.
-pub fn short_checksum(hex: &str) -> [u8; 8] {
-    let number = hex.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    number.unwrap_or(0).to_be_bytes()
 }
 
 fn random() -> anyhow::Result<u64> {

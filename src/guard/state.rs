@@ -15,17 +15,16 @@ use super::events::{self, Events};
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
-use super::setup;
 use super::supervisor;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
-use crate::link::{ListenerLoad, Report};
+use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, VerdictStatus,
-    VipStatus, WorkerStatus,
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SyncStatus,
+    VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -162,6 +161,10 @@ pub struct Node {
     pub events: Events,
     /// How the witness is, where there is one.
     pub witness: Option<Arc<leases::Health>>,
+    /// To the worker; `None` before there is one.
+    pub orders: Option<mpsc::Sender<ToWorker>>,
+    /// Whether the worker has what the peer has; `None` where there is nothing to sync.
+    synced: Option<bool>,
     threads: usize,
     pid: Option<u32>,
     starts: u64,
@@ -173,6 +176,7 @@ impl Node {
     /// A node whose worker has not been started.
     pub fn new(config: Config, local: LocalNode, vips: Vec<Vip>, events: Events, warnings: Vec<String>) -> Self {
         let threads = config.worker.threads;
+        let synced = config.sync_ends(&local.name).map(|_| false);
         Self {
             local,
             vips,
@@ -182,6 +186,8 @@ impl Node {
             situation: watch::Sender::new(Situation::default()),
             events,
             witness: None,
+            orders: None,
+            synced,
             threads,
             pid: None,
             starts: 0,
@@ -206,9 +212,10 @@ impl Node {
                 Change::PeerSeesMore { vip: index, reason } => {
                     let vip = self.config.vips.get(index).map_or("", |vip| vip.name.as_str());
                     info!(vip, reason, "the peer sees more servers and is to take over");
-                    // How that goes is logged by what the machine does, or does not.
+                    // How that goes is logged by what the machine does, or does not. Also to a peer that is not in sync: users
+                    // who lose their server are better off than those who reach none.
                     let (reply, _) = oneshot::channel();
-                    self.tell(index, Command::HandOver { force: false, reply });
+                    self.tell(index, Command::HandOver { force: true, reply });
                 }
             }
         }
@@ -258,9 +265,16 @@ impl Node {
             supervisor::Event::Started { pid } => {
                 info!(pid, "worker started");
                 (self.worker, self.pid) = (WorkerState::Starting, Some(pid));
+                self.set_synced(false);
                 self.starts += 1;
             }
-            supervisor::Event::Ready => self.worker_serves(),
+            supervisor::Event::Ready => {
+                self.worker_serves();
+                if self.vips.iter().any(|vip| vip.state == State::Active) {
+                    self.order(ToWorker::TookOver);
+                }
+            }
+            supervisor::Event::Synced(synced) => self.set_synced(synced),
             supervisor::Event::Alive(report) => {
                 self.take_report(*report);
                 if self.worker == WorkerState::Hung {
@@ -276,17 +290,42 @@ impl Node {
             supervisor::Event::Closed => {
                 self.worker = WorkerState::Waiting;
                 self.worker_fails("the worker closed its link".to_owned());
+                self.set_synced(false);
             }
             supervisor::Event::Ended(reason) => {
                 error!(reason, "the worker has ended");
                 (self.worker, self.pid) = (WorkerState::Waiting, None);
                 self.worker_fails(format!("the worker has ended: {reason}"));
                 self.last_exit = Some(reason);
+                self.set_synced(false);
                 self.take_report(Report::default());
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
         self.publish();
+    }
+
+    /// Takes whether the worker has what the peer has, and tells the peer. Nothing changes where there is nothing to sync.
+    fn set_synced(&mut self, synced: bool) {
+        let Some(before) = self.synced.as_mut() else { return };
+        if std::mem::replace(before, synced) == synced {
+            return;
+        }
+        if synced {
+            info!("sessions are in sync with the peer");
+        } else {
+            warn!("sessions are not in sync with the peer");
+        }
+        self.vips.iter().for_each(|vip| vip.tell(Command::Synced(synced)));
+    }
+
+    /// The queue holds more than a worker that lives can be behind; one that does not is replaced, and told anew.
+    fn order(&self, order: ToWorker) {
+        if let Some(orders) = &self.orders
+            && orders.try_send(order).is_err()
+        {
+            error!("the worker takes no orders");
+        }
     }
 
     fn worker_serves(&mut self) {
@@ -327,7 +366,7 @@ impl Node {
             vip.tell(Command::Servers(seen.pools_up, seen.servers_up));
         }
         let patience = config.advert_interval.get() * 4;
-        let checksum = setup::short_checksum(&self.config.checksum);
+        let checksum = self.config.short_checksum();
         let hello = vip
             .counters
             .last_hello()
@@ -439,6 +478,9 @@ impl Node {
                     vip.transitions += 1;
                     vip.epoch = epoch;
                 }
+                if to == State::Active {
+                    self.order(ToWorker::TookOver);
+                }
                 self.observe(Input::Role { vip: index, is_active: to == State::Active });
                 self.publish();
             }
@@ -500,9 +542,9 @@ impl Node {
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
             warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
+            sync: self.sync_status(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
-            sync: self.report.sync.clone(),
             sessions: self.report.sessions.clone(),
         }
     }
@@ -529,6 +571,23 @@ impl Node {
         Some(PeerStatus { node: peer.name.clone(), address: peer.address.to_string(), last_heard_ms })
     }
 
+    /// As the worker last told, except for what it told since.
+    fn sync_status(&self) -> Option<SyncStatus> {
+        let in_sync = self.synced?;
+        let silent = || SyncStatus {
+            peer: self.peer().map(|peer| peer.name.clone()).unwrap_or_default(),
+            state: "connecting".to_owned(),
+            last_error: Some("the worker has not told yet".to_owned()),
+            ..SyncStatus::default()
+        };
+        let mut status = self.report.sync.clone().unwrap_or_else(silent);
+        if status.in_sync != in_sync {
+            let state = if in_sync { "in_sync" } else { "connecting" };
+            (status.in_sync, status.state, status.since_ms) = (in_sync, state.to_owned(), 0);
+        }
+        Some(status)
+    }
+
     fn peer_says(&self, counters: &VipCounters) -> Option<PeerVipStatus> {
         let (hello, age) = counters.last_hello()?;
         Some(PeerVipStatus {
@@ -538,7 +597,7 @@ impl Node {
             epoch: hello.epoch,
             pools_up: hello.pools_up,
             servers_up: hello.servers_up,
-            config_differs: hello.config_checksum != setup::short_checksum(&self.config.checksum),
+            config_differs: hello.config_checksum != self.config.short_checksum(),
             age_ms: millis(age),
         })
     }

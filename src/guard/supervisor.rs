@@ -44,6 +44,8 @@ pub enum Event {
     Ready,
     /// It answered a probe.
     Alive(Box<Report>),
+    /// Whether it has what the peer has changed.
+    Synced(bool),
     /// It does not answer and will not.
     Hung {
         /// Time without an answer.
@@ -73,6 +75,8 @@ pub struct Supervisor {
     pub drain_timeout: Duration,
     /// To the guard.
     pub events: mpsc::Sender<Event>,
+    /// For the worker that runs. What comes before it serves waits for it.
+    pub orders: mpsc::Receiver<ToWorker>,
     /// One message: drain and end.
     pub stop: mpsc::Receiver<()>,
 }
@@ -142,10 +146,16 @@ impl Supervisor {
                         state.answered(Instant::now());
                         self.tell(Event::Alive(report)).await;
                     }
+                    Ok(Some(FromWorker::Synced { synced })) => self.tell(Event::Synced(synced)).await,
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
                     // It is about to end, or talks nonsense; either way it is of no more use.
                     Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, failure).await),
                 },
+                Some(order) = self.orders.recv(), if state.is_ready => {
+                    if timeout(self.probe_interval, sender.send(&order)).await.is_err() {
+                        return kill(child, "it reads no orders".to_owned()).await;
+                    }
+                }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
                     let probe = state.ask(self.probe_interval, self.probe_timeout);

@@ -216,7 +216,7 @@ impl Pair {
         self.nodes.each_ref().map(|node| node.status(STATUS_TIMEOUT).ok())
     }
 
-    /// Whether two fit nodes hold the VIP between them exactly once.
+    /// Whether two fit nodes that are in sync hold the VIP between them exactly once.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -260,7 +260,7 @@ impl Pair {
 /// Whether a pair can lose a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PairState {
-    /// Two fit nodes, and one of them holds the VIP.
+    /// Two fit nodes that have the same sessions where they have a pair key, and one of them holds the VIP.
     Healthy {
         /// That one.
         active: String,
@@ -294,6 +294,9 @@ pub fn judge(holders: &[String], statuses: &[Option<NodeStatus>; 2]) -> PairStat
             if vip.role != expected {
                 return unhealthy(format!("{node} is {} and should be {expected}", vip.role));
             }
+        }
+        if let Some(sync) = status.sync.as_ref().filter(|sync| !sync.in_sync) {
+            return unhealthy(format!("{node} is not in sync: {}", sync.last_error.as_deref().unwrap_or(&sync.state)));
         }
         if status.vips.is_empty() {
             return unhealthy(format!("{node} has no VIP"));

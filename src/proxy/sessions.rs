@@ -9,6 +9,7 @@ use super::state::Pool;
 use crate::config::{self, Config, Sticky};
 use crate::session::facts::{FactKey, Facts};
 use crate::session::key::{Key, KeyMaker};
+use crate::session::replica::PoolNames;
 use crate::session::table::{PoolLimits, Table};
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus, SessionsStatus};
@@ -82,6 +83,17 @@ impl Sessions {
     pub fn key(&self, pool: usize, value: &[u8]) -> Option<Key> {
         self.keys.key(u16::try_from(pool).ok()?, value)
     }
+}
+
+/// The pools that keep sessions, by the names that mean the same to the other node.
+pub fn shared_pools(config: &Config) -> Vec<PoolNames> {
+    let of_table = config.pools.iter().zip(0_u16..).filter(|(pool, _)| limits(pool).is_some());
+    let names = |(pool, index): (&config::Pool, u16)| PoolNames {
+        pool: index,
+        name: pool.name.clone(),
+        servers: pool.servers.iter().map(|server| server.name.clone()).collect(),
+    };
+    of_table.map(names).collect()
 }
 
 /// What a pool may keep in the table; nothing when our cookie says it all.

@@ -18,11 +18,15 @@ use crate::config::{self, Config};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
+use crate::peer;
+use crate::peer::endpoint::End;
+use crate::peer::identity::Identity;
 use crate::probe;
-use crate::proxy::sessions::Sessions;
+use crate::proxy::sessions::{Sessions, shared_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
+use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
 use crate::telemetry;
 
@@ -68,13 +72,20 @@ struct Worker {
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
     warnings: Vec<String>,
+    /// The link to the other node's worker, which also keeps the session table swept.
+    link: peer::Link,
 }
 
 impl Worker {
-    fn start(bootstrap: Bootstrap, sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
+    fn start(bootstrap: Bootstrap, mut sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let site = Arc::new(build_site(&bootstrap, &config)?);
+        let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
+        let pair = sync_pair(&bootstrap, &config, sync_socket)?;
+        // What else comes from the peer is looked up where it is needed.
+        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: Box::new(|_| {}) };
+        let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
@@ -85,6 +96,7 @@ impl Worker {
             threads: Vec::new(),
             ended,
             warnings,
+            link,
         };
         let refusal_target = format!("/{}", random_token()?);
         for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
@@ -123,6 +135,7 @@ impl Worker {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
+                    Some(ToWorker::TookOver) => self.site.sessions.table.take_over(),
                     Some(ToWorker::Drain) => return self.drain().await,
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -131,6 +144,7 @@ impl Worker {
                         sender.send(&FromWorker::Alive { sequence, report: Box::new(self.report()) }).await?;
                     }
                 }
+                synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
             }
         }
@@ -152,7 +166,7 @@ impl Worker {
             pools: self.site.pool_status(&self.counters),
             listeners: self.site.listener_load(&self.counters),
             sessions: self.site.sessions.status(&self.site.pools),
-            sync: None,
+            sync: self.link.status(),
             warnings: self.warnings.clone(),
         }
     }
@@ -170,6 +184,8 @@ impl Worker {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow!("a thread panicked"))??;
         }
+        // Last: until now requests have made sessions.
+        self.link.stop();
         Ok(())
     }
 }
@@ -207,6 +223,26 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
 }
 
+/// The other node, where there is one to sync with.
+fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) -> anyhow::Result<Option<peer::Pair>> {
+    let (Some(ends), Some(key)) = (config.sync_ends(&bootstrap.node), &bootstrap.pair_key) else { return Ok(None) };
+    let end = match socket {
+        Some(socket) => End::Listen(std::net::TcpListener::from(socket)),
+        None if ends.listens => return Err(anyhow!("the guard sent no socket for the sync link")),
+        None => End::Connect { from: ends.own.ip(), to: ends.peer },
+    };
+    let identity = Identity::derive(key, ends.own_node, ends.peer_node).map_err(|reason| anyhow!(reason))?;
+    let settings = Settings {
+        node: ends.own_node.to_owned(),
+        peer: ends.peer_node.to_owned(),
+        boot: u64::from_ne_bytes(random()?),
+        checksum: config.short_checksum(),
+        versions: replica::VERSIONS,
+        pools: shared_pools(config),
+    };
+    Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
+}
+
 /// Whether there is another node to keep sessions for: two nodes and a key that they share.
 fn place_in_pair(bootstrap: &Bootstrap, config: &Config) -> Node {
     match config.nodes.iter().position(|node| node.name == bootstrap.node) {
@@ -239,9 +275,14 @@ fn share_out(
     Ok(shares)
 }
 
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    Ok(bytes)
+}
+
 /// 128 random bits in hex.
 fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow!("the system gives no random numbers"))?;
+    let bytes: [u8; 16] = random()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

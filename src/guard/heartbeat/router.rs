@@ -29,6 +29,9 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Time that a peer gets to hand a VIP over when it is asked to.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What an operator can do about a node that is asked to take a VIP too early.
+const NOT_SYNCED: &str = "`baton status` says why, and with --force on the active node the vip moves all the same";
+
 /// What is remembered of the peer between two of its hellos.
 #[derive(Debug, Default)]
 struct Peer {
@@ -125,9 +128,12 @@ impl Router {
     pub fn new(parts: Parts) -> Self {
         let now = parts.clock.now();
         let advert_interval = parts.parameters.advert_interval.get();
+        let mut machine = Machine::new(parts.parameters, now);
+        // Nothing follows from it in a machine that takes no part yet.
+        drop(machine.handle(now, Input::Synced(parts.hello.synced)));
         Self {
             vip: parts.vip,
-            machine: Machine::new(parts.parameters, now),
+            machine,
             speaker: parts.speaker,
             hello: parts.hello,
             stamps: parts.stamps,
@@ -243,10 +249,18 @@ impl Router {
             Command::Fit => self.handle(now, Input::Fit).await,
             Command::Unfit(reason) => self.handle(now, Input::Unfit(reason.into())).await,
             Command::Servers(pools, servers) => (self.hello.pools_up, self.hello.servers_up) = (pools, servers),
+            Command::Synced(synced) => self.synced(now, synced).await,
             Command::Reopen => self.reopen(),
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
             Command::Stop(_) => {}
         }
+    }
+
+    /// The peer learns of it at once: an operator may be waiting for it to move the VIP.
+    async fn synced(&mut self, now: Instant, synced: bool) {
+        self.handle(now, Input::Synced(synced)).await;
+        self.hello.synced = synced;
+        self.say_hello(now);
     }
 
     /// An advert, or what was taken for one.
@@ -346,6 +360,9 @@ impl Router {
         self.switchover = Some(Switchover { reply, until: now + HAND_OVER_TIMEOUT.max(self.advert_interval * 4) });
         if self.machine.state() == State::Active {
             self.handle(now, Input::HandOver { force }).await;
+        } else if self.speaker.has_links() && !self.hello.synced {
+            let what = if force { "only the active node can move it all the same: run it there" } else { NOT_SYNCED };
+            self.settle(Err(format!("this node is not in sync; {what}")));
         } else if self.speaker.has_links() {
             self.hello.handover_request = Some(fastrand::u32(1..));
             self.say_hello(now);

@@ -128,7 +128,7 @@ async fn resigners(
         if speaker.open_vrrp().is_ok() {
             speaker.deafen().context("a socket that only sends cannot be made")?;
         }
-        let hello = links::first_hello(router.config_checksum, &router.parameters);
+        let hello = links::first_hello(router.config_checksum, &router.parameters, false);
         let hello = Hello { state: State::Init, priority: PRIORITY_RESIGNED, ..hello };
         Ok(Resigner { vip: router.vip, speaker, hello })
     };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::status::{VipStatus, WorkerStatus};
+use crate::status::{SyncStatus, VipStatus, WorkerStatus};
 
 fn status(node: &str, role: Role) -> NodeStatus {
     NodeStatus {
@@ -45,6 +45,17 @@ fn healthy_pair_has_one_holder_that_says_so() {
     assert_eq!(judged(&["lb-a"], a(Role::Active), b(Role::Active)), "lb-b is active and should be standby");
     assert_eq!(judged(&["lb-a"], a(Role::Standby), b(Role::Standby)), "lb-a is standby and should be active");
     assert_eq!(judged(&["lb-a"], a(Role::Active), None), "lb-b does not answer");
+}
+
+#[test]
+fn pair_that_is_not_in_sync_is_not_healthy() {
+    let mut b = status("lb-b", Role::Standby);
+    let sync = SyncStatus { state: "connecting".to_owned(), ..SyncStatus::default() };
+    b.sync = Some(sync.clone());
+    let a = || Some(status("lb-a", Role::Active));
+    assert_eq!(judged(&["lb-a"], a(), Some(b.clone())), "lb-b is not in sync: connecting");
+    b.sync = Some(SyncStatus { in_sync: true, ..sync });
+    assert_eq!(judged(&["lb-a"], a(), Some(b)), "healthy, lb-a");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! The two nodes between themselves.
+
+use std::net::SocketAddr;
+
+use crate::rig::{KEY, Node, OTHER_KEY, assert_in_service, pair, until};
+
+#[test]
+fn two_nodes_with_one_key_come_into_sync_and_tell_each_other() {
+    let (first, second) = pair();
+    assert_in_service(&first, &second, "hello");
+    for (node, peer) in [(&first, "lb-b"), (&second, "lb-a")] {
+        let status = node.status();
+        assert_eq!((status.peer.as_str(), status.state.as_str()), (peer, "in_sync"));
+        assert_eq!(status.last_error, None);
+        assert!(status.refused.is_empty());
+    }
+}
+
+#[test]
+fn they_do_so_over_ipv6() {
+    let first = Node::first_at(KEY, "[::1]:0");
+    let second = Node::second(KEY, first.at);
+    assert_in_service(&first, &second, "hello");
+}
+
+#[test]
+fn nodes_with_different_keys_refuse_each_other_and_say_why() {
+    let first = Node::first(KEY);
+    let second = Node::second(OTHER_KEY, first.at);
+    assert!(second.wait_until_refused("wrong_key", 1).contains("it does not have the key of the peer"));
+    assert!(first.wait_until_refused("our_key_refused", 1).contains("it refuses this node's key"));
+    for node in [&first, &second] {
+        assert!(!node.status().in_sync);
+        until("the state to show", || (node.status().state == "refused").then_some(()));
+    }
+}
+
+#[test]
+fn what_was_said_last_arrives_though_the_node_stops() {
+    let (first, second) = pair();
+    second.say("my last words");
+    second.link.stop();
+    first.wait_until_told("my last words");
+    until("the end to be seen", || (!first.status().in_sync).then_some(()));
+    assert!(first.status().refused.is_empty());
+}
+
+#[test]
+fn a_node_that_comes_back_is_in_sync_again() {
+    let socket = baton::net::listen::sync("127.0.0.1:0".parse().unwrap()).unwrap();
+    let first = Node::listening(KEY, socket.try_clone().unwrap());
+    let second = Node::second(KEY, first.at);
+    second.wait_until_synced();
+    // The one that listens, on the same socket, as a new worker has it...
+    first.link.stop();
+    let first = Node::listening(KEY, socket);
+    first.wait_until_synced();
+    assert_in_service(&first, &second, "again");
+    // ...and the one that connects.
+    second.link.stop();
+    let second = Node::second(KEY, first.at);
+    second.wait_until_synced();
+    assert_in_service(&first, &second, "and again");
+    assert_eq!(first.status().disconnects, 1);
+}
+
+#[test]
+fn a_node_that_comes_back_takes_the_place_of_its_former_life() {
+    let (first, former) = pair();
+    let second = Node::second(KEY, first.at);
+    second.wait_until_synced();
+    assert_in_service(&first, &second, "new");
+    until("the former connection to be gone", || (former.status().disconnects >= 1).then_some(()));
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_tried_again_until_it_is() {
+    let taken = baton::net::listen::sync("127.0.0.1:0".parse().unwrap()).unwrap();
+    let at: SocketAddr = taken.local_addr().unwrap();
+    drop(taken);
+    let second = Node::second(KEY, at);
+    let error = until("the first refusal", || second.status().last_error);
+    assert!(error.contains("cannot be reached: Connection refused"), "{error}");
+    assert_eq!(second.status().state, "connecting");
+    let first = Node::first_at(KEY, &at.to_string());
+    second.wait_until_synced();
+    assert_in_service(&first, &second, "there you are");
+}
