@@ -292,10 +292,7 @@ fn the_sync_link_needs_a_key_and_two_nodes_and_the_first_of_them_listens() {
     );
     assert_eq!(config.sync_ends("lb-c"), None);
     assert_eq!(good(&format!("{MINIMAL}{PAIR}")).sync_ends("lb-a"), None);
-    assert_eq!(
-        good(&format!("{MINIMAL}{KEY}[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n")).sync_ends("a"),
-        None
-    );
+    assert_eq!(good(&format!("{MINIMAL}{KEY}[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n")).sync_ends("a"), None);
 }
 
 /// The fitness checks of a pair with the vips `web` on eth0 and `api` on eth1.

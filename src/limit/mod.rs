@@ -158,18 +158,17 @@ impl Buckets {
         }
     }
 
-    /// Begins or ends the keeping of changes. At the beginning, every bucket that is not full counts as changed.
-    pub fn keep_changes(&self, are_kept: bool, now: Duration) {
+    /// Begins or ends the keeping of changes. At the beginning, every bucket counts as changed.
+    pub fn keep_changes(&self, are_kept: bool) {
         self.changes.are_kept.store(are_kept, Ordering::SeqCst);
-        let now = nanos(now);
         for limit in &self.limits {
             for shard in &limit.shards {
                 let mut shard = lock(shard);
                 let forgotten = shard.forget_marks();
                 self.unmark(limit, forgotten);
                 if are_kept {
-                    let numbers: Vec<u32> = shard.not_full(now).collect();
-                    numbers.into_iter().for_each(|number| self.mark(limit, &mut shard, number));
+                    let numbers = 0..shard.touched();
+                    numbers.for_each(|number| self.mark(limit, &mut shard, number));
                 }
             }
         }

@@ -114,15 +114,15 @@ impl Shard {
         }
     }
 
-    /// The slots of buckets that are not full.
-    pub(super) fn not_full(&self, now: u64) -> impl Iterator<Item = u32> {
-        (0..self.touched)
-            .filter(move |number| self.get(*number).is_some_and(|slot| slot.is_taken && !slot.bucket.is_full(now)))
+    /// Slots that were ever used; the others are free.
+    pub(super) fn touched(&self) -> u32 {
+        self.touched
     }
 
-    /// Marks a slot. False when it is marked already.
+    /// Marks a slot. False when it is marked already, or free.
     pub(super) fn mark(&mut self, number: u32) -> bool {
-        let is_new = self.get_mut(number).is_some_and(|slot| !std::mem::replace(&mut slot.is_marked, true));
+        let slot = self.get_mut(number).filter(|slot| slot.is_taken);
+        let is_new = slot.is_some_and(|slot| !std::mem::replace(&mut slot.is_marked, true));
         if is_new {
             self.marked.push(number);
         }

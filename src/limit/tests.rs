@@ -46,7 +46,7 @@ fn tell(from: &Buckets, to: &Buckets, now: Duration) {
 
 fn pair(terms: Terms) -> (Buckets, Buckets) {
     let nodes = [3, 9].map(|seed| Buckets::new(&[terms], seed, Box::new(|| {})));
-    nodes.iter().for_each(|node| node.keep_changes(true, ms(0)));
+    nodes.iter().for_each(|node| node.keep_changes(true));
     nodes.into()
 }
 
@@ -155,7 +155,7 @@ fn at_the_limit_the_bucket_goes_that_was_not_used_for_the_longest_time_and_full_
 #[test]
 fn a_flood_of_clients_finds_as_many_buckets_as_there_may_be() {
     let buckets = buckets(Terms { entries_max: 10_000, ..TERMS });
-    buckets.keep_changes(true, ms(0));
+    buckets.keep_changes(true);
     for number in 0..50_000 {
         takes(&buckets, &key(number), 1, ms(number / 100));
     }
@@ -244,8 +244,8 @@ fn a_node_that_comes_back_is_told_all_and_counts_nothing_twice() {
         let old = Change { key: KEY, limit: 0, life: 4, total: 300, peer_life: 10, peer_total: 200, missing: 500_000 };
         twin.merge(&old, ms(0));
         assert_eq!(counts(&twin, ms(0)), counts(&b, ms(0)));
-        again.keep_changes(true, ms(0));
-        twin.keep_changes(true, ms(0));
+        again.keep_changes(true);
+        twin.keep_changes(true);
         if is_a_first {
             tell(&again, &twin, ms(0));
             tell(&twin, &again, ms(0));
@@ -266,9 +266,9 @@ fn a_new_connection_of_the_same_nodes_counts_nothing_twice() {
     for _ in 0..3 {
         tell(&a, &b, ms(0));
         tell(&b, &a, ms(0));
-        [&a, &b].into_iter().for_each(|node| node.keep_changes(false, ms(0)));
+        [&a, &b].into_iter().for_each(|node| node.keep_changes(false));
         assert!(!a.has_changes());
-        [&a, &b].into_iter().for_each(|node| node.keep_changes(true, ms(0)));
+        [&a, &b].into_iter().for_each(|node| node.keep_changes(true));
         assert!(a.has_changes());
     }
     tell(&a, &b, ms(0));
@@ -306,8 +306,7 @@ fn nobody_is_locked_out_for_longer_than_the_time_of_the_limit_and_of_one_request
     let (a, b) = pair(TERMS);
     takes(&a, &KEY, 10, ms(0));
     for life in 20..40 {
-        let flood =
-            Change { key: KEY, limit: 0, life, total: 1_000, peer_life: 0, peer_total: 0, missing: u32::MAX };
+        let flood = Change { key: KEY, limit: 0, life, total: 1_000, peer_life: 0, peer_total: 0, missing: u32::MAX };
         a.merge(&flood, ms(0));
         b.merge(&flood, ms(0));
     }
@@ -335,7 +334,7 @@ fn changes_wake_once_and_are_kept_only_while_somebody_asks() {
     let buckets = Buckets::new(&[TERMS], 7, Box::new(move || _ = count.fetch_add(1, Ordering::SeqCst)));
     takes(&buckets, &key(1), 1, ms(0));
     assert!(!buckets.has_changes());
-    buckets.keep_changes(true, ms(0));
+    buckets.keep_changes(true);
     assert_eq!(woken.load(Ordering::SeqCst), 1);
     (1..4).for_each(|number| takes(&buckets, &key(number), 2, ms(0)));
     assert_eq!(woken.load(Ordering::SeqCst), 1);
@@ -352,7 +351,7 @@ fn changes_wake_once_and_are_kept_only_while_somebody_asks() {
     assert_eq!(changes(&buckets, ms(0)).len(), 1);
     assert_eq!(allowed(&buckets, &key(1), 20, ms(0)), 0);
     assert!(!buckets.has_changes());
-    buckets.keep_changes(false, ms(0));
+    buckets.keep_changes(false);
     takes(&buckets, &key(9), 1, ms(0));
     assert!(!buckets.has_changes());
 }
@@ -361,7 +360,7 @@ fn changes_wake_once_and_are_kept_only_while_somebody_asks() {
 fn nodes_with_other_terms_share_requests_not_times() {
     let a = Buckets::new(&[Terms { requests: 10, per: ms(1_000), burst: 10, entries_max: 10 }], 1, Box::new(|| {}));
     let b = Buckets::new(&[Terms { requests: 20, per: ms(60_000), burst: 20, entries_max: 10 }], 2, Box::new(|| {}));
-    a.keep_changes(true, ms(0));
+    a.keep_changes(true);
     takes(&a, &KEY, 10, ms(0));
     tell(&a, &b, ms(0));
     assert_eq!(counts(&b, ms(0)), (0, 10, 10_000));

@@ -222,11 +222,7 @@ async fn open(from: IpAddr, to: SocketAddr) -> Result<TcpStream, String> {
     }
 }
 
-async fn accept(
-    acceptor: TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
-) -> (SocketAddr, Result<Stream, Refusal>) {
+async fn accept(acceptor: TlsAcceptor, stream: TcpStream, remote: SocketAddr) -> (SocketAddr, Result<Stream, Refusal>) {
     let shake = async {
         prepare(&stream)?;
         let stream = acceptor.accept(BufReader::with_capacity(READ_LEN, stream)).await?;

@@ -14,7 +14,9 @@ use aws_lc_rs::hkdf;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
@@ -256,8 +258,7 @@ mod tests {
         };
         let connected = async {
             let name = Identity::server_name("192.0.2.11".parse().unwrap());
-            let mut stream =
-                client.connector().unwrap().connect(name, far).await.map_err(|error| error.to_string())?;
+            let mut stream = client.connector().unwrap().connect(name, far).await.map_err(|error| error.to_string())?;
             stream.write_all(b"hello").await.map_err(|error| error.to_string())?;
             stream.shutdown().await.map_err(|error| error.to_string())
         };

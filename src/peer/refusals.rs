@@ -73,7 +73,9 @@ impl Refusal {
     /// Of a handshake that failed.
     pub fn of_handshake(error: &io::Error) -> Self {
         let fault = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-        let Some(fault) = fault else { return Self::new(Reason::Closed, format!("closed during the handshake: {error}")) };
+        let Some(fault) = fault else {
+            return Self::new(Reason::Closed, format!("closed during the handshake: {error}"));
+        };
         match fault {
             rustls::Error::InvalidCertificate(_) => Self::new(
                 Reason::WrongKey,
@@ -186,7 +188,8 @@ mod tests {
 
     #[test]
     fn failures_of_a_handshake_are_told_apart() {
-        let of = |error: rustls::Error| Refusal::of_handshake(&io::Error::new(io::ErrorKind::InvalidData, error)).reason;
+        let of =
+            |error: rustls::Error| Refusal::of_handshake(&io::Error::new(io::ErrorKind::InvalidData, error)).reason;
         let verification = rustls::CertificateError::ApplicationVerificationFailure;
         assert_eq!(of(rustls::Error::InvalidCertificate(verification)), Reason::WrongKey);
         assert_eq!(of(rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied)), Reason::OurKeyRefused);

@@ -4,6 +4,7 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod http;
+pub mod limits;
 mod server_io;
 pub mod sessions;
 pub mod state;

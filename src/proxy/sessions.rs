@@ -1,10 +1,12 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
+//! With them goes what else both nodes share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::limits::Limits;
 use super::state::Pool;
 use crate::config::{self, Config, Sticky};
 use crate::session::facts::{FactKey, Facts};
@@ -20,6 +22,8 @@ pub struct Sessions {
     pub table: Table,
     /// Makes the keys.
     pub keys: KeyMaker,
+    /// The counters of rate limits.
+    pub limits: Limits,
     /// What both nodes share besides.
     facts: Mutex<Facts>,
     /// Told when there is a change to send to the other node and there was none before.
@@ -31,20 +35,31 @@ impl Sessions {
     /// An empty table that fits the configuration. `secret` is the pair key; both nodes must use the same.
     pub fn new(config: &Config, node: Node, secret: &[u8]) -> Self {
         let changed = Arc::new(Notify::new());
-        let waker = Arc::clone(&changed);
+        let wake = || {
+            let changed = Arc::clone(&changed);
+            Box::new(move || changed.notify_one())
+        };
         let limits: Vec<_> = config.pools.iter().map(limits).collect();
         Self {
-            table: Table::new(node, &limits, Box::new(move || waker.notify_one())),
+            table: Table::new(node, &limits, wake()),
             keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
+            limits: Limits::new(config, secret, wake()),
             facts: Mutex::default(),
             changed,
             origin: Instant::now(),
         }
     }
 
-    /// The time that the table is given.
+    /// The time that the table and the limits are given.
     pub fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// Removes what has expired from a tenth of it all; to be called every 100 ms.
+    pub fn sweep(&self) {
+        let now = self.now();
+        self.table.sweep(now);
+        self.limits.sweep(now);
     }
 
     /// What both nodes share besides. Not for the request path: it is locked.

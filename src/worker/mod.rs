@@ -22,6 +22,7 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::limits::shared_limits;
 use crate::proxy::sessions::{Sessions, shared_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
@@ -239,6 +240,7 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         checksum: config.short_checksum(),
         versions: replica::VERSIONS,
         pools: shared_pools(config),
+        limits: shared_limits(config),
     };
     Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }

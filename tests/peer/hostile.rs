@@ -122,7 +122,9 @@ fn a_flood_of_bytes_takes_no_memory() {
     let mut frames = hello(1);
     let mut entries = Vec::new();
     for sequence in 1..=512 {
-        frame::put_entries(&mut entries, sequence, false, |out| out.resize(out.len() + frame::RECORD_BYTES * frame::RECORDS_MAX, 0));
+        frame::put_entries(&mut entries, sequence, false, |out| {
+            out.resize(out.len() + frame::RECORD_BYTES * frame::RECORDS_MAX, 0)
+        });
     }
     frames.append(&mut entries);
     frames.push(0xff);
