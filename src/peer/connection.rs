@@ -48,7 +48,12 @@ pub enum Ending {
 
 impl From<io::Error> for Ending {
     fn from(error: io::Error) -> Self {
-        Refusal::of_stream(&error).map_or_else(|| Self::Over(error.to_string()), Self::Refused)
+        match Refusal::of_stream(&error) {
+            Some(refusal) => Self::Refused(refusal),
+            // As the end of a process closes it.
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Over("the peer's end closed".to_owned()),
+            None => Self::Over(error.to_string()),
+        }
     }
 }
 

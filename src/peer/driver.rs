@@ -86,7 +86,7 @@ impl Driver {
                 self.sessions.sweep();
                 self.publish();
             }
-            self.attend(now);
+            self.speak();
             let deadline = self.deadline().map_or(sweep_at, |deadline| deadline.min(sweep_at));
             tokio::select! {
                 biased;
@@ -99,6 +99,9 @@ impl Driver {
                 () = self.sessions.changed.notified() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
+            // After what came in: this thread may have been late itself.
+            self.look_at_the_time();
+            self.tell_whether_synced();
         }
     }
 
@@ -142,24 +145,22 @@ impl Driver {
         self.publish();
     }
 
-    /// Does what is due, and puts what is to be said next into the connection.
-    fn attend(&mut self, now: Instant) {
-        if let Err(ending) = self.try_attend(now) {
-            self.end(ending);
-        }
-        self.tell_whether_synced();
-    }
-
-    fn try_attend(&mut self, now: Instant) -> Result<(), Ending> {
-        let Some(Conversation { connection, replica }) = &mut self.conversation else { return Ok(()) };
-        let session_now = self.sessions.now();
-        connection.check(now)?;
-        replica.timer(session_now).map_err(ending_of)?;
+    /// Puts what is to be said next into the connection.
+    fn speak(&mut self) {
+        let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
         if let Some(room) = connection.room() {
             let sessions = &self.sessions;
-            replica.transmit(session_now, room, &sessions.table, &mut sessions.facts(), &sessions.limits);
+            replica.transmit(sessions.now(), room, &sessions.table, &mut sessions.facts(), &sessions.limits);
         }
-        Ok(())
+    }
+
+    /// Ends the conversation when the peer lets it wait for too long.
+    fn look_at_the_time(&mut self) {
+        let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
+        let silence = replica.timer(self.sessions.now()).map_err(ending_of);
+        if let Err(ending) = connection.check(Instant::now()).and(silence) {
+            self.end(ending);
+        }
     }
 
     /// Takes what the peer said.
@@ -197,7 +198,7 @@ impl Driver {
     async fn part(mut self) {
         let farewell = async {
             loop {
-                self.try_attend(Instant::now())?;
+                self.speak();
                 let Some(conversation) = &mut self.conversation else { return Ok(()) };
                 if conversation.connection.is_idle() {
                     return Ok(());

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::sticky::with_network;
 use crate::config::{self, Config, RateLimitKey};
-use crate::limit::{Buckets, Change, Terms, Verdict};
+use crate::limit::{Buckets, Change, Counts, Terms, Verdict};
 use crate::session::counters::{CounterRecord, Counters};
 use crate::session::key::{Key, KeyMaker};
 
@@ -65,6 +65,11 @@ impl Limits {
             Some(key) => self.buckets.take(limit.place, &key.to_bytes(), now),
             None => Verdict::Allowed,
         }
+    }
+
+    /// How many requests of a client count; `None` when there were none for so long that they do not matter any more.
+    pub fn counts(&self, limit: &RateLimit, address: IpAddr, headers: &HeaderMap, now: Duration) -> Option<Counts> {
+        self.buckets.peek(limit.place, &self.key(limit, address, headers)?.to_bytes(), now)
     }
 
     /// Forgets clients that have been quiet for long enough.

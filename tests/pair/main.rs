@@ -31,6 +31,7 @@ mod service_manager;
 mod sockets;
 mod split;
 mod surroundings;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         adverts::trials(),
         sockets::trials(),
         split::trials(),
+        sync::trials(),
         heal::trials(),
         surroundings::trials(),
         keeping::trials(),

@@ -1,6 +1,7 @@
 //! Who has the key and behaves badly all the same: a broken release, or a node that somebody else has taken over.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use baton::peer::identity::Identity;
@@ -15,6 +16,9 @@ use crate::rig::{KEY, Node, PATIENCE, assert_in_service, pair, resident};
 
 /// What the process may grow by, whatever comes.
 const GROWTH_MAX: usize = 24 * 1024 * 1024;
+
+/// Held by who measures memory, which all tests of this process share.
+static MEMORY: Mutex<()> = Mutex::new(());
 
 /// Runs a conversation of the second node with the first.
 fn as_second<T>(first: &Node, say: impl AsyncFnOnce(&mut client::TlsStream<TcpStream>) -> T) -> T {
@@ -116,6 +120,7 @@ fn a_frame_that_never_ends_is_cut_off() {
 
 #[test]
 fn a_flood_of_bytes_takes_no_memory() {
+    let _measuring = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let first = Node::first(KEY);
     let before = resident();
     // The longest frame over and over: of entries, of a pool that there is not.
@@ -140,6 +145,7 @@ fn a_flood_of_bytes_takes_no_memory() {
 /// It is sent no more than the network takes, and then nothing; the node goes on.
 #[test]
 fn a_peer_that_does_not_read_is_cut_off_and_costs_no_memory() {
+    let _measuring = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let first = Node::first(KEY);
     for server in 0..4_000 {
         let key = FactKey::Admin { pool: "app".to_owned(), server: server.to_string() };

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::rig::{KEY, Node, OTHER_KEY, assert_in_service, pair, until};
+use crate::rig::{KEY, Node, ONE, OTHER_KEY, TWO, assert_in_service, pair, until};
 
 #[test]
 fn two_nodes_with_one_key_come_into_sync_and_tell_each_other() {
@@ -14,6 +14,46 @@ fn two_nodes_with_one_key_come_into_sync_and_tell_each_other() {
         assert_eq!(status.last_error, None);
         assert!(status.refused.is_empty());
     }
+}
+
+#[test]
+fn a_session_made_on_one_node_is_known_to_the_other() {
+    let (first, second) = pair();
+    first.put(1, TWO);
+    second.put(2, ONE);
+    until("the sessions to arrive", || (second.find(1) == Some(TWO) && first.find(2) == Some(ONE)).then_some(()));
+    // The other way round, of the same client: the newest write stands on both.
+    second.put(1, ONE);
+    until("the newer write to arrive", || (first.find(1) == Some(ONE)).then_some(()));
+    assert!(first.sessions.table.remove(&first.key(1), first.sessions.now()));
+    until("the deletion to arrive", || second.find(1).is_none().then_some(()));
+    assert_eq!(second.find(2), Some(ONE));
+}
+
+/// A hundred thousand before the nodes know each other, and as many as can be made meanwhile.
+#[test]
+fn what_both_had_before_and_what_comes_meanwhile_arrives_on_both() {
+    const BEFORE: u64 = 50_000;
+    let first = Node::first(KEY);
+    (0..BEFORE).for_each(|client| first.put(client, ONE));
+    let second = Node::second(KEY, first.at);
+    (BEFORE..BEFORE * 2).for_each(|client| second.put(client, TWO));
+    let mut next = BEFORE * 2;
+    until("the nodes to be in sync", || {
+        (next..next + 100).for_each(|client| first.put(client, TWO));
+        next += 100;
+        (first.status().in_sync && second.status().in_sync).then_some(())
+    });
+    let (entries, now) = (usize::try_from(next).unwrap(), first.sessions.now());
+    for node in [&first, &second] {
+        until("every session to be there", || (node.sessions.table.stats(0).entries == entries).then_some(()));
+        let wrong = (0..next).find(|&client| node.find(client) != Some(if client < BEFORE { ONE } else { TWO }));
+        assert_eq!(wrong, None, "at {now:?}");
+    }
+    let status = first.status();
+    assert!(status.snapshot_sent.finished && status.snapshot_received.finished);
+    assert!(status.snapshot_sent.done >= BEFORE, "{:?}", status.snapshot_sent);
+    until("nothing to be under way", || (first.status().lag_entries == 0).then_some(()));
 }
 
 #[test]

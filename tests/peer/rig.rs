@@ -9,8 +9,11 @@ use baton::config;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link, Pair, Setup};
+use baton::proxy::limits::shared_limits;
 use baton::proxy::sessions::{Sessions, shared_pools};
+use baton::session::ServerRef;
 use baton::session::facts::FactKey;
+use baton::session::key::Key;
 use baton::session::replica::{Settings, VERSIONS};
 use baton::session::version;
 use baton::status::SyncStatus;
@@ -25,17 +28,27 @@ pub const OTHER_KEY: &[u8] = b"another key of the same length!!";
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [[listener]]
 name = "http"
 bind = ["127.0.0.1:80"]
 protocol = "http"
 pool = "app"
+rate_limit = { requests = 1000, per = "24h" }
 
 [[pool]]
 name = "app"
 servers = [{ name = "one", address = "127.0.0.1:8081" }, { name = "two", address = "127.0.0.1:8082" }]
+
+[pool.sticky]
+by = "source_ip"
+entries_max = 1000000
 "#;
+
+/// A server.
+pub const ONE: ServerRef = ServerRef { pool: 0, server: 0 };
+/// Another one.
+pub const TWO: ServerRef = ServerRef { pool: 0, server: 1 };
 
 /// A node.
 pub struct Node {
@@ -81,6 +94,7 @@ impl Node {
             checksum: config.short_checksum(),
             versions: VERSIONS,
             pools: shared_pools(&config),
+            limits: shared_limits(&config),
         };
         let pair = Pair { identity, end, peer: at.ip(), settings };
         let setup = Setup { sessions: Arc::clone(&sessions), pair: Some(pair), apply: Box::new(|_| {}) };
@@ -108,6 +122,21 @@ impl Node {
     /// Waits until it is in sync.
     pub fn wait_until_synced(&self) {
         until("the node to be in sync", || self.status().in_sync.then_some(()));
+    }
+
+    /// Gives a client to a server.
+    pub fn put(&self, client: u64, server: ServerRef) {
+        self.sessions.table.put(&self.key(client), server, self.sessions.now());
+    }
+
+    /// The server of a client.
+    pub fn find(&self, client: u64) -> Option<ServerRef> {
+        self.sessions.table.find(&self.key(client), self.sessions.now())
+    }
+
+    /// The key of a client, the same on both nodes.
+    pub fn key(&self, client: u64) -> Key {
+        self.sessions.key(0, &client.to_be_bytes()).unwrap()
     }
 
     /// Says something to the other node.
