@@ -44,7 +44,7 @@ pub struct Baton {
     child: Child,
     port: Port,
     log: Arc<Log>,
-    _directory: Directory,
+    directory: Directory,
 }
 
 /// What the program has logged so far.
@@ -106,7 +106,7 @@ impl Baton {
         let file = directory.path("baton.toml");
         fs::write(&file, config).expect("the directory is writable");
         let child = start(&file, &directory.path("run"));
-        let mut baton = Self { child, port, log: Arc::default(), _directory: directory };
+        let mut baton = Self { child, port, log: Arc::default(), directory };
         baton.log.follow(&mut baton.child);
         baton.wait_for_log("baton is ready");
         baton.wait_for_log("worker serves");
@@ -140,6 +140,15 @@ impl Baton {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("the kernel says how much it uses") * 1024
+    }
+
+    /// What `baton status --json` says.
+    pub fn status(&self) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        let output = command.args(["status", "--json", "--runtime-dir"]).arg(self.directory.path("run")).output();
+        let output = output.expect("the program was built for this test");
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
     }
 
     pub fn terminate(&self) {

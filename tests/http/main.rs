@@ -24,6 +24,7 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod rate_limit;
 mod sticky;
 mod timeouts;
 mod tls;
