@@ -20,8 +20,8 @@ pub(super) struct Rate {
 /// A client's bucket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bucket {
-    /// When it is full again, in nanoseconds since the origin.
-    full_at: u64,
+    /// When it is full again, in nanoseconds since the origin: the high half and the low one, which need no padding.
+    full_at: [u32; 2],
     /// As in [`Change`].
     pub(super) total: u32,
     /// The other node's total, as it last said.
@@ -60,12 +60,19 @@ impl Bucket {
     }
 
     pub(super) fn is_full(&self, now: u64) -> bool {
-        self.full_at <= now
+        self.missing(now) == 0
     }
 
     /// Time until it is full.
     pub(super) fn missing(&self, now: u64) -> u64 {
-        self.full_at.saturating_sub(now)
+        let [high, low] = self.full_at;
+        (u64::from(high) << 32 | u64::from(low)).saturating_sub(now)
+    }
+
+    fn lack(&mut self, missing: u64, now: u64) {
+        let full_at = now.saturating_add(missing);
+        let low = u32::try_from(full_at & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+        self.full_at = [u32::try_from(full_at >> 32).unwrap_or(u32::MAX), low];
     }
 
     pub(super) fn take(&mut self, rate: &Rate, now: u64) -> Verdict {
@@ -73,7 +80,7 @@ impl Bucket {
         if missing > rate.capacity {
             return Verdict::Limited { retry_after: Duration::from_nanos(missing - rate.capacity) };
         }
-        self.full_at = now.saturating_add(missing);
+        self.lack(missing, now);
         self.total = self.total.wrapping_add(1);
         Verdict::Allowed
     }
@@ -115,6 +122,6 @@ impl Bucket {
             _ => grown(change.total),
         };
         (self.peer_life, self.peer_total) = (change.life, change.total);
-        self.full_at = now.saturating_add(missing.min(rate.missing_max.max(own)));
+        self.lack(missing.min(rate.missing_max.max(own)), now);
     }
 }

@@ -9,9 +9,9 @@
 //! was made, in all ([`Change::total`]), and the other one takes as many tokens out of its own bucket as that number has
 //! grown. So a change that is lost, comes twice or in another order does no harm, and no two clocks have to agree.
 //!
-//! Memory is bounded: 60 bytes a bucket and four more while it is to be sent. Buckets that are full again vanish. At a limit's
-//! `entries_max` the bucket goes that was not used for the longest time, or of the last eight one that is full: who has more
-//! addresses than that can be counted begins anew, and nobody else does.
+//! Memory is bounded: 57 bytes a bucket, and four more while it is to be sent. Buckets that are full again vanish. At a
+//! limit's `entries_max` a bucket has to go: of the eight that were not used for the longest time the first that is full, or
+//! the oldest. Its client begins anew; one that keeps asking stays.
 //!
 //! `now` is the time since any origin, the same for all calls.
 

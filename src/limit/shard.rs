@@ -49,7 +49,7 @@ impl Shard {
         Self {
             slots_max,
             chunks: Vec::new(),
-            heads: vec![0; slots_max.next_power_of_two()],
+            heads: vec![0; slots_max.next_power_of_two().max(2) / 2],
             newest: NONE,
             oldest: NONE,
             free: NONE,
@@ -268,5 +268,5 @@ impl Shard {
     }
 }
 
-/// What a bucket costs, with its place in [`Shard::heads`] and [`Shard::marked`].
-const _: () = assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 64);
+/// With its place in [`Shard::marked`], and in [`Shard::heads`], which has no more places than there may be buckets.
+const _: () = assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 60);

@@ -366,3 +366,73 @@ fn nodes_with_other_terms_share_requests_not_times() {
     assert_eq!(counts(&b, ms(0)), (0, 10, 10_000));
     assert_eq!(allowed(&b, &KEY, 100, ms(0)), 10);
 }
+
+/// Two nodes that a client asks at random, on a link that is late and breaks, with a seed.
+struct Rehearsal {
+    random: fastrand::Rng,
+    nodes: [Buckets; 2],
+    /// What is on its way to each node, with the time at which it arrives.
+    on_its_way: [Vec<(u64, Change)>; 2],
+    let_through: usize,
+}
+
+/// 100 a second.
+const FAST: Terms = Terms { requests: 1_000, per: Duration::from_secs(10), burst: 50, entries_max: 10 };
+/// A link that is busy but sound.
+const DELAY_MS: u64 = 20;
+
+impl Rehearsal {
+    fn new(seed: u64) -> Self {
+        let (a, b) = pair(FAST);
+        Self { random: fastrand::Rng::with_seed(seed), nodes: [a, b], on_its_way: Default::default(), let_through: 0 }
+    }
+
+    fn step(&mut self, at: u64) {
+        for node in 0..2 {
+            let count = self.random.usize(0..3);
+            self.let_through += allowed(&self.nodes[node], &KEY, count, ms(at));
+        }
+        for (from, to) in [(0, 1), (1, 0)] {
+            if self.random.u8(..) < 200 {
+                let last = self.on_its_way[to].last().map_or(0, |(arrives, _)| *arrives);
+                let arrives = last.max(at + self.random.u64(0..DELAY_MS));
+                let told = changes(&self.nodes[from], ms(at));
+                self.on_its_way[to].extend(told.into_iter().map(|change| (arrives, change)));
+            }
+        }
+        if self.random.u8(..) < 2 {
+            // The link breaks, and a new one begins.
+            self.on_its_way = Default::default();
+            self.nodes.iter().for_each(|node| node.keep_changes(true));
+        }
+        self.deliver(at);
+    }
+
+    fn deliver(&mut self, at: u64) {
+        for (node, on_its_way) in self.nodes.iter().zip(&mut self.on_its_way) {
+            on_its_way.iter().filter(|(arrives, _)| *arrives <= at).for_each(|(_, change)| node.merge(change, ms(at)));
+            on_its_way.retain(|(arrives, _)| *arrives > at);
+        }
+    }
+}
+
+#[test]
+fn both_nodes_agree_after_quiet_and_let_through_what_one_would() {
+    for seed in 0..100 {
+        let mut rehearsal = Rehearsal::new(seed);
+        // Five seconds, of which each node sees about one request a millisecond.
+        (0..5_000).for_each(|at| rehearsal.step(at));
+        rehearsal.deliver(5_000 + DELAY_MS);
+        let ([a, b], end) = (&rehearsal.nodes, ms(5_000 + DELAY_MS));
+        tell(a, b, end);
+        tell(b, a, end);
+        let (of_a, of_b) = (a.peek(0, &KEY, end).unwrap(), b.peek(0, &KEY, end).unwrap());
+        assert_eq!((of_a.own, of_a.peer), (of_b.peer, of_b.own), "seed {seed}");
+        assert_eq!(rehearsal.let_through, (of_a.own + of_b.own) as usize, "seed {seed}");
+        // 50 at once and 100 a second make 550 requests; a few are under way when the other node lets some through.
+        let let_through = rehearsal.let_through;
+        assert!((545..=560).contains(&let_through), "seed {seed}: {let_through}");
+        let (more, less) = (of_a.missing.max(of_b.missing), of_a.missing.min(of_b.missing));
+        assert!(more - less <= 5_000, "seed {seed}: {of_a:?} {of_b:?}");
+    }
+}
