@@ -8,7 +8,7 @@
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`], [`limit`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`proxy`], [`probe`], [`peer`] |
+//! | the data plane | [`store`], [`proxy`], [`probe`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -38,6 +38,8 @@ pub mod link;
 pub mod event;
 
 pub mod telemetry;
+
+pub mod store;
 
 pub mod proxy;
 

@@ -49,6 +49,18 @@ pub struct Bootstrap {
     pub pair_key: Option<Vec<u8>>,
     /// Certificate chains and keys in PEM, for each listener in order. A secret.
     pub certificates: Vec<Vec<CertificatePem>>,
+    /// What the session store takes, when there is one. A secret.
+    #[serde(default)]
+    pub store: Option<StoreSecrets>,
+}
+
+/// What the session store takes to be spoken with.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct StoreSecrets {
+    /// The password, where it wants one. A secret.
+    pub password: Option<String>,
+    /// The authorities that its certificate is checked against, in PEM; `None` without TLS.
+    pub ca_pem: Option<String>,
 }
 
 /// A certificate chain and its key.

@@ -158,11 +158,11 @@ pub struct ServerSessionsStatus {
 pub struct StoreStatus {
     /// Where it is, without secrets.
     pub url: String,
-    /// `connected` or `away`.
+    /// `connected`, or `away`: new sessions are placed by hashing.
     pub state: String,
     /// Time in that state, in milliseconds.
     pub since_ms: u64,
-    /// What went wrong last.
+    /// What went wrong last, whether or not it is over.
     pub last_error: Option<String>,
     /// Questions asked since the worker started.
     pub lookups: u64,
@@ -170,8 +170,20 @@ pub struct StoreStatus {
     pub hits: u64,
     /// Those that were not answered in time.
     pub timeouts: u64,
+    /// Those that were not asked, because too many were waiting.
+    #[serde(default)]
+    pub queue_full: u64,
     /// Requests that were served by hashing, because the store was away or too slow.
     pub hashed: u64,
+    /// Times that a session in use was compared with the store.
+    #[serde(default)]
+    pub rechecks: u64,
+    /// Sessions that the store is still to be told of.
+    #[serde(default)]
+    pub owed: u64,
+    /// Sessions that it will not be told of, because too many were waiting.
+    #[serde(default)]
+    pub unwritten: u64,
 }
 
 /// The file that sessions come back from.

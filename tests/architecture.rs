@@ -11,7 +11,7 @@ const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
     (&["vrrp", "session", "balance", "health", "fitness", "limit"], Peers::Never),
     (&["net", "config", "status", "link", "event", "telemetry"], Peers::LeftToRight),
-    (&["proxy", "probe", "peer"], Peers::LeftToRight),
+    (&["store", "proxy", "probe", "peer"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),

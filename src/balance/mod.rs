@@ -1,5 +1,7 @@
 //! Picks a server of a pool. A core, used by `proxy`.
 
+pub mod rendezvous;
+
 /// What a pick has to know of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, Role, SyncStatus, VerdictStatus, VipStatus};
+use crate::status::{NodeStatus, PoolStatus, Role, StoreStatus, SyncStatus, VerdictStatus, VipStatus};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -88,6 +88,9 @@ fn describe(status: &NodeStatus) -> String {
     }
     for pool in &status.pools {
         describe_pool(&mut text, pool);
+    }
+    if let Some(store) = &status.sessions.store {
+        describe_store(&mut text, store);
     }
     for warning in &status.warnings {
         let _ = writeln!(text, "\nwarning: {warning}");
@@ -172,6 +175,17 @@ fn describe_pool(text: &mut String, pool: &PoolStatus) {
             server.last_check
         );
     }
+}
+
+fn describe_store(text: &mut String, store: &StoreStatus) {
+    let (since, error) = (time(store.since_ms), store.last_error.as_deref().filter(|_| store.state != "connected"));
+    let error = error.map_or(String::new(), |error| format!(": {error}"));
+    let _ = writeln!(
+        text,
+        "\nsession store {}   {} for {since}{error}\n  {} questions, {} sessions found, {} not answered in time; {} placed by \
+         hashing, {} still to be written",
+        store.url, store.state, store.lookups, store.hits, store.timeouts, store.hashed, store.owed
+    );
 }
 
 /// The first digits of a checksum: enough to see whether two nodes differ.

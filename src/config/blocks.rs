@@ -16,6 +16,7 @@ use super::model::{
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
+use super::store::StoreBlock;
 use super::{pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -39,7 +40,7 @@ pub(super) struct Blocks {
     pub(super) pools: Vec<PoolBlock>,
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: SessionsBlock,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -160,6 +161,13 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[sessions]`
+pub(super) struct SessionsBlock {
+    /// Whole when the file has no mistake.
+    pub(super) sessions: Sessions,
+    pub(super) store: StoreBlock,
+}
+
 /// `[[listener]]`
 pub(super) struct ListenerBlock {
     pub(super) place: Place,
@@ -228,7 +236,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| watching::fitness(table, mistakes, directory))
             .collect(),
         events: watching::events(root.block("events")),
-        sessions: sticky::sessions(root.block("sessions")),
+        sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         worker,
         worker_user,
     };

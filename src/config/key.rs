@@ -121,23 +121,36 @@ pub enum PasswordError {
     #[error(transparent)]
     File(#[from] KeyError),
     /// It holds something else than a password.
-    #[error("{} must hold a password of 1 to 8 printable characters without spaces, on one line", path.display())]
+    #[error("{} must hold a password of 1 to {max} printable characters{kind}, on one line", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
+        /// The most characters.
+        max: usize,
+        /// Which characters, where not all will do.
+        kind: &'static str,
     },
 }
 
 impl PasswordError {
-    /// What an operator does about it.
+    /// What an operator does about the file of an [`AdvertPassword`].
     pub fn remedy(&self) -> String {
+        self.remedy_for("that the other routers have")
+    }
+
+    /// What an operator does about the file of a [`StorePassword`].
+    pub fn store_remedy(&self) -> String {
+        self.remedy_for("of the store")
+    }
+
+    fn remedy_for(&self, whose: &str) -> String {
         match self {
             PasswordError::File(error @ (KeyError::Exposed { .. } | KeyError::Malformed { .. })) => error.remedy(),
             PasswordError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
                 "run as root, or as the user who owns the file".to_owned()
             }
             PasswordError::File(_) | PasswordError::Malformed { .. } => {
-                "write the password that the other routers have into a file of its own, with mode 0600".to_owned()
+                format!("write the password {whose} into a file of its own, with mode 0600")
             }
         }
     }
@@ -150,7 +163,11 @@ impl AdvertPassword {
     /// See [`PasswordError`].
     pub fn load(path: &Path) -> Result<Self, PasswordError> {
         let text = read_secret(path, 16)?;
-        Self::parse(&text).ok_or_else(|| PasswordError::Malformed { path: path.to_owned() })
+        Self::parse(&text).ok_or_else(|| PasswordError::Malformed {
+            path: path.to_owned(),
+            max: 8,
+            kind: " without spaces",
+        })
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
@@ -173,6 +190,46 @@ impl AdvertPassword {
 impl fmt::Debug for AdvertPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AdvertPassword(..)")
+    }
+}
+
+/// The password of a session store. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StorePassword(String);
+
+/// More is not a password but some other file.
+const STORE_PASSWORD_MAX: usize = 512;
+
+impl StorePassword {
+    /// Reads a password file, open to its owner alone: 1 to 512 bytes of printable characters, and a newline.
+    ///
+    /// # Errors
+    /// See [`PasswordError`].
+    pub fn load(path: &Path) -> Result<Self, PasswordError> {
+        let text = read_secret(path, STORE_PASSWORD_MAX + 3)?;
+        Self::parse(&text).ok_or_else(|| PasswordError::Malformed {
+            path: path.to_owned(),
+            max: STORE_PASSWORD_MAX,
+            kind: "",
+        })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let line = text.strip_suffix(b"\n").unwrap_or(text);
+        let password = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
+        let good = (1..=STORE_PASSWORD_MAX).contains(&password.len()) && !password.contains(char::is_control);
+        good.then(|| Self(password.to_owned()))
+    }
+
+    /// The password itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StorePassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StorePassword(..)")
     }
 }
 
@@ -239,7 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn a_store_password_is_a_line_of_any_printable_characters() {
+        let parsed = |text: &str| StorePassword::parse(text.as_bytes()).map(|password| password.as_str().to_owned());
+        assert_eq!(parsed("two words\n").as_deref(), Some("two words"));
+        assert_eq!(parsed("p\u{e4}ss\r\n").as_deref(), Some("p\u{e4}ss"));
+        assert_eq!(parsed(&"x".repeat(512)).map(|password| password.len()), Some(512));
+        assert_eq!(parsed(&"x".repeat(513)), None);
+        assert_eq!(parsed("\n"), None);
+        assert_eq!(parsed("one\ntwo\n"), None);
+    }
+
+    #[test]
     fn debug_does_not_show_the_secret() {
+        assert_eq!(format!("{:?}", StorePassword("secret".to_owned())), "StorePassword(..)");
         let key = PairKey::parse("ab".repeat(32).as_bytes()).expect("64 hex digits are a key");
         assert_eq!(format!("{key:?}"), "PairKey(..)");
     }

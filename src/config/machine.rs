@@ -12,9 +12,10 @@ use rustls::sign::CertifiedKey;
 
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
-use super::key::{AdvertPassword, PairKey};
+use super::key::{AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
+use super::store::StoreBlock;
 use crate::net::privileges;
 
 /// Checks the file's blocks against this machine.
@@ -30,6 +31,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             );
         }
     }
+    check_store(&blocks.sessions.store, mistakes);
     for program in programs(blocks) {
         check_program(program, mistakes);
     }
@@ -71,6 +73,17 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         if let Err(error) = AdvertPassword::load(&file.value) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
         }
+    }
+}
+
+fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {
+    if let Some(file) = &store.password_file
+        && let Err(error) = StorePassword::load(&file.value)
+    {
+        mistakes.value(&file.place, error.to_string(), error.store_remedy());
+    }
+    if let Some(file) = &store.ca_file {
+        usable(read_chain(&file.value), file, mistakes);
     }
 }
 

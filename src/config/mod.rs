@@ -5,8 +5,9 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `pools`, `sticky` and `watching`) reads each section, `cross` (with `pairing`) compares the
-//! sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in `report`.
+//! `blocks` (with `vips`, `traffic`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
+//! `report`.
 
 mod blocks;
 mod choose;
@@ -20,6 +21,7 @@ mod reader;
 mod report;
 mod resolve;
 mod sticky;
+mod store;
 mod traffic;
 mod values;
 mod vips;
@@ -37,7 +39,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
-pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError};
+pub use key::{AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
 pub use values::duration_text;

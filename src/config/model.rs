@@ -31,6 +31,46 @@ pub struct Config {
     pub checksum: String,
 }
 
+/// A Redis or Valkey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where it is: one server, or 1 to 16 of a cluster. All with TLS, or none.
+    pub urls: Vec<StoreUrl>,
+    /// Whether keys are spread over a cluster. Default: with several URLs.
+    pub is_cluster: bool,
+    /// The user of its ACL, 1 to 128 characters; only with a password. Default: the one named `default`.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The authorities that its certificate is checked against, in PEM; only with TLS. Default: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that a request waits for it, 1 ms to 10 s. Default 50 ms.
+    pub timeout: Duration,
+    /// What its keys begin with, at most 64 characters. Default `baton:`.
+    pub prefix: String,
+}
+
+/// Where a store is. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    /// A host name in lower case or an address, IPv6 without brackets.
+    pub host: String,
+    /// 1 to 65535. Default 6379.
+    pub port: u16,
+    /// Whether it is reached with TLS.
+    pub is_tls: bool,
+    /// Number of the database, 0 in a cluster. Default 0.
+    pub database: u32,
+}
+
+impl std::fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.is_tls { "rediss" } else { "redis" };
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{scheme}://{open}{}{close}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
 /// A machine of the pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -476,6 +516,8 @@ pub enum OnDown {
 pub struct Sessions {
     /// Time between two snapshots of the table on disk, 1 s to 24 h. Default 60 s.
     pub snapshot_interval: Duration,
+    /// Where more than two load balancers keep them together; `None` for none.
+    pub store: Option<Store>,
 }
 
 /// How the worker process runs and is watched.

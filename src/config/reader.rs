@@ -251,6 +251,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text of a string.
+    pub(super) fn text(&self) -> Option<&'a str> {
+        self.value.as_str()
+    }
+
+    /// Whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
+    /// The values of a list of 1 to `max`, or the one value that stands alone.
+    pub(super) fn one_or_list(self, max: usize) -> Vec<Value<'a>> {
+        if self.is_list() { self.list(max) } else { vec![self] }
+    }
+
     /// Whether it is a table.
     pub(super) fn is_table(&self) -> bool {
         matches!(self.value, DeValue::Table(_))

@@ -176,6 +176,8 @@ enum Evidence {
 struct Found {
     evidence: Evidence,
     span: Option<Range<usize>>,
+    /// Whether its line holds a secret, which no report may show.
+    is_secret: bool,
     mistake: Mistake,
 }
 
@@ -217,6 +219,14 @@ impl<'a> Mistakes<'a> {
         self.add(Evidence::Present, place, None, rule.into(), remedy.into());
     }
 
+    /// The value at `place` is a secret that must not stand there. No line that it stands on is shown.
+    pub(super) fn secret(&self, place: &Place, rule: impl Into<String>, remedy: impl Into<String>) {
+        let mistake =
+            Mistake { position: None, key: place.key.clone(), value: None, rule: rule.into(), remedy: remedy.into() };
+        let (evidence, span) = (Evidence::Present, Some(place.span.clone()));
+        self.found.borrow_mut().push(Found { evidence, span, is_secret: true, mistake });
+    }
+
     /// Something that `place` needs stands nowhere.
     pub(super) fn absent(&self, place: &Place, rule: impl Into<String>, remedy: impl Into<String>) {
         self.add(Evidence::Absent, place, None, rule.into(), remedy.into());
@@ -238,12 +248,12 @@ impl<'a> Mistakes<'a> {
     pub(super) fn file(&self, rule: impl Into<String>, remedy: impl Into<String>) {
         let mistake =
             Mistake { position: None, key: String::new(), value: None, rule: rule.into(), remedy: remedy.into() };
-        self.found.borrow_mut().push(Found { evidence: Evidence::Absent, span: None, mistake });
+        self.found.borrow_mut().push(Found { evidence: Evidence::Absent, span: None, is_secret: false, mistake });
     }
 
     fn add(&self, evidence: Evidence, place: &Place, value: Option<String>, rule: String, remedy: String) {
         let mistake = Mistake { position: None, key: place.key.clone(), value, rule, remedy };
-        self.found.borrow_mut().push(Found { evidence, span: Some(place.span.clone()), mistake });
+        self.found.borrow_mut().push(Found { evidence, span: Some(place.span.clone()), is_secret: false, mistake });
     }
 
     /// The report, or `None` when nothing is wrong.
@@ -259,10 +269,15 @@ impl<'a> Mistakes<'a> {
         let left_out = found.len().saturating_sub(MISTAKES_MAX);
         found.truncate(MISTAKES_MAX);
         let lines = LineStarts::new(text);
-        let mistakes = found
-            .into_iter()
-            .map(|found| Mistake { position: found.span.map(|span| lines.position(&span)), ..found.mistake })
-            .collect();
+        let spans_of_secrets = found.iter().filter(|found| found.is_secret).filter_map(|found| found.span.as_ref());
+        let secret: HashSet<usize> =
+            spans_of_secrets.flat_map(|span| lines.line(span.start)..=lines.line(span.end)).collect();
+        let position = |span: Range<usize>| {
+            let position = lines.position(&span);
+            if secret.contains(&lines.line(span.start)) { position.concealed() } else { position }
+        };
+        let mistakes =
+            found.into_iter().map(|found| Mistake { position: found.span.map(position), ..found.mistake }).collect();
         Some(Report { path: path.to_owned(), mistakes, left_out, is_partial })
     }
 }
@@ -283,6 +298,13 @@ fn drop_consequences(text: &str, found: &mut Vec<Found>) {
         Evidence::Present => line_of(found).is_none_or(|line| !broken.contains(&line)),
         Evidence::Absent => false,
     });
+}
+
+impl Position {
+    /// The same place, without what stands there.
+    fn concealed(self) -> Self {
+        Self { excerpt: "(not shown: there is a secret on this line)".to_owned(), offset: 0, width: 1, ..self }
+    }
 }
 
 /// Finds lines and columns of byte offsets.

@@ -44,7 +44,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         listeners,
         pools,
         events: events.events,
-        sessions,
+        sessions: sessions.sessions,
         worker,
         checksum,
     })

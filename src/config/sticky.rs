@@ -1,11 +1,14 @@
 //! Reads `[pool.sticky]` and `[sessions]`: what keeps a client on its server, and how that is remembered.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::blocks::SessionsBlock;
 use super::model::{CookieSecure, OnDown, SameSite, Sessions, Sticky, StickyCookie, StickyKey, StickyTable};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::values;
+use super::store::StoreBlock;
+use super::{store, values};
 
 const TTL_MIN: Duration = Duration::from_secs(1);
 /// What browsers keep a cookie for at most.
@@ -212,12 +215,13 @@ fn key(kind: StickyBy, table: &mut Table<'_>, name: Option<String>) -> Option<St
 }
 
 /// Reads `[sessions]`.
-pub(super) fn sessions(table: Option<Table<'_>>) -> Sessions {
-    let mut sessions = Sessions { snapshot_interval: SNAPSHOT_INTERVAL_DEFAULT };
-    let Some(mut table) = table else { return sessions };
+pub(super) fn sessions(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> SessionsBlock {
+    let mut sessions = Sessions { snapshot_interval: SNAPSHOT_INTERVAL_DEFAULT, store: None };
+    let Some(mut table) = table else { return SessionsBlock { sessions, store: StoreBlock::default() } };
     sessions.snapshot_interval =
         table.duration("snapshot_interval", SNAPSHOT_INTERVAL_MIN..=SNAPSHOT_INTERVAL_MAX, sessions.snapshot_interval);
-    table.not_in_release("store", "remove it; the sessions are kept by the two nodes themselves");
+    let (store, files) = store::store(&mut table, mistakes, directory);
+    sessions.store = store;
     table.finish();
-    sessions
+    SessionsBlock { sessions, store: files }
 }

@@ -435,7 +435,7 @@ fn defaults_of_health_and_sticky() {
         on_down: OnDown::Rebalance,
     };
     assert_eq!(config.pools[0].sticky, Some(Sticky::Cookie(cookie)));
-    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60) });
+    assert_eq!(config.sessions, Sessions { snapshot_interval: Duration::from_secs(60), store: None });
 }
 
 fn sticky(keys: &str) -> Sticky {
@@ -551,6 +551,16 @@ fn warnings_name_pools_whose_cookies_take_each_other_away() {
     assert_eq!(warnings([pool("api", "by = \"source_ip\""), api, none(), none()]), [""; 0]);
     let of_shop = [both("cart", "shop"), both("cart", "app")];
     assert_eq!(warnings([pool("shop", ""), shop, pool("cart", ""), cart]), of_shop);
+}
+
+#[test]
+fn a_store_that_no_pool_has_a_use_for_is_warned_of() {
+    let warnings = |sticky: &str| good(&format!("{MINIMAL}{sticky}[sessions]\nstore = \"redis://a\"\n")).warnings();
+    assert_eq!(
+        warnings("sticky = {}\n"),
+        ["sessions.store is used by no pool, as none is sticky by something that has to be remembered"]
+    );
+    assert_eq!(warnings("sticky = { by = \"source_ip\" }\n"), [""; 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Authentication, Config, Node, PoolIndex, Sticky, Transport, Vip, VrrpVersion};
+use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, Transport, Vip, VrrpVersion};
 use super::values::duration_text;
 use super::{machine, values};
 
@@ -27,6 +27,13 @@ impl Config {
             if pool.servers.iter().all(|server| server.backup) {
                 warnings.push(format!("pool {} has backup servers alone", pool.name));
             }
+        }
+        let has_table = |pool: &Pool| matches!(pool.sticky, Some(Sticky::Table(_)));
+        if self.sessions.store.is_some() && !self.pools.iter().any(has_table) {
+            warnings.push(
+                "sessions.store is used by no pool, as none is sticky by something that has to be remembered"
+                    .to_owned(),
+            );
         }
         if !self.vips.is_empty() && self.nodes.len() == 1 {
             warnings.push("there is one node, so that nobody takes its vips over".to_owned());

@@ -18,6 +18,7 @@ mod links;
 mod listeners;
 mod notify;
 mod paths;
+mod session_store;
 mod setup;
 mod speaker;
 mod state;
@@ -54,7 +55,7 @@ use self::supervisor::Supervisor;
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
-use crate::link::{Bootstrap, CertificatePem};
+use crate::link::{Bootstrap, CertificatePem, StoreSecrets};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -160,6 +161,7 @@ struct Bootstrapping {
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     certificates: Vec<Vec<CertificatePem>>,
+    store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
     has_sync_socket: bool,
 }
@@ -211,6 +213,7 @@ impl Guard {
         let bootstrapping = Bootstrapping {
             pair_key,
             certificates: listeners::certificates(&config)?,
+            store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
             text: config_text,
@@ -434,6 +437,7 @@ impl Bootstrapping {
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             certificates: self.certificates.clone(),
+            store: self.store.clone(),
         }
     }
 }

@@ -34,7 +34,7 @@ fn limited(config: &Config) -> impl Iterator<Item = (&str, &config::RateLimit)> 
 }
 
 /// The limits by the names that mean the same to the other node: those of their listeners.
-pub fn shared_limits(config: &Config) -> Vec<String> {
+pub fn replicated_limits(config: &Config) -> Vec<String> {
     limited(config).map(|(name, _)| name.to_owned()).collect()
 }
 

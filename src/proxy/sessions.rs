@@ -1,7 +1,8 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
 //! With them goes what else both nodes share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -15,6 +16,7 @@ use crate::session::replica::PoolNames;
 use crate::session::table::{PoolLimits, Table};
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus, SessionsStatus};
+use crate::store::{Apply, Seen, Settings, Store, StorePool};
 
 /// The sessions of all pools.
 pub struct Sessions {
@@ -28,6 +30,7 @@ pub struct Sessions {
     facts: Mutex<Facts>,
     /// Told when there is a change to send to the other node and there was none before.
     pub changed: Arc<Notify>,
+    store: OnceLock<Store>,
     origin: Instant,
 }
 
@@ -46,6 +49,7 @@ impl Sessions {
             limits: Limits::new(config, secret, wake()),
             facts: Mutex::default(),
             changed,
+            store: OnceLock::new(),
             origin: Instant::now(),
         }
     }
@@ -74,6 +78,43 @@ impl Sessions {
         is_told
     }
 
+    /// Shares the sessions with other load balancers from now on.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn share(self: &Arc<Self>, settings: Settings, pools: &[config::Pool]) -> io::Result<()> {
+        let sessions = Arc::downgrade(self);
+        let apply: Apply = Box::new(move |key, seen| {
+            sessions.upgrade().inspect(|sessions| sessions.apply(key, seen));
+        });
+        let store = Store::start(settings, pools.iter().map(shared_pool).collect(), apply)?;
+        // Once, by the one that makes the sessions.
+        self.store.get_or_init(|| store);
+        Ok(())
+    }
+
+    /// What other load balancers share their sessions through, where the configuration names it.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.get()
+    }
+
+    /// Removes a session, here and from the store. False when there was none here.
+    pub fn remove(&self, key: &Key) -> bool {
+        self.store().inspect(|store| store.remove(key));
+        self.table.remove(key, self.now())
+    }
+
+    /// Another load balancer knows better.
+    fn apply(&self, key: &Key, seen: Seen) {
+        match seen {
+            Seen::Moved(server) => self.table.put(key, server, self.now()),
+            // That there was none is as good.
+            Seen::Gone => {
+                self.table.remove(key, self.now());
+            }
+        }
+    }
+
     /// How many sessions there are.
     pub fn status(&self, pools: &[Pool]) -> SessionsStatus {
         let of_table = pools.iter().zip(0_u16..).filter_map(|(pool, index)| {
@@ -91,7 +132,8 @@ impl Sessions {
                 by_server: by_server.collect(),
             })
         });
-        SessionsStatus { pools: of_table.collect(), ..SessionsStatus::default() }
+        let store = self.store().map(Store::status);
+        SessionsStatus { pools: of_table.collect(), store, ..SessionsStatus::default() }
     }
 
     /// The key of what tells a client of a pool from others.
@@ -101,7 +143,7 @@ impl Sessions {
 }
 
 /// The pools that keep sessions, by the names that mean the same to the other node.
-pub fn shared_pools(config: &Config) -> Vec<PoolNames> {
+pub fn replicated_pools(config: &Config) -> Vec<PoolNames> {
     let of_table = config.pools.iter().zip(0_u16..).filter(|(pool, _)| limits(pool).is_some());
     let names = |(pool, index): (&config::Pool, u16)| PoolNames {
         pool: index,
@@ -109,6 +151,17 @@ pub fn shared_pools(config: &Config) -> Vec<PoolNames> {
         servers: pool.servers.iter().map(|server| server.name.clone()).collect(),
     };
     of_table.map(names).collect()
+}
+
+/// A pool as the store has to know it. What never asks the store has no limits.
+fn shared_pool(pool: &config::Pool) -> StorePool {
+    let limits = limits(pool);
+    StorePool {
+        name: pool.name.clone(),
+        servers: pool.servers.iter().map(|server| server.name.clone()).collect(),
+        idle: limits.as_ref().map_or(Duration::ZERO, |limits| limits.idle),
+        absolute: limits.and_then(|limits| limits.absolute),
+    }
 }
 
 /// What a pool may keep in the table; nothing when our cookie says it all.

@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
+use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
 use crate::status::{PoolStatus, ServerStatus};
@@ -204,6 +205,14 @@ impl Pool {
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, sticky }
+    }
+
+    /// What there is to know of a server when one is picked for a new client.
+    pub fn candidate(&self, server: usize) -> Candidate {
+        Candidate {
+            eligible: self.servers.get(server).is_some_and(Server::takes_new),
+            backup: self.config.servers.get(server).is_some_and(|server| server.backup),
+        }
     }
 
     fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {

@@ -1,8 +1,11 @@
 //! Which server a client belongs to, and how that is remembered: `[pool.sticky]`, prepared for the request path.
 //!
 //! `forward` asks in this order: [`Stickiness::visit`] before a server is picked, [`Stickiness::settle`] when one was,
-//! [`Stickiness::answered`] when it has answered. Whoever passes connections on begins with
+//! [`Stickiness::answered`] when it has answered. Where load balancers share their sessions, [`Stickiness::recall`] comes
+//! after the first, [`Stickiness::agree`] before the second, [`Stickiness::share`] after the third. Whoever passes connections on begins with
 //! [`Stickiness::connection`], and ends with [`Stickiness::connected`].
+
+mod shared;
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +18,8 @@ use crate::config::{self, CookieSecure, OnDown, SameSite, StickyCookie, StickyKe
 use crate::session::ServerRef;
 use crate::session::cookie::{Life, Named, ServerCookies, SetCookie, cookie_values, set_cookie};
 use crate::session::key::Key;
+
+pub use self::shared::Learned;
 
 /// How a pool keeps clients on their servers.
 pub struct Stickiness {
@@ -115,8 +120,12 @@ impl Stickiness {
     fn look_up(&self, sessions: &Sessions, value: &[u8]) -> Visit {
         let key = if value.is_empty() { None } else { sessions.keys.key(self.pool, value) };
         let Some(key) = key else { return Visit::default() };
-        let found = sessions.table.find(&key, sessions.now()).map(|found| usize::from(found.server));
-        let home = found.filter(|home| *home < self.server_count);
+        let found =
+            sessions.table.find(&key, sessions.now()).filter(|found| usize::from(found.server) < self.server_count);
+        if let (Some(found), Some(store)) = (found, sessions.store()) {
+            store.used(&key, found);
+        }
+        let home = found.map(|found| usize::from(found.server));
         Visit { key: Some(key), home, is_known: home.is_some(), cookie: None }
     }
 
@@ -162,8 +171,16 @@ impl Stickiness {
         picked
     }
 
-    /// A server has answered. Remembers that the client belongs to it, before the client sees the response.
-    pub fn answered(&self, sessions: &Sessions, visit: &Visit, server: usize, is_tls: bool, headers: &mut HeaderMap) {
+    /// A server has answered. Remembers that the client belongs to it, before the client sees the response. Gives what
+    /// other load balancers have to know by then, too.
+    pub fn answered(
+        &self,
+        sessions: &Sessions,
+        visit: &Visit,
+        server: usize,
+        is_tls: bool,
+        headers: &mut HeaderMap,
+    ) -> Option<Learned> {
         match &self.memory {
             Memory::Cookie(own) => {
                 let is_due = visit.cookie.is_some_and(|cookie| cookie.is_due);
@@ -172,11 +189,13 @@ impl Stickiness {
                 {
                     headers.append(header::SET_COOKIE, cookie);
                 }
+                None
             }
             Memory::Table(source) => {
                 self.connected(sessions, visit, server);
-                if let Source::AppCookie(name) = source {
-                    self.learn(sessions, visit, server, name, headers);
+                match source {
+                    Source::AppCookie(name) => self.learn(sessions, visit, server, name, headers),
+                    Source::Address { .. } | Source::Header(_) | Source::Query(_) | Source::Handshake => None,
                 }
             }
         }
@@ -191,12 +210,23 @@ impl Stickiness {
         let standing = sessions.table.claim(&key, own, sessions.now());
         if visit.home == Some(usize::from(standing.server)) {
             sessions.table.put(&key, own, sessions.now());
+            sessions.store().inspect(|store| store.put_later(&key, own));
+        } else if standing == own {
+            sessions.store().inspect(|store| store.claim_later(&key, own));
         }
     }
 
     /// Takes what the application does to its cookie.
-    fn learn(&self, sessions: &Sessions, visit: &Visit, server: usize, name: &str, headers: &HeaderMap) {
-        let Some(own) = self.server(server) else { return };
+    fn learn(
+        &self,
+        sessions: &Sessions,
+        visit: &Visit,
+        server: usize,
+        name: &str,
+        headers: &HeaderMap,
+    ) -> Option<Learned> {
+        let own = self.server(server)?;
+        let mut learned = None;
         for change in headers.get_all(header::SET_COOKIE).iter().filter_map(|field| set_cookie(field.as_bytes(), name))
         {
             match change {
@@ -205,15 +235,17 @@ impl Stickiness {
                     // Some applications set it with every response.
                     if sessions.table.find(&key, sessions.now()) != Some(own) {
                         sessions.table.put(&key, own, sessions.now());
+                        learned = Some(Learned { key, server: own });
                     }
                 }
                 SetCookie::Removed => {
                     if let Some(key) = &visit.key {
-                        sessions.table.remove(key, sessions.now());
+                        sessions.remove(key);
                     }
                 }
             }
         }
+        learned
     }
 
     fn server(&self, server: usize) -> Option<ServerRef> {

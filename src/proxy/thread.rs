@@ -19,8 +19,9 @@ use super::http::{self, Client, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
 use super::timers::Timers;
 use super::upstream::{IdleConnections, Upstream};
-use crate::balance::{Candidate, RoundRobin};
+use crate::balance::{Candidate, RoundRobin, rendezvous};
 use crate::config::PoolIndex;
+use crate::session::key::Key;
 
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -110,12 +111,19 @@ impl Thread {
         self.is_draining.get()
     }
 
+    /// The server of a pool that a hash gives a key to, the same on all load balancers, among those that take new clients.
+    pub fn pick_by_hash(&self, index: PoolIndex, key: &Key) -> Option<usize> {
+        let pool = self.site.pool(index)?;
+        let names = pool.config.servers.iter().map(|server| server.name.as_str());
+        rendezvous::pick(&key.to_bytes(), names, |server| pool.candidate(server))
+    }
+
     /// The next server of a pool that takes new clients and that `may_try` allows.
     pub fn pick(&self, index: PoolIndex, may_try: impl Fn(usize) -> bool) -> Option<usize> {
         let pool = self.site.pool(index)?;
-        let candidate = |server: usize| Candidate {
-            eligible: pool.servers.get(server).is_some_and(|server| server.takes_new()) && may_try(server),
-            backup: pool.config.servers.get(server).is_some_and(|server| server.backup),
+        let candidate = |server: usize| {
+            let candidate = pool.candidate(server);
+            Candidate { eligible: candidate.eligible && may_try(server), ..candidate }
         };
         self.pools.get(index.0)?.round_robin.borrow_mut().pick(pool.servers.len(), candidate)
     }

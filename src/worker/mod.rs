@@ -22,13 +22,14 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
-use crate::proxy::limits::shared_limits;
-use crate::proxy::sessions::{Sessions, shared_pools};
+use crate::proxy::limits::replicated_limits;
+use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tls;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
+use crate::store::{self, Store};
 use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
@@ -161,6 +162,7 @@ impl Worker {
 
     fn report(&self) -> Report {
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
+        let store_warning = self.site.sessions.store().and_then(Store::warning);
         Report {
             connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
@@ -168,7 +170,7 @@ impl Worker {
             listeners: self.site.listener_load(&self.counters),
             sessions: self.site.sessions.status(&self.site.pools),
             sync: self.link.status(),
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().cloned().chain(store_warning).collect(),
         }
     }
 
@@ -221,6 +223,10 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
         );
     }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
+    if let Some(store) = &config.sessions.store {
+        let settings = store::Settings::new(store, bootstrap.store.as_ref());
+        sessions.share(settings, &config.pools).context("no thread for the session store")?;
+    }
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
 }
 
@@ -239,8 +245,8 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         boot: u64::from_ne_bytes(random()?),
         checksum: config.short_checksum(),
         versions: replica::VERSIONS,
-        pools: shared_pools(config),
-        limits: shared_limits(config),
+        pools: replicated_pools(config),
+        limits: replicated_limits(config),
     };
     Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }

@@ -194,6 +194,29 @@ fn a_password_file_holds_a_password_and_is_its_owners_alone() {
 }
 
 #[test]
+fn the_password_of_a_store_is_its_owners_alone_and_its_authorities_are_certificates() {
+    let directory = Directory::new("store");
+    directory.write("pair.key", KEY, 0o600);
+    let sessions = "[sessions]\nstore = \"rediss://10.0.0.5\"\nstore_password_file = \"password\"\n";
+    let path = directory.write("baton.toml", format!("{VIP}{sessions}"), 0o644);
+    check_one(&path, "sessions.store_password_file", "failed to read");
+    assert!(mistakes(&path)[0].2.contains("the password of the store"));
+    let file = directory.write("password", "two words\n", 0o640);
+    check_one(&path, "sessions.store_password_file", "has mode 0640");
+    assert_eq!(mistakes(&path)[0].2, format!("chmod 600 {}", file.display()));
+    for content in ["", "\n", "one\ntwo\n"] {
+        directory.write("password", content, 0o600);
+        check_one(&path, "sessions.store_password_file", "1 to 512 printable characters");
+    }
+    directory.write("password", "two words\n", 0o600);
+    assert_eq!(mistakes(&path), []);
+    directory.write("baton.toml", format!("{VIP}{sessions}store_ca_file = \"ca.pem\"\n"), 0o644);
+    check_one(&path, "sessions.store_ca_file", "failed to read");
+    directory.write("ca.pem", "nothing\n", 0o644);
+    check_one(&path, "sessions.store_ca_file", "holds no certificate");
+}
+
+#[test]
 fn programs_must_be_there_and_be_programs() {
     let directory = Directory::new("programs");
     directory.write("pair.key", KEY, 0o600);

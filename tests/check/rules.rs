@@ -299,7 +299,21 @@ refused! {
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
     admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
-    sessions_store: ["[sessions]\nstore = \"redis://127.0.0.1\"\n", TRAFFIC], 2, "sessions.store", "not in this release";
+    store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
+    store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
+    store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";
+    store_with_a_port_zero: ["[sessions]\nstore = \"redis://10.0.0.5:0\"\n", TRAFFIC], 2, "sessions.store", "the port must be 1 to 65535";
+    store_with_a_database_out_of_range: ["[sessions]\nstore = \"redis://10.0.0.5/65536\"\n", TRAFFIC], 2, "sessions.store", "must be the number of a database";
+    store_with_several_urls_and_no_cluster: ["[sessions]\nstore = [\"redis://a\", \"redis://b\"]\nstore_cluster = false\n", TRAFFIC], 2, "sessions.store", "are those of one cluster";
+    store_with_a_database_of_a_cluster: ["[sessions]\nstore = [\"redis://a\", \"redis://b/1\"]\n", TRAFFIC], 2, "sessions.store[#2]", "no databases but number 0";
+    store_half_with_tls: ["[sessions]\nstore = [\"redis://a\", \"rediss://b\"]\n", TRAFFIC], 2, "sessions.store[#2]", "with TLS, or none";
+    store_with_authorities_and_no_tls: ["[sessions]\nstore = \"redis://a\"\nstore_ca_file = \"ca.pem\"\n", TRAFFIC], 3, "sessions.store_ca_file", "no meaning without TLS";
+    store_with_a_user_and_no_password: ["[sessions]\nstore = \"redis://a\"\nstore_username = \"lb\"\n", TRAFFIC], 3, "sessions.store_username", "needs a password";
+    store_username: ["[sessions]\nstore = \"redis://a\"\nstore_username = \"l b\"\nstore_password_file = \"p\"\n", TRAFFIC], 3, "sessions.store_username", "must be the name of a user";
+    store_timeout_too_short: ["[sessions]\nstore = \"redis://a\"\nstore_timeout = \"0.9ms\"\n", TRAFFIC], 3, "sessions.store_timeout", "must be 1ms to 10s";
+    store_timeout_too_long: ["[sessions]\nstore = \"redis://a\"\nstore_timeout = \"10001ms\"\n", TRAFFIC], 3, "sessions.store_timeout", "must be 1ms to 10s";
+    store_prefix: ["[sessions]\nstore = \"redis://a\"\nstore_prefix = \"{lb}:\"\n", TRAFFIC], 3, "sessions.store_prefix", "without spaces and braces";
+    store_timeout_without_a_store: ["[sessions]\nstore_timeout = \"1s\"\n", TRAFFIC], 2, "sessions.store_timeout", "has no meaning without a store";
     snapshot_interval_too_short: ["[sessions]\nsnapshot_interval = \"999ms\"\n", TRAFFIC], 2, "sessions.snapshot_interval", "must be 1s to 24h";
 }
 
@@ -326,6 +340,10 @@ fn both_sides_of_every_boundary_are_as_documented() {
         pool("sticky = { by = \"tls_sni\", on_down = \"fail\" }"),
         "[sessions]\nsnapshot_interval = \"1s\"\n".to_owned() + TRAFFIC,
         "[sessions]\nsnapshot_interval = \"24h\"\n".to_owned() + TRAFFIC,
+        "[sessions]\nstore = \"redis://a/65535\"\nstore_timeout = \"1ms\"\nstore_prefix = \"\"\n".to_owned() + TRAFFIC,
+        "[sessions]\nstore = [\"rediss://a\", \"rediss://b\"]\nstore_timeout = \"10s\"\nstore_ca_file = \"ca.pem\"\n"
+            .to_owned()
+            + TRAFFIC,
         servers("{ name = \"s\", address = \"[2001:db8::1]:1\", weight = 1, backup = true }"),
         listener(
             "[\"[2001:db8::1]:80\", \"192.0.2.1:81\", \"192.0.2.2:81\"]",
@@ -401,4 +419,13 @@ fn twelve_mistakes_are_reported_in_one_go() {
     ];
     let expected: Vec<(usize, String)> = expected.map(|(line, key)| (line, key.to_owned())).into();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_password_in_the_url_of_a_store_is_not_shown() {
+    let text = format!("sessions = {{ store = \"redis://user:s3cret@10.0.0.5\", store_timeout = 5 }}\n{TRAFFIC}");
+    let report = parse(&text, Path::new("baton.toml")).expect_err("it is refused");
+    assert_eq!(report.mistakes().len(), 2);
+    let shown = report.to_string();
+    assert!(!shown.contains("s3cret") && shown.contains("store_password_file"), "{shown}");
 }

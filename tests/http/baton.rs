@@ -125,6 +125,15 @@ impl Baton {
         Client::connect(self.address())
     }
 
+    /// What `baton status --json` prints.
+    pub fn status(&self) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(["status", "--json", "--runtime-dir"]).arg(self.directory.path("run"));
+        let output = command.output().expect("the program was built for this test");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it is JSON")
+    }
+
     /// The process id of the worker that was started last.
     pub fn worker(&self) -> Pid {
         let lines = self.log.lines();
@@ -140,15 +149,6 @@ impl Baton {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("the kernel says how much it uses") * 1024
-    }
-
-    /// What `baton status --json` says.
-    pub fn status(&self) -> serde_json::Value {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        let output = command.args(["status", "--json", "--runtime-dir"]).arg(self.directory.path("run")).output();
-        let output = output.expect("the program was built for this test");
-        assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice(&output.stdout).expect("it is JSON")
     }
 
     pub fn terminate(&self) {

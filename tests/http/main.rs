@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod redis;
 mod server;
 mod wire;
 
@@ -26,6 +27,7 @@ mod lifecycle;
 mod malformed;
 mod rate_limit;
 mod sticky;
+mod store;
 mod timeouts;
 mod tls;
 

@@ -9,8 +9,8 @@ use baton::config;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link, Pair, Setup};
-use baton::proxy::limits::shared_limits;
-use baton::proxy::sessions::{Sessions, shared_pools};
+use baton::proxy::limits::replicated_limits;
+use baton::proxy::sessions::{Sessions, replicated_pools};
 use baton::session::ServerRef;
 use baton::session::facts::FactKey;
 use baton::session::key::Key;
@@ -93,8 +93,8 @@ impl Node {
             boot: fastrand::u64(..),
             checksum: config.short_checksum(),
             versions: VERSIONS,
-            pools: shared_pools(&config),
-            limits: shared_limits(&config),
+            pools: replicated_pools(&config),
+            limits: replicated_limits(&config),
         };
         let pair = Pair { identity, end, peer: at.ip(), settings };
         let setup = Setup { sessions: Arc::clone(&sessions), pair: Some(pair), apply: Box::new(|_| {}) };

@@ -14,6 +14,7 @@ use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
 use crate::proxy::upstream::{ExchangeError, Upstream};
+use crate::session::key::Key;
 
 /// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
 const FAILED_MAX: usize = 5;
@@ -54,7 +55,10 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
-    let visit = visit(client, pool, &request);
+    let mut visit = visit(client, pool, &request);
+    if let Some(sticky) = &pool.sticky {
+        sticky.recall(&client.site().sessions, &mut visit).await;
+    }
     let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
         Way::Any => None,
         Way::Home(server) => Some(server),
@@ -67,10 +71,10 @@ pub async fn forward(
     let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };
     // Each turn uses up an idle connection or a server, so this ends.
     while errand.failed.len() < FAILED_MAX {
-        let Some(server) = errand.pick() else { break };
+        let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
-                return errand.finish(server, upstream, response, in_flight);
+                return errand.finish(server, upstream, response, in_flight).await;
             }
             Attempt::Again => {}
             Attempt::GivenUp => break,
@@ -103,7 +107,7 @@ fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Resu
 
 impl Errand<'_> {
     /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
-    fn pick(&mut self) -> Option<usize> {
+    async fn pick(&mut self) -> Option<usize> {
         if let Some(wanted) = self.wanted.take() {
             return Some(wanted);
         }
@@ -116,6 +120,12 @@ impl Errand<'_> {
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
         let sessions = &self.client.site().sessions;
+        let picked = if failed.is_empty() {
+            let by_hash = |key: &Key| self.client.thread.pick_by_hash(self.index, key);
+            sticky.agree(sessions, &self.visit, picked, by_hash, may_take).await
+        } else {
+            picked
+        };
         Some(sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take))
     }
 
@@ -206,7 +216,7 @@ impl Errand<'_> {
         }
     }
 
-    fn finish(
+    async fn finish(
         self,
         server: usize,
         upstream: Box<Upstream>,
@@ -226,7 +236,8 @@ impl Errand<'_> {
         headers::to_client(&mut parts.headers);
         if let Some(sticky) = &self.pool.sticky {
             let sessions = &self.client.site().sessions;
-            sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
+            let learned = sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
+            sticky.share(sessions, learned).await;
         }
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
