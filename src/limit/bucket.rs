@@ -103,12 +103,12 @@ impl Bucket {
         // Of its requests that are new here, those that are older than its bucket takes to fill do not count any more.
         let grown = |requests: u32| own.saturating_add(rate.of_requests(requests).min(theirs));
         let missing = match self.peer_life {
-            // The first word of it. It may know of requests that this node has forgotten, as after a restart: then what it
-            // says counts, and what this node has let through and it has not heard of.
+            // The first word of it. It may know of requests that this node has forgotten, as after a restart: so all that
+            // it says counts, and what this node has let through that it has not heard of.
             0 => {
                 let heard = if change.peer_life == self.life { change.peer_total } else { 0 };
                 let unheard = rate.of_requests(self.total.wrapping_sub(heard)).min(own);
-                grown(change.total).max(theirs.saturating_add(unheard))
+                theirs.saturating_add(unheard).max(own)
             }
             life if life == change.life => {
                 let growth = change.total.wrapping_sub(self.peer_total);

@@ -259,6 +259,18 @@ fn a_node_that_comes_back_is_told_all_and_counts_nothing_twice() {
 }
 
 #[test]
+fn a_node_that_comes_back_counts_what_the_other_has_heard_of_it_once() {
+    let (again, other) = pair(TERMS);
+    // One a second, as fast as the bucket fills, so that one is missing of many.
+    (0..100).for_each(|second| takes(&other, &KEY, 1, ms(second * 1_000)));
+    takes(&again, &KEY, 3, ms(99_000));
+    // The other one hears of it first, and then speaks.
+    tell(&again, &other, ms(99_000));
+    tell(&other, &again, ms(99_000));
+    assert_eq!((counts(&again, ms(99_000)), counts(&other, ms(99_000))), ((3, 100, 4_000), (100, 3, 4_000)));
+}
+
+#[test]
 fn a_new_connection_of_the_same_nodes_counts_nothing_twice() {
     let (a, b) = pair(Terms { requests: 1_000, burst: 1_000, ..TERMS });
     takes(&a, &KEY, 300, ms(0));

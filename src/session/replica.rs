@@ -101,6 +101,10 @@ pub enum Fault {
     /// It does not deal with what it was sent.
     #[error("it has not dealt with what it was sent for {} s", STALL_MAX.as_secs())]
     Stalled,
+    /// Another connection to it has begun. What this one still brings would not be in the snapshot that the other may
+    /// have sent by now, and it is all in the snapshot that comes to it, unless the other side has lost it.
+    #[error("another connection has begun")]
+    Replaced,
     /// It ended the connection.
     #[error("it ended the connection: {0}")]
     Goodbye(String),
@@ -116,6 +120,7 @@ impl Fault {
             Fault::OutOfOrder => "out_of_order",
             Fault::Silent => "silent",
             Fault::Stalled => "stalled",
+            Fault::Replaced => "replaced",
             Fault::Goodbye(_) => "goodbye",
         }
     }
@@ -159,6 +164,15 @@ pub struct State {
     pub entries_useless: u64,
 }
 
+/// Bytes that a connection keeps or keeps count of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Buffered {
+    /// Of a frame that has not come whole: less than [`frame::HEADER_BYTES`] and [`frame::FRAME_BYTES_MAX`].
+    pub partial: usize,
+    /// Said, and not dealt with yet: at most two windows, 2 MiB and 192 KiB, and a frame beyond each.
+    pub under_way: usize,
+}
+
 /// A frame that is under way.
 #[derive(Debug)]
 struct UnderWay {
@@ -186,6 +200,8 @@ enum Kind {
 #[derive(Debug)]
 pub struct Replica {
     settings: Settings,
+    /// As which the table keeps its changes.
+    keeper: u64,
     state: State,
     has_said_hello: bool,
     has_heard_hello: bool,
@@ -216,14 +232,16 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The beginning of a connection. From now on the table and the counters keep their changes for it.
+    /// The beginning of a connection. From now on the table and the counters keep their changes for it, and one before it is
+    /// of no more use.
     pub fn new(settings: Settings, now: Duration, table: &Table, facts: &mut Facts, counters: &dyn Counters) -> Self {
-        table.keep_changes(true);
+        let keeper = table.keep_changes(true);
         facts.change_all();
         counters.keep_changes(true);
         let directory = Directory::new(settings.pools.clone(), settings.limits.clone());
         Self {
             settings,
+            keeper,
             state: State { snapshot_sent: (0, table.slots_in_use() as u64), ..State::default() },
             has_said_hello: false,
             has_heard_hello: false,
@@ -260,6 +278,9 @@ impl Replica {
         facts: &mut Facts,
         counters: &dyn Counters,
     ) -> Result<Received, Fault> {
+        if self.is_replaced(table) {
+            return Err(Fault::Replaced);
+        }
         self.heard_at = now;
         let mut received = Received::default();
         let mut partial = std::mem::take(&mut self.partial);
@@ -289,6 +310,9 @@ impl Replica {
         facts: &mut Facts,
         counters: &dyn Counters,
     ) {
+        if self.is_replaced(table) {
+            return;
+        }
         let before = out.len();
         let end = before + TRANSMIT_BYTES;
         if !self.has_said_hello {
@@ -357,6 +381,11 @@ impl Replica {
         }
     }
 
+    /// How much waits here, and for the other side.
+    pub fn buffered(&self) -> Buffered {
+        Buffered { partial: self.partial.len(), under_way: self.under_way_bytes }
+    }
+
     /// How long changes took to be dealt with, since the connection began.
     pub fn lag_counts(&self) -> &LagCounts {
         self.lags.counts()
@@ -367,11 +396,17 @@ impl Replica {
         frame::put_goodbye(out, &fault.to_string());
     }
 
-    /// Ends the connection: table and counters keep no changes any more. Not to be called once another connection has
-    /// begun.
+    /// Ends the connection: table and counters keep no changes any more, unless another connection has begun.
     pub fn close(&self, table: &Table, counters: &dyn Counters) {
-        table.keep_changes(false);
-        counters.keep_changes(false);
+        if !self.is_replaced(table) {
+            table.keep_changes(false);
+            counters.keep_changes(false);
+        }
+    }
+
+    /// Whether another connection has begun: the changes are its own, not this one's.
+    fn is_replaced(&self, table: &Table) -> bool {
+        table.keeper() != self.keeper
     }
 
     fn hello(&self, table: &Table) -> Hello {

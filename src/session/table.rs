@@ -120,6 +120,8 @@ struct Pool {
 struct Changes {
     /// Whether anybody asks for them.
     are_kept: AtomicBool,
+    /// How often somebody began or ended to.
+    keeper: AtomicU64,
     pending: AtomicUsize,
     /// When the first of them came, in microseconds.
     since: AtomicU64,
@@ -147,6 +149,7 @@ impl Table {
         let pools: Box<[_]> = pools.iter().map(|limits| limits.as_ref().map(Pool::new)).collect();
         let changes = Changes {
             are_kept: AtomicBool::new(false),
+            keeper: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
             since: AtomicU64::new(0),
             shards: AtomicU64::new(0),
@@ -288,17 +291,13 @@ impl Table {
             let index = self.sweeping.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1);
             let Some(shard) = self.shards.get(index) else { return };
             let mut writer = shard.lock();
-            for (order, pool) in shard.orders.iter().zip(&self.pools) {
-                let Some(pool) = pool else { continue };
+            for order in &shard.orders {
                 for _ in 0..SWEEP_MAX {
                     let number = order.oldest.load(Ordering::Relaxed);
-                    let Some(slot) = writer.taken(number).filter(|slot| pool.is_expired(&seen(slot), now)) else {
+                    let oldest = writer.taken(number);
+                    if !oldest.is_some_and(|slot| self.expire(&mut writer, number, slot, now)) {
                         break;
-                    };
-                    if slot.meta().server().is_some() {
-                        pool.expired.fetch_add(1, Ordering::Relaxed);
                     }
-                    self.take_out(&mut writer, number, slot);
                 }
             }
             writer.trim_changes(CHANGES_SPARE);
@@ -330,7 +329,9 @@ impl Table {
 /// For the other node.
 impl Table {
     /// Begins or ends the keeping of changes. What was kept is forgotten: a [scan](Table::scan) begun afterwards has it.
-    pub fn keep_changes(&self, are_kept: bool) {
+    /// Gives the number of this call, to know whether [another](Table::keeper) came after it.
+    pub fn keep_changes(&self, are_kept: bool) -> u64 {
+        let keeper = self.changes.keeper.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes.are_kept.store(false, Ordering::SeqCst);
         for shard in &self.shards {
             let mut writer = shard.lock();
@@ -340,6 +341,12 @@ impl Table {
             writer.trim_changes(CHANGES_SPARE);
         }
         self.changes.are_kept.store(are_kept, Ordering::SeqCst);
+        keeper
+    }
+
+    /// The number of the latest call of [`Table::keep_changes`].
+    pub fn keeper(&self) -> u64 {
+        self.changes.keeper.load(Ordering::Acquire)
     }
 
     /// Entries that changed and were not taken yet. An entry that changes twice counts once, so that there are never more
@@ -422,7 +429,9 @@ impl Table {
         let (used, made) = (ticks.saturating_sub(span(record.idle)), ticks.saturating_sub(span(record.age)));
         let meta = meta(record);
         let mut writer = shard.lock();
-        let Some((number, slot)) = writer.find(&halves) else {
+        // One that has expired is as good as swept. An older one that was used since at the other node stands there.
+        let known = writer.find(&halves).filter(|(number, slot)| !self.expire(&mut writer, *number, slot, ticks));
+        let Some((number, slot)) = known else {
             if pool.is_expired(&Seen { meta, used, made }, ticks) {
                 return Merged::Useless;
             }
@@ -564,6 +573,16 @@ impl Table {
             }
             self.take_out(writer, number, slot);
         }
+    }
+
+    /// Takes an entry out if its time has come. False if it has not.
+    fn expire(&self, writer: &mut Writer<'_>, number: u32, slot: &Slot, now: u32) -> bool {
+        let Some(pool) = self.pool_of(slot).filter(|pool| pool.is_expired(&seen(slot), now)) else { return false };
+        if slot.meta().server().is_some() {
+            pool.expired.fetch_add(1, Ordering::Relaxed);
+        }
+        self.take_out(writer, number, slot);
+        true
     }
 
     fn take_out(&self, writer: &mut Writer<'_>, number: u32, slot: &Slot) {

@@ -367,3 +367,22 @@ fn counters_wait_for_the_window_and_nobody_keeps_them_after_the_end() {
     a.replica.close(&a.table, &a.counters);
     assert!(!a.counters.has_changes() && !a.counters.are_kept.get());
 }
+
+#[test]
+fn a_connection_that_was_replaced_touches_nothing() {
+    let (mut a, mut b) = pair(0..0);
+    talk(ms(0), &mut a, &mut b);
+    b.table.claim(&key(1), ServerRef { pool: 0, server: 1 }, ms(0));
+    let late = b.says(ms(0));
+    let new = Replica::new(settings("lb-a", &["one"]), ms(1), &a.table, &mut a.facts, &a.counters);
+    a.table.claim(&key(2), ServerRef { pool: 0, server: 1 }, ms(1));
+    assert_eq!(a.hears(ms(1), &late), Err(Fault::Replaced));
+    assert!(a.says(ms(1)).is_empty());
+    a.replica.close(&a.table, &a.counters);
+    assert!(a.counters.are_kept.get());
+    assert_eq!((a.table.find(&key(1), ms(1)), a.table.pending_changes()), (None, 1));
+    a.table.claim(&key(3), ServerRef { pool: 0, server: 1 }, ms(1));
+    assert_eq!(a.table.pending_changes(), 2);
+    new.close(&a.table, &a.counters);
+    assert_eq!(a.table.pending_changes(), 0);
+}

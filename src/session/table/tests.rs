@@ -353,3 +353,17 @@ fn readers_never_see_half_a_write() {
     });
     assert_eq!(shown, table.stats(0).entries);
 }
+
+#[test]
+fn an_entry_that_has_expired_does_not_stand_in_the_way_of_an_older_one_that_was_used_since() {
+    let (one, other) = (table(Node::First, limits(10, 60)), table(Node::Second, limits(10, 60)));
+    one.claim(&key(1), server(1), s(0));
+    scanned(&one, s(0), 10).iter().for_each(|record| _ = other.merge(record, s(0)));
+    // While the nodes are apart.
+    other.put(&key(1), server(2), s(1));
+    assert_eq!(one.find(&key(1), s(50)), Some(server(1)));
+    let record = scanned(&one, s(61), 10)[0];
+    assert_eq!(other.merge(&record, s(61)), Merged::Taken);
+    assert_eq!(other.find(&key(1), s(61)), Some(server(1)));
+    assert_eq!(other.stats(0), PoolStats { entries: 1, evicted: 0, expired: 1 });
+}
