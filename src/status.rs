@@ -440,6 +440,6 @@ pub struct ServerStatus {
     pub since_ms: u64,
     /// What the last check said, in words; `not checked` without checks.
     pub last_check: String,
-    /// Requests sent to it since the worker started.
+    /// Requests, and connections of `protocol = "tcp"`, sent to it since the worker started.
     pub requests: u64,
 }

@@ -24,7 +24,8 @@ enum Peers {
 }
 
 /// Layers that decide and do not act.
-const CORES: &[&str] = &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict"];
+const CORES: &[&str] =
+    &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict", "proxy/tcp/hello"];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

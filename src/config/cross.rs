@@ -11,6 +11,7 @@ use super::model::Protocol;
 use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
+use super::sticky::StickyBy;
 
 /// Runs every check.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
@@ -29,6 +30,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
     check_stickiness(blocks, mistakes);
+    check_tcp(blocks, mistakes);
     if blocks.listeners.is_empty() && blocks.vips.is_empty() {
         mistakes.file("nothing to do: there is no [[listener]] and no [[vip]]", "begin with the annotated baton.toml");
     }
@@ -206,6 +208,7 @@ fn check_routes(routes: &[RouteBlock], mistakes: &Mistakes<'_>) {
 fn check_stickiness(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let of_http = |listener: &&ListenerBlock| match listener.protocol {
         Protocol::Http => true,
+        Protocol::Tcp => false,
     };
     let listeners: Vec<&ListenerBlock> = blocks.listeners.iter().filter(of_http).collect();
     let own = listeners.iter().filter_map(|listener| match &listener.pool {
@@ -248,6 +251,11 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
         match &listener.pool {
             PoolReference::Named(pool) => pools.check(pool, mistakes),
             PoolReference::Broken => {}
+            PoolReference::None if listener.protocol == Protocol::Tcp => mistakes.absent(
+                &listener.place,
+                "has no pool, which every connection goes to with protocol = \"tcp\"",
+                "add pool = \"…\"",
+            ),
             PoolReference::None => {
                 let Some(name) = &listener.name else { continue };
                 if !routed.contains(name.value.as_str()) && all_routes_belong {
@@ -258,6 +266,42 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
                     );
                 }
             }
+        }
+    }
+}
+
+/// What only HTTP has is refused where there are only bytes.
+fn check_tcp(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_tcp = || blocks.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp);
+    let names: HashSet<&str> = of_tcp().flat_map(|listener| &listener.name).map(|name| name.value.as_str()).collect();
+    for listener in blocks.routes.iter().filter_map(|route| route.listener.as_ref()) {
+        if names.contains(listener.value.as_str()) {
+            mistakes.value(
+                &listener.place,
+                "that listener has protocol = \"tcp\", which has no hosts and paths to route by",
+                "leave the route out; the listener's pool takes every connection",
+            );
+        }
+    }
+    let sticky =
+        blocks.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool.sticky_by.as_ref()?)));
+    let sticky: HashMap<&str, StickyBy> = sticky.map(|(name, by)| (name, by.value)).collect();
+    for listener in of_tcp() {
+        let PoolReference::Named(pool) = &listener.pool else { continue };
+        let Some(by) = sticky.get(pool.value.as_str()) else { continue };
+        let word = by.word();
+        if by.is_of_http() {
+            mistakes.value(
+                &pool.place,
+                format!("that pool is sticky by {word}, which connections of protocol = \"tcp\" have none of"),
+                "write by = \"source_ip\", \"tls_sni\" or \"tls_session_id\" in that pool, or name another pool",
+            );
+        } else if *by == StickyBy::TlsSessionId && listener.tls.is_some() {
+            mistakes.value(
+                &pool.place,
+                format!("that pool is sticky by {word}, and with tls here servers see no TLS sessions of clients"),
+                "leave tls out, so that TLS is passed through, or write by = \"source_ip\" or \"tls_sni\" in that pool",
+            );
         }
     }
 }

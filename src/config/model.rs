@@ -235,15 +235,18 @@ pub struct Listener {
     pub bind: Vec<SocketAddr>,
     /// What is spoken on it. Default http.
     pub protocol: Protocol,
-    /// Where a request goes when no route matches; `None` answers 404.
+    /// Where a request goes when no route matches; `None` answers 404. Where every connection goes with protocol tcp,
+    /// which has no routes and always a pool.
     pub pool: Option<PoolIndex>,
     /// In the order in which they are tried: longer host, then longer path prefix, then the order of the file.
     pub routes: Vec<Route>,
     /// Certificates, when the listener speaks TLS.
     pub tls: Option<Tls>,
     /// Time a client may take for a request's head, from its first byte (or the connect), 10 ms to 1 h. Default 10 s.
+    /// With protocol tcp, for what comes before a server is chosen: a TLS handshake, or a ClientHello to choose it by.
     pub head_timeout: Duration,
-    /// Time a client may be idle between requests, or a body may make no progress, 10 ms to 24 h. Default 60 s.
+    /// Time a client may be idle between requests, or a body may make no progress, 10 ms to 24 h. Default 60 s. With
+    /// protocol tcp, the time in which no byte moves in either direction.
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
@@ -287,6 +290,8 @@ pub enum RateLimitKey {
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     Http,
+    /// Bytes, whatever they mean; with `tls`, what is within TLS.
+    Tcp,
 }
 
 /// Certificates of a listener.

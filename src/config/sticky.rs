@@ -57,6 +57,11 @@ impl StickyBy {
         matches!(self, StickyBy::TlsSni | StickyBy::TlsSessionId)
     }
 
+    /// Whether it is read in a request.
+    pub(super) fn is_of_http(self) -> bool {
+        matches!(self, StickyBy::Cookie | StickyBy::AppCookie | StickyBy::Header | StickyBy::Query)
+    }
+
     fn has_name(self) -> bool {
         matches!(self, StickyBy::Cookie | StickyBy::AppCookie | StickyBy::Header | StickyBy::Query)
     }

@@ -37,7 +37,7 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
             .collect(),
         protocol: table
             .optional("protocol")
-            .and_then(|value| value.choice(&[("http", Protocol::Http)], &["tcp", "udp"]))
+            .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
             .map_or(Protocol::Http, |found| found.value),
         pool: match table.optional("pool").map(|value| value.parsed(values::reference)) {
             None => PoolReference::None,

@@ -77,7 +77,7 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Open client connections.
     pub connections: AtomicU64,
-    /// Requests sent to each server, by pool and server.
+    /// Requests sent to each server, and connections of `protocol = "tcp"`, by pool and server.
     pub by_server: Vec<Vec<AtomicU64>>,
     /// For each listener.
     pub by_listener: Vec<ListenerCounters>,

@@ -5,6 +5,7 @@
 //! after the first, [`Stickiness::agree`] before the second, [`Stickiness::share`] after the third. Whoever passes connections on begins with
 //! [`Stickiness::connection`], and ends with [`Stickiness::connected`].
 
+mod handshake;
 mod shared;
 
 use std::net::IpAddr;

@@ -11,16 +11,15 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::warn;
 
 use super::http::{self, Client, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
-use super::timers::Timers;
+use super::tcp::{self, Buffers};
+use super::timers::{Deadlines, Timers};
 use super::upstream::{IdleConnections, Upstream};
 use crate::balance::{Candidate, RoundRobin, rendezvous};
-use crate::config::PoolIndex;
+use crate::config::{PoolIndex, Protocol};
 use crate::session::key::Key;
 
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
@@ -46,6 +45,8 @@ pub struct Thread {
     pub counters: Arc<Counters>,
     /// The deadlines of its connections.
     pub timers: Rc<Timers>,
+    /// What bytes of TCP connections pass through.
+    pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
     pools: Vec<ThreadPool>,
@@ -99,6 +100,7 @@ impl Thread {
             site: Arc::clone(&setup.site),
             counters: Arc::clone(&setup.counters),
             timers: Rc::default(),
+            buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
@@ -142,6 +144,25 @@ impl Thread {
 
     fn idle(&self, place: Place) -> Option<&IdleConnections> {
         self.pools.get(place.pool.0)?.idle.get(place.server)
+    }
+
+    /// What a connection waits for before there is work to lose: `None` where it takes longer than `timeout`, and at a
+    /// drain. The deadlines have to be attached to the task that awaits this.
+    pub async fn before_work<F: Future>(&self, deadlines: &Deadlines, timeout: Duration, wait: F) -> Option<F::Output> {
+        let mut wait = std::pin::pin!(wait);
+        let wait = std::future::poll_fn(|context| match wait.as_mut().poll(context) {
+            Poll::Pending if self.is_draining() => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        deadlines.within(timeout, wait).await.flatten()
+    }
+
+    /// Counts a request, or a connection of `protocol = "tcp"`, that goes to a server.
+    pub fn count(&self, place: Place) {
+        let by_server = &self.counters.by_server;
+        if let Some(count) = by_server.get(place.pool.0).and_then(|pool| pool.get(place.server)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn expire_idle_connections(self: Rc<Self>) {
@@ -279,33 +300,29 @@ impl Acceptor {
     }
 }
 
-/// One connection, from its TLS handshake to its end.
+/// One connection, from its accept to its end.
 async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+    match thread.site.listeners.get(listener).map(|listener| listener.config.protocol) {
+        Some(Protocol::Http) => converse_http(thread, listener, stream, peer).await,
+        Some(Protocol::Tcp) => tcp::serve(&thread, listener, stream, peer).await,
+        None => {}
+    }
+}
+
+async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
     let client = Client::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
-        Some(acceptor) => match handshake(&client, acceptor, stream, config.config.head_timeout).await {
-            Some(stream) => ClientStream::Tls(Box::new(stream)),
-            None => return,
-        },
+        Some(acceptor) => {
+            client.deadlines().attach_here().await;
+            let handshake = acceptor.accept(stream);
+            match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
+                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                // It failed or took too long, which is the client's affair.
+                Some(Err(_)) | None => return,
+            }
+        }
     };
     http::serve(client, stream).await;
-}
-
-/// The TLS handshake. `None` where it fails or takes too long, which is the client's affair, and at a drain, which leaves
-/// nothing unanswered here.
-async fn handshake(
-    client: &Client,
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-    timeout: Duration,
-) -> Option<TlsStream<TcpStream>> {
-    client.attach().await;
-    let mut accept = std::pin::pin!(acceptor.accept(stream));
-    let accept = std::future::poll_fn(|context| match accept.as_mut().poll(context) {
-        Poll::Pending if client.thread.is_draining() => Poll::Ready(None),
-        polled => polled.map(Result::ok),
-    });
-    client.deadlines().within(timeout, accept).await.flatten()
 }

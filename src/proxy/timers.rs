@@ -143,6 +143,15 @@ impl Deadlines {
         }
     }
 
+    /// Makes the task that awaits this the one that is woken.
+    pub async fn attach_here(&self) {
+        std::future::poll_fn(|context| {
+            self.attach(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// `future`, or `None` once the server's deadline, set here to `timeout`, has passed. Cancel safe if `future` is.
     pub async fn within<F: Future>(&self, timeout: Duration, future: F) -> Option<F::Output> {
         self.set(Party::Server, timeout);
@@ -211,20 +220,11 @@ mod tests {
         });
     }
 
-    /// Lets the task's waker be known, as a connection does at each turn.
-    async fn attach(deadlines: &Deadlines) {
-        std::future::poll_fn(|context| {
-            deadlines.attach(context);
-            Poll::Ready(())
-        })
-        .await;
-    }
-
     #[test]
     fn a_future_that_never_ends_is_given_up_after_its_timeout() {
         on_paused_time(async |timers| {
             let connection = timers.register();
-            attach(connection.deadlines()).await;
+            connection.deadlines().attach_here().await;
             let start = tokio::time::Instant::now();
             let output = connection.deadlines().within(Duration::from_secs(1), std::future::pending::<()>()).await;
             assert_eq!(output, None);
@@ -237,7 +237,7 @@ mod tests {
     fn a_future_that_ends_in_time_is_not_disturbed() {
         on_paused_time(async |timers| {
             let connection = timers.register();
-            attach(connection.deadlines()).await;
+            connection.deadlines().attach_here().await;
             assert_eq!(connection.deadlines().within(Duration::from_millis(10), async { 7 }).await, Some(7));
             assert!(!connection.deadlines().is_late(Party::Server));
         });

@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 use crate::link::CertificatePem;
 
-/// Builds what accepts TLS connections. The first certificate is the default.
+/// Builds what accepts TLS connections. The first certificate is the default. `tickets` are the listener's
+/// (`Tickets::of_listener`), `alpn` the protocols that are negotiated (RFC 7301), the preferred one first.
 ///
 /// # Errors
 /// In words: which certificate cannot be used, and why.
-pub fn acceptor(certificates: &[CertificatePem]) -> Result<TlsAcceptor, String> {
+pub fn acceptor(
+    certificates: &[CertificatePem],
+    alpn: &[&str],
+    tickets: Arc<dyn ProducesTickets>,
+) -> Result<TlsAcceptor, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let keys = certificates.iter().enumerate().map(|(index, pem)| {
         certified_key(pem, &provider).map_err(|reason| format!("certificate {}: {reason}", index + 1))
@@ -25,7 +30,8 @@ pub fn acceptor(certificates: &[CertificatePem]) -> Result<TlsAcceptor, String> 
         .map_err(|error| error.to_string())?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.ticketer = tickets;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 

@@ -4,6 +4,8 @@
 //! configuration and its listening sockets. It then gives up every privilege, before it reads a byte from any client.
 //! It opens no file and outlives its guard by nothing.
 
+pub mod tickets;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::config::{self, Config};
+use self::tickets::TicketKeeper;
+use crate::config::{self, Config, Protocol};
 use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
@@ -26,7 +29,9 @@ use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
+use crate::proxy::tickets::Tickets;
 use crate::proxy::tls;
+use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
 use crate::store::{self, Store};
@@ -68,6 +73,7 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
+    tickets: Arc<TicketKeeper>,
     counters: Vec<Arc<Counters>>,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
@@ -82,17 +88,21 @@ impl Worker {
     fn start(bootstrap: Bootstrap, mut sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
-        let site = Arc::new(build_site(&bootstrap, &config)?);
+        let tickets = Arc::new(Tickets::default());
+        let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
-        // What else comes from the peer is looked up where it is needed.
-        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: Box::new(|_| {}) };
+        // Where no vip can be taken over, each node makes keys, and those of both count.
+        let makes_keys = config.vips.is_empty() || pair.is_none();
+        let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
+        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&tickets) };
         let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
             counters: (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect(),
             site,
+            tickets,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
@@ -132,12 +142,16 @@ impl Worker {
         sender.send(&FromWorker::Ready).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
+        let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
         loop {
             tokio::select! {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
-                    Some(ToWorker::TookOver) => self.site.sessions.table.take_over(),
+                    Some(ToWorker::TookOver) => {
+                        self.site.sessions.table.take_over();
+                        self.tickets.took_over();
+                    }
                     Some(ToWorker::Drain) => return self.drain().await,
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -148,6 +162,7 @@ impl Worker {
                 }
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
+                _ = ticket_turns.tick() => self.tickets.turn(),
             }
         }
     }
@@ -210,10 +225,15 @@ impl Probe {
     }
 }
 
-fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
+fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let mut acceptors = Vec::new();
     for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
-        let acceptor = listener.tls.as_ref().map(|_| tls::acceptor(certificates)).transpose();
+        let alpn = match listener.protocol {
+            Protocol::Http => &["http/1.1"][..],
+            Protocol::Tcp => &[],
+        };
+        let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
+        let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();
         acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
@@ -228,6 +248,16 @@ fn build_site(bootstrap: &Bootstrap, config: &Config) -> anyhow::Result<Site> {
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
+}
+
+/// What is done with facts of the other node. What is not named here is looked up where it is needed.
+fn apply(tickets: &Arc<TicketKeeper>) -> peer::Apply {
+    let tickets = Arc::clone(tickets);
+    Box::new(move |facts| {
+        for (_, keys) in facts.iter().filter(|(key, _)| *key == FactKey::TicketKeys) {
+            tickets.received(keys);
+        }
+    })
 }
 
 /// The other node, where there is one to sync with.

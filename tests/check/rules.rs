@@ -168,7 +168,9 @@ refused! {
     listener_names_equal: [listener("[\"192.0.2.1:81\"]", "pool = \"app\""), "[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:82\"]\npool = \"app\"\n".to_owned()],
         14, "listener[x].name", "another listener has that name";
     dangling_listener_pool: [listener("[\"192.0.2.1:81\"]", "pool = \"apx\"")], 4, "listener[x].pool", "no pool of that name";
-    protocol_tcp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"")], 5, "listener[x].protocol", "not in this release";
+    tcp_without_a_pool: [listener("[\"192.0.2.1:81\"]", "protocol = \"tcp\"")], 1, "listener[x]", "has no pool";
+    tcp_with_a_route: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"\n[[route]]\nlistener = \"x\"\npool = \"app\"")],
+        7, "route[#1].listener", "no hosts and paths";
     protocol_udp: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"udp\"")], 5, "listener[x].protocol", "not in this release";
     protocol_unknown: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"htp\"")], 5, "listener[x].protocol", "must be \"http\"";
     head_timeout_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nhead_timeout = \"0s\"")], 5, "listener[x].head_timeout", "must be 10ms to 1h";
@@ -191,6 +193,7 @@ refused! {
     rate_limit_entries_zero: [limited("1, per = \"1s\", entries_max = 0")], 5, "listener[x].rate_limit.entries_max", "must be 1 to 16000000";
     rate_limit_entries_too_many: [limited("1, per = \"1s\", entries_max = 16000001")], 5, "listener[x].rate_limit.entries_max", "must be 1 to 16000000";
     rate_limit_unknown_key: [limited("1, per = \"1s\", burts = 2")], 5, "listener[x].rate_limit.burts", "unknown key";
+    rate_limit_of_connections: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"\nrate_limit = { requests = 1, per = \"1s\" }")], 6, "listener[x].rate_limit", "no meaning without protocol = \"http\"";
     rate_limit_that_is_no_table: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nrate_limit = 100")], 5, "listener[x].rate_limit", "must be a table";
     connections_max_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nconnections_max = 0")], 5, "listener[x].connections_max", "must be 1 to 1000000";
     tls_without_certificates: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = {}")], 5, "listener[x].tls.certificates", "missing";
@@ -286,6 +289,12 @@ refused! {
     sticky_path_without_slash: [pool("sticky = { path = \"a\" }")], 4, "pool[p].sticky.path", "must begin with '/'";
     sticky_domain_with_a_dot: [pool("sticky = { domain = \".example.com\" }")], 4, "pool[p].sticky.domain", "without a dot in front";
     sticky_by_sni_over_http: [TRAFFIC, "sticky = { by = \"tls_sni\" }\n"], 9, "pool[app].sticky.by", "protocol = \"tcp\" alone";
+    sticky_by_cookie_over_tcp: ["[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:81\"]\nprotocol = \"tcp\"\npool = \"p\"\n", pool("sticky = {}").as_str()],
+        5, "listener[x].pool", "sticky by cookie";
+    sticky_by_header_over_tcp: ["[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:81\"]\nprotocol = \"tcp\"\npool = \"p\"\n", pool("sticky = { by = \"header\", name = \"a\" }").as_str()],
+        5, "listener[x].pool", "sticky by header";
+    sticky_by_session_id_behind_tls: ["[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:81\"]\nprotocol = \"tcp\"\npool = \"p\"\ntls = { certificates = [{ cert = \"c\", key = \"k\" }] }\n",
+        pool("sticky = { by = \"tls_session_id\" }").as_str()], 5, "listener[x].pool", "no TLS sessions of clients";
     sticky_by_session_id_over_a_route: [listener("[\"192.0.2.1:81\"]", "[[route]]\nlistener = \"x\"\npool = \"q\"").as_str(),
         "[[pool]]\nname = \"q\"\nservers = [{ name = \"s\", address = \"10.0.0.1:1\" }]\nsticky = { by = \"tls_session_id\" }\n"], 18, "pool[q].sticky.by", "protocol = \"tcp\" alone";
 }

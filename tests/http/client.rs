@@ -14,7 +14,11 @@ pub struct Client(Wire);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the listener accepts");
+        Self::of(TcpStream::connect_timeout(&address, PATIENCE).expect("the listener accepts"))
+    }
+
+    /// The client's end of a connection that is made already.
+    pub fn of(stream: TcpStream) -> Self {
         Self(Wire::new(stream, |_| {}))
     }
 

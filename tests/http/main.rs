@@ -28,6 +28,9 @@ mod malformed;
 mod rate_limit;
 mod sticky;
 mod store;
+mod tcp;
+mod tcp_sticky;
+mod tickets;
 mod timeouts;
 mod tls;
 

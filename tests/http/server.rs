@@ -82,6 +82,13 @@ pub struct Record {
     signals: usize,
 }
 
+impl Record {
+    /// How often a script, or the test, has signalled without anybody having waited for it.
+    pub fn signals(&self) -> usize {
+        self.signals
+    }
+}
+
 /// What came on one connection.
 #[derive(Debug, Clone, Default)]
 pub struct Connection {
@@ -263,6 +270,11 @@ impl Exchange {
             is_signalled
         });
         if was_signalled { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    }
+
+    /// Tells the test that it has come so far.
+    pub fn signal(&self) {
+        self.shared.update(|record| record.signals += 1);
     }
 
     /// Waits until the program closes the connection.

@@ -10,12 +10,12 @@ use crate::curl::{Curl, curl};
 use crate::server::Server;
 
 /// A self-signed certificate and its key.
-struct Certificate {
-    cert: PathBuf,
-    key: PathBuf,
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
-fn certificate(directory: &Directory, name: &str) -> Certificate {
+pub fn certificate(directory: &Directory, name: &str) -> Certificate {
     let (cert, key) = (directory.path(&format!("{name}.crt")), directory.path(&format!("{name}.key")));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
@@ -27,30 +27,35 @@ fn certificate(directory: &Directory, name: &str) -> Certificate {
 }
 
 /// A listener with certificates for a.example and, second, for b.example.
-struct Site {
-    baton: Baton,
+pub struct Site {
+    pub baton: Baton,
     certificates: [Certificate; 2],
     _directory: Directory,
 }
 
 impl Site {
     /// `listener` are further keys of the listener, `pool` of the pool.
-    fn before(server: &Server, listener: &str, pool: &str) -> Self {
+    pub fn before(server: &Server, listener: &str, pool: &str) -> Self {
+        Self::before_all(&[server], listener, pool)
+    }
+
+    pub fn before_all(servers: &[&Server], listener: &str, pool: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
         let files =
             certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
         let tls = format!("tls = {{ certificates = [{}] }}", files.collect::<Vec<_>>().join(", "));
-        let pool = format!(
-            "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n{pool}\n[worker]\nthreads = 1\n",
-            server.address()
-        );
+        let server = |(index, server): (usize, &&Server)| {
+            format!("{{ name = \"app{}\", address = \"{}\" }}", index + 1, server.address())
+        };
+        let servers = servers.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
+        let pool = format!("[[pool]]\nname = \"app\"\nservers = [{servers}]\n{pool}\n[worker]\nthreads = 1\n");
         let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
         Self { baton, certificates, _directory: directory }
     }
 
     /// curl to a name, trusting one of the certificates alone.
-    fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
+    pub fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
         let port = self.baton.address().port();
         let resolve = format!("{name}:{port}:127.0.0.1");
         let trusted = self.certificates[trusted].cert.to_str().expect("test directories are UTF-8");

@@ -39,6 +39,9 @@ pub fn trials() -> Vec<Trial> {
         watched(&sh(&format!("test ! -e {FLAG}"))).trial("fitness_flapping_command_is_held_down", flapping_command),
         Plan::usual().trial("fitness_listener_that_does_not_answer_moves_the_vip", listener_that_does_not_answer),
         busy.trial("fitness_listener_at_its_limit_keeps_the_vip", listener_at_its_limit),
+        Plan::usual()
+            .edit("[[listener]]", BYTES)
+            .trial("fitness_listener_of_bytes_is_good_whatever_its_servers_do", listener_of_bytes),
         Plan::usual().trial("fitness_servers_that_are_down_are_no_fault", servers_that_are_down),
         Plan::usual().trial("fitness_hung_worker_is_found_by_its_threads", hung_worker),
         Plan::usual().trial("fitness_starved_worker_is_not_taken_for_hung", starved_worker),
@@ -245,6 +248,24 @@ fn listener_that_does_not_answer(scene: &mut Scene) -> Outcome {
     assert_eq!(held.evidence, evidence);
     wait_for_verdict(scene, node, "listener http", "unknown", PATIENCE)?;
     assert_eq!(scene.formed()?, (other, node));
+    Ok(())
+}
+
+/// A listener that passes bytes on to a server that nobody has ever heard of.
+const BYTES: &str = "[[pool]]\nname = \"nowhere\"\nservers = [{ name = \"gone\", address = \"10.77.0.250:9\" }]\n\n\
+                     [[listener]]\nname = \"bytes\"\nbind = [\"10.77.0.100:99\"]\nprotocol = \"tcp\"\npool = \"nowhere\"\n\n\
+                     [[listener]]";
+
+/// The guard's probes are answered by the worker, and get as far as it.
+fn listener_of_bytes(scene: &mut Scene) -> Outcome {
+    let (node, _) = scene.form()?;
+    wait_for_verdict(scene, node, "listener bytes", "good", PATIENCE)?;
+    let is_good = || Ok(verdict(scene, node, "listener bytes")?.state == "good");
+    // Four probes, one a second.
+    scene.holds_for("the listener is good", Duration::from_secs(4), is_good)?;
+    let pools = scene.status(node)?.pools;
+    let gone = pools.iter().flat_map(|pool| &pool.servers).find(|server| server.name == "gone");
+    assert_eq!(gone.map(|server| server.requests), Some(0));
     Ok(())
 }
 

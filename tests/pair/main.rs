@@ -26,6 +26,7 @@ mod janitor;
 mod keeping;
 mod preference;
 mod privileges;
+mod resumption;
 mod rollout;
 mod service_manager;
 mod sockets;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         split::trials(),
         sync::trials(),
+        resumption::trials(),
         heal::trials(),
         surroundings::trials(),
         keeping::trials(),

@@ -1,7 +1,6 @@
 //! A request on its way to a server, and the response on its way back.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -139,7 +138,7 @@ impl Errand<'_> {
         let Some(request) = self.request.take() else { return Attempt::GivenUp };
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.reused;
-        self.count(server);
+        self.client.thread.count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
             Some(Ok(response)) => Attempt::Answered(upstream, response),
@@ -207,13 +206,6 @@ impl Errand<'_> {
 
     fn name(&self, server: usize) -> Option<String> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
-    }
-
-    fn count(&self, server: usize) {
-        let by_server = &self.client.thread.counters.by_server;
-        if let Some(count) = by_server.get(self.index.0).and_then(|pool| pool.get(server)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     async fn finish(

@@ -93,15 +93,6 @@ impl Client {
         self.registration.deadlines()
     }
 
-    /// Makes this task the one that its deadlines wake.
-    pub async fn attach(&self) {
-        std::future::poll_fn(|context| {
-            self.deadlines().attach(context);
-            std::task::Poll::Ready(())
-        })
-        .await;
-    }
-
     fn site(&self) -> &Site {
         &self.thread.site
     }

@@ -1,0 +1,308 @@
+//! `protocol = "tcp"`: the life of a connection whose bytes mean nothing to us.
+//!
+//! [`serve`] below brings a client to a server, `relay` moves bytes between them. One task does both for one connection.
+
+pub mod hello;
+mod relay;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
+pub use self::relay::Buffers;
+use self::relay::{End, Tap};
+use super::state::{Listener, Pool};
+use super::sticky::{Visit, Way};
+use super::thread::{Place, Thread};
+use super::timers::{Deadlines, Registration};
+use crate::config::{PoolIndex, Sticky, StickyKey};
+use crate::session::key::Key;
+
+/// Servers that may fail one connection before it is given up, so that it cannot walk through a thousand dead ones.
+const FAILED_MAX: usize = 5;
+
+/// How long a client of this very machine is waited for before a server is bothered. The guard knocks at listeners: it
+/// connects, ends its direction and waits for ours to end. Were that passed on, the server's answer, not the worker's,
+/// would decide whether this node is fit. A client that waits for the server to speak first loses this time once.
+const KNOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// What is read of a client in search of its ClientHello: enough for the longest one, unless it comes in tiny records.
+const OPENING_BYTES_MAX: usize = 2 * hello::MESSAGE_BYTES_MAX;
+
+/// Room for the ClientHello of any client of today in one read.
+const HELLO_BYTES_USUAL: usize = 2048;
+
+/// A client's side, with or without TLS.
+trait ClientSide: AsyncRead + AsyncWrite + Unpin {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl ClientSide for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ClientSide for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// One client connection on its way to a server.
+struct Passage<'a> {
+    thread: &'a Rc<Thread>,
+    listener: &'a Listener,
+    index: PoolIndex,
+    pool: &'a Pool,
+    address: IpAddr,
+    registration: Registration,
+}
+
+/// What a pool is sticky by that a TLS handshake says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sought {
+    ServerName,
+    SessionId,
+}
+
+/// What is known of a client before a server is chosen.
+#[derive(Default)]
+struct Opening {
+    /// Read already, and to be sent to the server first.
+    bytes: Vec<u8>,
+    /// What the pool is sticky by, where the client said it.
+    value: Option<Vec<u8>>,
+}
+
+/// A connection to a server.
+struct Arrival {
+    stream: TcpStream,
+    /// Its index in the pool.
+    server: usize,
+    visit: Visit,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+    let Some(listener) = thread.site.listeners.get(listener) else { return };
+    let Some(index) = listener.config.pool else { return };
+    let Some(pool) = thread.site.pool(index) else { return };
+    let registration = thread.timers.register();
+    let passage = Passage { thread, listener, index, pool, address: peer.ip(), registration };
+    passage.deadlines().attach_here().await;
+    match &listener.tls {
+        Some(acceptor) => passage.behind_tls(acceptor, stream).await,
+        None => passage.in_clear(stream).await,
+    }
+}
+
+impl Passage<'_> {
+    fn deadlines(&self) -> &Rc<Deadlines> {
+        self.registration.deadlines()
+    }
+
+    /// TLS ends here.
+    async fn behind_tls(&self, acceptor: &TlsAcceptor, stream: TcpStream) {
+        let timeout = self.listener.config.head_timeout;
+        let handshake = self.thread.before_work(self.deadlines(), timeout, acceptor.accept(stream)).await;
+        // Where it fails or takes too long, that is the client's affair.
+        let Some(Ok(client)) = handshake else { return };
+        let name = client.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into_bytes());
+        let value = name.filter(|_| self.sought() == Some(Sought::ServerName));
+        self.carry(client, Opening { bytes: Vec::new(), value }).await;
+    }
+
+    /// Bytes are passed on as they come, TLS or not.
+    async fn in_clear(&self, mut client: TcpStream) {
+        let opening = match self.sought() {
+            None if self.is_knock(&client).await => return,
+            None => Opening::default(),
+            Some(sought) => {
+                let hello = self.read_hello(&mut client, sought);
+                let timeout = self.listener.config.head_timeout;
+                match self.thread.before_work(self.deadlines(), timeout, hello).await {
+                    Some(Ok(opening)) => opening,
+                    // Too slow, or gone.
+                    Some(Err(_)) | None => return,
+                }
+            }
+        };
+        self.carry(client, opening).await;
+    }
+
+    /// Whether it is the guard that knocks, or somebody else of this machine who leaves without a word.
+    async fn is_knock(&self, stream: &TcpStream) -> bool {
+        if !stream.local_addr().is_ok_and(|local| local.ip() == self.address) {
+            return false;
+        }
+        let mut first = [0; 1];
+        match self.thread.before_work(self.deadlines(), KNOCK_WAIT, stream.peek(&mut first)).await {
+            Some(Ok(len)) => len == 0,
+            Some(Err(_)) => true,
+            // It waits to be spoken to.
+            None => self.thread.is_draining(),
+        }
+    }
+
+    fn sought(&self) -> Option<Sought> {
+        let Some(Sticky::Table(table)) = &self.pool.config.sticky else { return None };
+        match table.key {
+            StickyKey::TlsSni => Some(Sought::ServerName),
+            StickyKey::TlsSessionId => Some(Sought::SessionId),
+            StickyKey::AppCookie { .. }
+            | StickyKey::SourceIp { .. }
+            | StickyKey::Header { .. }
+            | StickyKey::Query { .. } => None,
+        }
+    }
+
+    /// Reads until the ClientHello is complete. What is none is passed on all the same, and sticks nowhere.
+    async fn read_hello(&self, client: &mut TcpStream, sought: Sought) -> io::Result<Opening> {
+        let mut reader = HelloReader::<ClientHello>::default();
+        let mut opening = Opening { bytes: Vec::with_capacity(HELLO_BYTES_USUAL), value: None };
+        while opening.bytes.len() < OPENING_BYTES_MAX {
+            let known = opening.bytes.len();
+            if client.read_buf(&mut opening.bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match reader.feed(opening.bytes.get(known..).unwrap_or_default()) {
+                Progress::More => {}
+                Progress::Refused(_) => break,
+                Progress::Complete(hello) => {
+                    opening.value = match sought {
+                        Sought::ServerName => hello.server_name.map(String::into_bytes),
+                        Sought::SessionId => Some(hello.session_id),
+                    };
+                    break;
+                }
+            }
+        }
+        Ok(opening)
+    }
+
+    async fn carry<S: ClientSide>(&self, mut client: S, opening: Opening) {
+        let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
+            return reset(client.socket());
+        };
+        let idle_timeout = self.listener.config.idle_timeout;
+        let first = self.deadlines().within(idle_timeout, arrival.stream.write_all(&opening.bytes)).await;
+        let is_sent = matches!(first, Some(Ok(())));
+        drop(opening);
+        let mut learn = self.learning(arrival.server);
+        let tap = learn.as_mut().map(|learn| learn as Tap<'_>);
+        let end = if is_sent {
+            let (buffers, deadlines) = (&self.thread.buffers, self.deadlines());
+            relay::relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap).await
+        } else {
+            End::ServerBroke
+        };
+        if let Some(sticky) = &self.pool.sticky {
+            sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
+        }
+        // An orderly end would make half of a message look whole.
+        match end {
+            End::Orderly => {}
+            End::ClientBroke => reset(&arrival.stream),
+            End::ServerBroke => reset(client.socket()),
+            End::Idle => {
+                reset(&arrival.stream);
+                reset(client.socket());
+            }
+        }
+    }
+
+    /// A connection to a server of the pool: the one that the client belongs to, or the first one that can be reached, as
+    /// nothing has been sent to any. `value` is what the client's handshake says.
+    async fn connect(&self, value: Option<&[u8]>) -> Option<Arrival> {
+        let (sessions, servers) = (&self.thread.site.sessions, &self.pool.servers);
+        let sticky = self.pool.sticky.as_ref();
+        let mut visit = sticky.map(|sticky| sticky.connection(sessions, self.address, value)).unwrap_or_default();
+        if let Some(sticky) = sticky {
+            sticky.recall(sessions, &mut visit).await;
+        }
+        if self.sought() == Some(Sought::SessionId) {
+            visit = visit.if_known();
+        }
+        let mut wanted = match sticky.map_or(Way::Any, |sticky| sticky.way(&visit, servers)) {
+            Way::Any => None,
+            Way::Home(server) => Some(server),
+            Way::Closed(_) => return None,
+        };
+        let mut failed = Vec::new();
+        while failed.len() < FAILED_MAX {
+            let server = match wanted.take() {
+                Some(server) => server,
+                None => self.pick(&mut visit, &failed).await?,
+            };
+            if let Some(stream) = self.connect_to(server).await {
+                if let Some(sticky) = sticky {
+                    sticky.connected(sessions, &visit, server);
+                }
+                return Some(Arrival { stream, server, visit });
+            }
+            failed.push(server);
+        }
+        None
+    }
+
+    /// The next server in turn, where the client then belongs.
+    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<usize> {
+        let next = || self.thread.pick(self.index, |server| !failed.contains(&server));
+        let Some(sticky) = &self.pool.sticky else { return next() };
+        if sticky.is_bound(visit) {
+            return None;
+        }
+        let picked = next()?;
+        let servers = &self.pool.servers;
+        let may_take =
+            |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
+        let sessions = &self.thread.site.sessions;
+        let picked = if failed.is_empty() {
+            let by_hash = |key: &Key| self.thread.pick_by_hash(self.index, key);
+            sticky.agree(sessions, visit, picked, by_hash, may_take).await
+        } else {
+            picked
+        };
+        Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
+    }
+
+    async fn connect_to(&self, server: usize) -> Option<TcpStream> {
+        let address = self.pool.config.servers.get(server)?.address;
+        let connect = self.deadlines().within(self.pool.config.connect_timeout, TcpStream::connect(address)).await;
+        let stream = connect?.ok()?;
+        self.thread.count(Place { pool: self.index, server });
+        // Bytes are passed on as they come. Fails only on a socket that is closed already.
+        let _closed = stream.set_nodelay(true);
+        Some(stream)
+    }
+
+    /// Learns from the ServerHello under which session its client comes back, before the client does.
+    fn learning(&self, server: usize) -> Option<impl FnMut(&[u8]) -> bool> {
+        let sticky = self.pool.sticky.as_ref().filter(|_| self.sought() == Some(Sought::SessionId))?;
+        let mut reader = HelloReader::<ServerHello>::default();
+        Some(move |bytes: &[u8]| match reader.feed(bytes) {
+            Progress::More => true,
+            Progress::Refused(_) => false,
+            Progress::Complete(hello) => {
+                if let Some(id) = hello.resumable_id() {
+                    sticky.learned(&self.thread.site.sessions, id, server);
+                }
+                false
+            }
+        })
+    }
+}
+
+/// Makes the end of a connection a reset.
+fn reset(stream: &TcpStream) {
+    // Fails only on a socket that is closed already.
+    let _closed = stream.set_zero_linger();
+}
