@@ -7,8 +7,8 @@
 //! |---|---|
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`], [`limit`] |
-//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`store`], [`proxy`], [`probe`], [`peer`] |
+//! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
+//! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -33,6 +33,8 @@ pub mod config;
 
 pub mod status;
 
+pub mod inquiry;
+
 pub mod link;
 
 pub mod event;
@@ -44,6 +46,8 @@ pub mod store;
 pub mod proxy;
 
 pub mod probe;
+
+pub mod admin;
 
 pub mod peer;
 

@@ -431,8 +431,12 @@ pub struct ServerStatus {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
-    /// Whether it gets requests.
+    /// Whether it is healthy.
     pub up: bool,
+    /// What an operator has ordered: `enabled`; `draining`, which keeps the clients that it has and takes no new ones; or
+    /// `disabled`, which gets no requests at all.
+    #[serde(default)]
+    pub admin: String,
     /// Whether that is known: it has no checks, which counts as up, or at least one of them is done.
     #[serde(default)]
     pub checked: bool,

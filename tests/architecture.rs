@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
     (&["vrrp", "session", "balance", "health", "fitness", "limit"], Peers::Never),
-    (&["net", "config", "status", "link", "event", "telemetry"], Peers::LeftToRight),
-    (&["store", "proxy", "probe", "peer"], Peers::LeftToRight),
+    (&["net", "config", "status", "inquiry", "link", "event", "telemetry"], Peers::LeftToRight),
+    (&["store", "proxy", "probe", "admin", "peer"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),

@@ -176,6 +176,24 @@ fn damage(random: &mut Rng, bytes: &mut Vec<u8>, others: &[u8]) -> usize {
     at
 }
 
+/// Doubles a whole frame, leaves it out, or has it change places with the next.
+fn damage_order(random: &mut Rng, bytes: &mut Vec<u8>) -> usize {
+    let (mut frames, mut rest) = (Vec::new(), &bytes[..]);
+    while let Some((_, length)) = frame::decode(rest).unwrap() {
+        frames.push(rest[..length].to_vec());
+        rest = &rest[length..];
+    }
+    let at = random.usize(0..frames.len() - 1);
+    let intact = frames[..at].iter().map(Vec::len).sum();
+    match random.u8(0..3) {
+        0 => frames.insert(at, frames[at].clone()),
+        1 => _ = frames.remove(at),
+        _ => frames.swap(at, at + 1),
+    }
+    *bytes = frames.concat();
+    intact
+}
+
 fn text(random: &mut Rng) -> String {
     (0..random.usize(0..20)).map(|_| random.alphanumeric()).collect()
 }
@@ -458,8 +476,12 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     let [genuine, others] = conversation(entries);
     let mut bytes = genuine.clone();
     let mut intact = bytes.len();
-    for _ in 0..random.usize(1..=4) {
-        intact = intact.min(damage(random, &mut bytes, &others));
+    if random.u8(0..3) == 0 {
+        intact = damage_order(random, &mut bytes);
+    } else {
+        for _ in 0..random.usize(1..=4) {
+            intact = intact.min(damage(random, &mut bytes, &others));
+        }
     }
     // Somebody who calls himself otherwise, or speaks otherwise, comes too rarely by chance.
     match random.u8(0..16) {
@@ -498,8 +520,26 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     counts.damaged_entries_taken += u64::from(end.table.latest() > twin.table.latest());
     end.empty();
     match result {
-        Ok(()) => counts.conversations_survived += 1,
+        Ok(()) => {
+            check_order(&bytes);
+            counts.conversations_survived += 1;
+        }
         Err(fault) => *counts.faults.entry(fault.as_str()).or_default() += 1,
+    }
+}
+
+/// What was heard without a fault began with one hello, and its numbers went up one by one.
+fn check_order(heard: &[u8]) {
+    let (mut rest, mut count, mut handled) = (heard, 0, 0);
+    while let Some((frame, length)) = frame::decode(rest).unwrap() {
+        assert_eq!(matches!(frame, Frame::Hello(_)), count == 0);
+        if let Frame::Entries { sequence, .. } | Frame::Fact { sequence, .. } | Frame::SnapshotEnd { sequence } = frame
+        {
+            handled += 1;
+            assert_eq!(sequence, handled);
+        }
+        count += 1;
+        rest = &rest[length..];
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) struct Blocks {
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
     pub(super) sessions: SessionsBlock,
+    pub(super) admin: Option<AdminBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -161,6 +162,12 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[admin]`
+pub(super) struct AdminBlock {
+    pub(super) bind: Option<Located<SocketAddr>>,
+    pub(super) token_file: Written<Located<PathBuf>>,
+}
+
 /// `[sessions]`
 pub(super) struct SessionsBlock {
     /// Whole when the file has no mistake.
@@ -237,10 +244,10 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .collect(),
         events: watching::events(root.block("events")),
         sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
+        admin: root.block("admin").map(|table| admin(table, directory)),
         worker,
         worker_user,
     };
-    root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
     root.finish();
     blocks
 }
@@ -296,6 +303,17 @@ fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> 
         }
     }
     block.witness = table.optional("witness").and_then(|value| value.parsed(values::witness));
+    table.finish();
+    block
+}
+
+fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
+    let block = AdminBlock {
+        bind: table
+            .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
+            .and_then(|value| value.parsed(values::bind)),
+        token_file: table.written("token_file", |value| file(value, directory)),
+    };
     table.finish();
     block
 }

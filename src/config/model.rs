@@ -25,6 +25,8 @@ pub struct Config {
     pub events: Events,
     /// How the sessions of all pools are kept.
     pub sessions: Sessions,
+    /// Where metrics and the API are served; nowhere when `None`.
+    pub admin: Option<Admin>,
     /// How the worker process runs and is watched.
     pub worker: WorkerSettings,
     /// SHA-256 of the file's bytes in hex; equal on both nodes when the files are.
@@ -523,6 +525,15 @@ pub struct Sessions {
     pub snapshot_interval: Duration,
     /// Where more than two load balancers keep them together; `None` for none.
     pub store: Option<Store>,
+}
+
+/// Where metrics and the API are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// An address with a port that no listener has, on both nodes.
+    pub bind: SocketAddr,
+    /// A file with the token that changes need; without one they are refused.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How the worker process runs and is watched.

@@ -137,6 +137,25 @@ impl Server {
         verdict.is_checked = true;
         verdict.last_check = last_check;
     }
+
+    /// Takes what the other node's checks say, for as long as there were none here: a node that has just started would
+    /// send users to servers that are known to be down.
+    pub fn hint(&self, up: bool) {
+        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdict.is_checked {
+            return;
+        }
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            verdict.since = Instant::now();
+        }
+        verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
+    }
+
+    /// Whether it is up by this node's own checks; `None` before the first of them.
+    pub fn checked(&self) -> Option<bool> {
+        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        verdict.is_checked.then(|| self.is_up())
+    }
 }
 
 impl Site {
@@ -223,6 +242,7 @@ impl Pool {
                 name: config.name.clone(),
                 address: config.address,
                 up: server.is_up(),
+                admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),

@@ -284,19 +284,23 @@ impl Replica {
         self.heard_at = now;
         let mut received = Received::default();
         let mut partial = std::mem::take(&mut self.partial);
-        // A frame that is there in one piece is not copied.
-        let mut rest = if partial.is_empty() {
-            bytes
-        } else {
+        // A frame that is there in one piece is not copied, and one in many pieces not with each of them.
+        let is_whole = partial.is_empty();
+        if !is_whole {
             partial.extend_from_slice(bytes);
-            &partial
-        };
+        }
+        let mut rest = if is_whole { bytes } else { &partial };
         while let Some((frame, length)) = frame::decode(rest)? {
             self.handle(now, frame, table, facts, counters, &mut received)?;
             rest = rest.get(length..).unwrap_or_default();
         }
-        let left = rest.to_vec();
-        self.partial = left;
+        let left = rest.len();
+        self.partial = if is_whole {
+            rest.to_vec()
+        } else {
+            partial.drain(..partial.len() - left);
+            partial
+        };
         Ok(received)
     }
 

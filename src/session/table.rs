@@ -480,6 +480,12 @@ impl Table {
         let (index, shard) = self.shard(&halves)?;
         let mut writer = shard.lock();
         let meta = Meta::live(server.pool, server.server);
+        // A key is of one pool. That another has it can only be the other node's mistake, whose entry would stand in the
+        // order of a pool that it is not of.
+        let alien = writer.find(&halves).filter(|(_, slot)| slot.meta().pool() != server.pool);
+        if let Some((number, slot)) = alien {
+            self.take_out(&mut writer, number, slot);
+        }
         let Some((number, slot)) = writer.find(&halves) else {
             let version = self.clock.next();
             let number = self.add(&mut writer, &halves, meta, version, (at, at))?;

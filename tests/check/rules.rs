@@ -307,7 +307,9 @@ refused! {
     probe_interval_too_long: ["[worker]\nprobe_interval = \"11s\"\n", TRAFFIC], 2, "worker.probe_interval", "must be 10ms to 10s";
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
-    admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
+    admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
+    admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";
+    admin_bind_of_a_listener: [TRAFFIC, "\n[admin]\nbind = \"192.0.2.1:80\"\n"], 11, "admin.bind", "overlaps with it";
     store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
     store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
     store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";

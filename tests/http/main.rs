@@ -25,6 +25,7 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod operating;
 mod rate_limit;
 mod sticky;
 mod store;

@@ -137,6 +137,9 @@ impl World {
         if state.in_sync != (end.snapshot_came && end.snapshot_went) {
             return Err(format!("both snapshots: {}, {}; {state:?}", end.snapshot_came, end.snapshot_went));
         }
+        if pending > table.slots_in_use() && self.setting.is_lasting(0) && !self.setting.is_full {
+            return Err(format!("{pending} changes of {} entries", table.slots_in_use()));
+        }
         let is_quiet = !end.is_due && end.out.is_empty() && end.heard_hello;
         let has_work = pending > 0 || process.facts.has_changes();
         if has_work && is_quiet && end.replica.buffered().under_way < WINDOW {

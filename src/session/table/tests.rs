@@ -367,3 +367,19 @@ fn an_entry_that_has_expired_does_not_stand_in_the_way_of_an_older_one_that_was_
     assert_eq!(other.find(&key(1), s(61)), Some(server(1)));
     assert_eq!(other.stats(0), PoolStats { entries: 1, evicted: 0, expired: 1 });
 }
+
+#[test]
+fn an_entry_that_the_other_node_has_under_another_pool_makes_way() {
+    let pools = [Some(limits(2, 60)), Some(limits(2, 60))];
+    let table = Table::new(Node::First, &pools, Box::new(|| {}));
+    let of_other =
+        Record { key: key(1), pool: 1, server: Some(3), version: Version::new(9).unwrap(), idle: s(0), age: s(0) };
+    assert_eq!(table.merge(&of_other, s(0)), Merged::Taken);
+    table.claim(&key(2), ServerRef { pool: 1, server: 0 }, s(1));
+    assert_eq!(table.claim(&key(1), server(2), s(2)), server(2));
+    assert_eq!((table.counts(0), table.counts(1)), (vec![0, 0, 1, 0], vec![1, 0, 0, 0]));
+    assert_eq!(table.merge(&of_other, s(2)), Merged::Useless);
+    // Both orders of use are whole: everything is found to be swept.
+    (0..10).for_each(|_| table.sweep(s(100)));
+    assert_eq!(table.slots_in_use(), 0);
+}
