@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`units`] |
-//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
+//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`], [`limit`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
 //! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
@@ -24,6 +24,8 @@ pub mod balance;
 pub mod health;
 
 pub mod fitness;
+
+pub mod limit;
 
 pub mod net;
 

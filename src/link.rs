@@ -194,6 +194,9 @@ pub struct ListenerLoad {
     /// Of its sockets, those on which nothing is accepted now: the connection limit is reached, or there are no
     /// descriptors left.
     pub full_sockets: u64,
+    /// Requests refused since then because they were over the rate limit.
+    #[serde(default)]
+    pub rate_limited: u64,
 }
 
 /// Reads one message a line.

@@ -410,6 +410,9 @@ pub struct ListenerStatus {
     pub bind: Vec<SocketAddr>,
     /// `http` or `https`.
     pub protocol: String,
+    /// Requests answered 429 since the worker started, because their client was over the rate limit.
+    #[serde(default)]
+    pub rate_limited: u64,
 }
 
 /// A pool.

@@ -14,8 +14,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton::session::counters::CounterRecord;
 use baton::session::facts::{FactKey, Facts};
-use baton::session::frame::{self, Frame, FrameError, Hello, Names};
+use baton::session::frame::{self, Frame, FrameError, Hello, Limits, Names};
 use baton::session::key::Key;
 use baton::session::record::{Record, ServerRef};
 use baton::session::replica::{Fault, PoolNames, Replica, Settings, VERSIONS};
@@ -125,7 +126,8 @@ struct Counts {
 impl Counts {
     fn assert_everything_happened(&self) {
         let refused = ["malformed 1", "malformed 2", "malformed 3", "malformed 4", "malformed 5", "malformed 6"];
-        let refused = refused.into_iter().chain(["malformed 7", "too long", "unknown kind"]);
+        let refused =
+            refused.into_iter().chain(["malformed 7", "malformed 8", "malformed 9", "too long", "unknown kind"]);
         let missing: Vec<_> = refused.filter(|reason| !self.refused.contains_key(*reason)).collect();
         assert!(missing.is_empty(), "never refused: {missing:?}, {self:#?}");
         let faults = ["malformed_frame", "out_of_order", "unknown_version", "wrong_name", "goodbye"];
@@ -211,10 +213,22 @@ fn record(random: &mut Rng) -> Record {
     }
 }
 
+fn counter(random: &mut Rng) -> CounterRecord {
+    CounterRecord {
+        key: Key::from_bytes(random.u128(..).to_be_bytes()),
+        limit: random.u16(..),
+        life: random.u16(1..),
+        total: random.u32(..),
+        peer_life: random.u16(..),
+        peer_total: random.u32(..),
+        missing: random.u32(..),
+    }
+}
+
 /// Some valid frame.
 fn any_frame(random: &mut Rng) -> Vec<u8> {
     let mut out = Vec::new();
-    match random.u8(0..7) {
+    match random.u8(0..9) {
         0 => {
             let hello = Hello {
                 version_min: random.u8(..),
@@ -245,6 +259,15 @@ fn any_frame(random: &mut Rng) -> Vec<u8> {
             let value: Vec<u8> = (0..random.usize(0..100)).map(|_| random.u8(..)).collect();
             frame::put_fact(&mut out, random.u64(..), &key, version(random), &value);
         }
+        7 => {
+            let names: Vec<_> = (0..random.usize(1..40)).map(|_| text(random)).collect();
+            frame::put_limits(&mut out, &names);
+        }
+        8 => {
+            let counters: Vec<_> = (0..random.usize(1..30)).map(|_| counter(random)).collect();
+            let fill = |out: &mut Vec<u8>| counters.iter().for_each(|record| frame::put_counter(out, record));
+            frame::put_counters(&mut out, random.u64(..), fill);
+        }
         4 => frame::put_snapshot_end(&mut out, random.u64(..)),
         5 => frame::put_handled(&mut out, random.u64(..)),
         _ => frame::put_goodbye(&mut out, &text(random)),
@@ -263,6 +286,15 @@ fn said_again(frame: &Frame<'_>) -> Option<Vec<u8>> {
             let records: Vec<_> = records.iter().collect::<Option<_>>()?;
             let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_record(out, record));
             if frame::put_entries(&mut out, *sequence, *is_snapshot, fill) == 0 {
+                return None;
+            }
+        }
+        Frame::Limits(Limits { first, names }) if *first != 0 || names.is_empty() => return None,
+        Frame::Limits(limits) => frame::put_limits(&mut out, &limits.names),
+        Frame::Counters { sequence, records } => {
+            let records: Vec<_> = records.iter().collect::<Option<_>>()?;
+            let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_counter(out, record));
+            if frame::put_counters(&mut out, *sequence, fill) == 0 {
                 return None;
             }
         }
@@ -351,8 +383,9 @@ impl End {
             checksum: *b"checksum",
             versions: VERSIONS,
             pools: pools.to_vec(),
+            limits: vec!["http".to_owned()],
         };
-        let replica = Replica::new(settings, NOW, &table, &mut facts);
+        let replica = Replica::new(settings, NOW, &table, &mut facts, &());
         Self { table, facts, replica }
     }
 
@@ -361,13 +394,13 @@ impl End {
         let mut before = 1;
         while before != out.len() {
             before = out.len();
-            self.replica.transmit(NOW, &mut out, &self.table, &mut self.facts);
+            self.replica.transmit(NOW, &mut out, &self.table, &mut self.facts, &());
         }
         out
     }
 
     fn hears(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.replica.received(NOW, bytes, &self.table, &mut self.facts).map(|_| ())
+        self.replica.received(NOW, bytes, &self.table, &mut self.facts, &()).map(|_| ())
     }
 
     fn scan(&self) -> BTreeMap<Key, (Version, Option<u16>)> {

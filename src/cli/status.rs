@@ -80,6 +80,9 @@ fn describe(status: &NodeStatus) -> String {
     for listener in &status.listeners {
         let bind: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "\nlistener {} {} {}", listener.name, listener.protocol, bind.join(" "));
+        if listener.rate_limited > 0 {
+            let _ = writeln!(text, "  {} requests were over the rate limit", listener.rate_limited);
+        }
     }
     for pool in &status.pools {
         let sessions = status.sessions.pools.iter().find(|sessions| sessions.pool == pool.name);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
+    WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -185,6 +186,7 @@ pub(super) struct ListenerBlock {
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
+    pub(super) rate_limit: Option<RateLimit>,
 }
 
 /// The pool of a listener.

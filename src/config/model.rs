@@ -252,6 +252,39 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
+    /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How often a client may ask. Both nodes count together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests that a client may make in `per`, 1 to 1000000.
+    pub requests: u32,
+    /// Their time, 100 ms to 24 h.
+    pub per: Duration,
+    /// Requests that it may make at once after a time of quiet, 1 to 1000000. Default: `requests`.
+    pub burst: u32,
+    /// What a client is known by. Default its address.
+    pub by: RateLimitKey,
+    /// Bits of an IPv4 address that count, 1 to 32. Default 32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 address that count, 1 to 128. Default 64, as one client has a whole /64.
+    pub prefix_v6: u8,
+    /// Clients that are counted at once, 1 to 16000000; at the limit the least recently seen is forgotten. Default 100000.
+    pub entries_max: u32,
+}
+
+/// What a client is known by when its requests are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateLimitKey {
+    /// Its network.
+    SourceIp,
+    /// A field of the request's head; its network where that is missing.
+    Header {
+        /// Its name in lower case, a token of 1 to 64 characters.
+        name: String,
+    },
 }
 
 /// What a listener speaks.

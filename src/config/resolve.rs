@@ -193,6 +193,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         head_timeout: block.head_timeout,
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
+        rate_limit: block.rate_limit,
         name,
     })
 }

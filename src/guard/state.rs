@@ -545,7 +545,8 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
         let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
-        let listeners = self.config.listeners.iter().map(|listener| ListenerStatus {
+        let listeners = self.config.listeners.iter().enumerate().map(|(index, listener)| ListenerStatus {
+            rate_limited: self.report.listeners.get(index).map_or(0, |load| load.rate_limited),
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             protocol: if listener.tls.is_some() { "https" } else { "http" }.to_owned(),

@@ -5,6 +5,7 @@
 
 pub mod administration;
 pub mod http;
+pub mod limits;
 mod server_io;
 pub mod sessions;
 pub mod state;

@@ -31,6 +31,7 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
@@ -403,6 +404,7 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         checksum: config.short_checksum(),
         versions: replica::VERSIONS,
         pools: replicated_pools(config),
+        limits: replicated_limits(config),
     };
     Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }

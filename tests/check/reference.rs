@@ -64,6 +64,8 @@ fn the_reference_has_every_key() {
         in_vip("[[fitness]]\nname = \"f\"\nzzqqzzqq = 1"),
         format!("[events]\nzzqqzzqq = 1\n{TRAFFIC}"),
         in_listener("zzqqzzqq = 1"),
+        in_listener("rate_limit = { zzqqzzqq = 1 }"),
+        in_listener("rate_limit = { by = \"header\", zzqqzzqq = 1 }"),
         in_listener("tls = { zzqqzzqq = 1 }"),
         in_listener("tls = { certificates = [{ zzqqzzqq = 1 }] }"),
         format!("[[route]]\nzzqqzzqq = 1\n{TRAFFIC}"),

@@ -26,6 +26,7 @@ mod fields;
 mod lifecycle;
 mod malformed;
 mod operating;
+mod rate_limit;
 mod sticky;
 mod store;
 mod tcp;
