@@ -217,7 +217,7 @@ impl World {
             let (done, all) = state.snapshot_received;
             if done != all
                 || state.snapshot_sent.0 != state.snapshot_sent.1
-                || state.entries_useless > 0 && self.lasts()
+                || state.entries_useless > 0 && self.lasts() && !self.setting.is_full
             {
                 return Err(format!("node {node} is in sync, but {state:?}"));
             }
