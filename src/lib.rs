@@ -6,9 +6,9 @@
 //! | layer | modules |
 //! |---|---|
 //! | values | [`units`] |
-//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`] |
-//! | what both processes share | [`net`], [`config`], [`status`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`store`], [`proxy`], [`probe`], [`peer`] |
+//! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`], [`limit`] |
+//! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
+//! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -25,11 +25,15 @@ pub mod health;
 
 pub mod fitness;
 
+pub mod limit;
+
 pub mod net;
 
 pub mod config;
 
 pub mod status;
+
+pub mod inquiry;
 
 pub mod link;
 
@@ -42,6 +46,8 @@ pub mod store;
 pub mod proxy;
 
 pub mod probe;
+
+pub mod admin;
 
 pub mod peer;
 

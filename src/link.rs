@@ -3,6 +3,8 @@
 //!
 //! The guard trusts nothing that the worker says beyond its form: the worker reads what clients send.
 
+pub mod archive;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,16 +19,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
-use crate::status::PoolStatus;
-use crate::status::SessionsStatus;
-use crate::status::SyncStatus;
+use crate::status::{NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
 /// The longest line. A report on 1024 servers in each of 100 pools stays below it.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
-/// addresses, one a thread; and last that of the sync link.
+/// addresses, one a thread; that of the sync link; and then the further descriptors.
 #[derive(Serialize, Deserialize)]
 pub struct Bootstrap {
     /// This node's name.
@@ -49,9 +50,41 @@ pub struct Bootstrap {
     pub pair_key: Option<Vec<u8>>,
     /// Certificate chains and keys in PEM, for each listener in order. A secret.
     pub certificates: Vec<Vec<CertificatePem>>,
+    /// What the descriptors are that follow the listeners' sockets.
+    pub further: Vec<Further>,
+    /// What operators have said of servers, as an earlier worker of this guard last knew it.
+    pub administration: Vec<KeptFact>,
+    /// The token that changes over the admin listener need; `None` refuses them. A secret.
+    pub admin_token: Option<Vec<u8>>,
     /// What the session store takes, when there is one. A secret.
     #[serde(default)]
     pub store: Option<StoreSecrets>,
+}
+
+/// A descriptor besides the listeners' sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Further {
+    /// The file of sessions that was last written, open for reading.
+    Archive,
+    /// A socket that takes the next one, in the frames of [`archive`].
+    ArchiveWriter,
+    /// A listening socket of `[admin]`.
+    Admin,
+}
+
+/// A replicated value with its version, as a worker handed it over. Neither is of any meaning to the guard, which keeps
+/// it for the next worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFact {
+    /// The pool.
+    pub pool: String,
+    /// The server.
+    pub server: String,
+    /// The value.
+    pub value: Vec<u8>,
+    /// Its version.
+    pub version: u64,
 }
 
 /// What the session store takes to be spoken with.
@@ -85,6 +118,15 @@ pub enum ToWorker {
     TookOver,
     /// Take no new connections, finish the requests in flight, say so, end.
     Drain,
+    /// Answer a question.
+    Ask {
+        /// Echoed in the answer.
+        id: u64,
+        /// What is asked.
+        question: Question,
+    },
+    /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
+    Status(Box<NodeStatus>),
 }
 
 /// From the worker.
@@ -110,6 +152,17 @@ pub enum FromWorker {
         /// In words.
         reason: String,
     },
+    /// To a question.
+    Answer {
+        /// That of the question.
+        id: u64,
+        /// What is answered.
+        answer: Answer,
+    },
+    /// Somebody asks the worker how the node is.
+    AskStatus,
+    /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
+    Administration(Vec<KeptFact>),
 }
 
 /// How a worker is doing.
@@ -141,6 +194,9 @@ pub struct ListenerLoad {
     /// Of its sockets, those on which nothing is accepted now: the connection limit is reached, or there are no
     /// descriptors left.
     pub full_sockets: u64,
+    /// Requests refused since then because they were over the rate limit.
+    #[serde(default)]
+    pub rate_limited: u64,
 }
 
 /// Reads one message a line.
@@ -204,18 +260,30 @@ pub fn send_bootstrap(socket: &StdUnixStream, bootstrap: &Bootstrap, sockets: &[
     descriptors::send(socket, sockets)
 }
 
+/// The descriptors that a worker gets.
+#[derive(Debug)]
+pub struct Handed {
+    /// The listeners' sockets, in the order of [`Bootstrap`].
+    pub sockets: Vec<OwnedFd>,
+    /// The others.
+    pub further: Vec<(Further, OwnedFd)>,
+}
+
 /// The worker's end of [`send_bootstrap`]. Blocks until everything is there.
 ///
 /// # Errors
 /// What recvmsg(2) or read(2) says; `InvalidData` when it is not a bootstrap.
-pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Vec<OwnedFd>)> {
+pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Handed)> {
     let mut text = Vec::new();
     for descriptor in descriptors::receive(socket, 1)? {
         File::from(descriptor).read_to_end(&mut text)?;
     }
     let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))?;
-    let sockets = descriptors::receive(socket, bootstrap.socket_count)?;
-    Ok((bootstrap, sockets))
+    // They come in batches that know nothing of the kinds.
+    let mut sockets = descriptors::receive(socket, bootstrap.socket_count + bootstrap.further.len())?;
+    let further = sockets.split_off(bootstrap.socket_count.min(sockets.len()));
+    let further = bootstrap.further.iter().copied().zip(further).collect();
+    Ok((bootstrap, Handed { sockets, further }))
 }
 
 /// A message as it goes over the socket.

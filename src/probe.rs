@@ -50,7 +50,11 @@ async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: 
             Err(reason) => reason.clone(),
         };
         // First the verdict, then the log: who reads that a server is down may rely on it.
+        let is_first = server.checked().is_none();
         server.judge(judgement.is_up(), said.clone());
+        if changed.is_some() || is_first {
+            site.publish_health(&pool.config.name, &config.name, judgement.is_up());
+        }
         match changed {
             Some(true) => info!(pool = pool.config.name, server = config.name, check = said, "server is up"),
             Some(false) => warn!(pool = pool.config.name, server = config.name, check = said, "server is down"),

@@ -410,6 +410,9 @@ pub struct ListenerStatus {
     pub bind: Vec<SocketAddr>,
     /// `http` or `https`.
     pub protocol: String,
+    /// Requests answered 429 since the worker started, because their client was over the rate limit.
+    #[serde(default)]
+    pub rate_limited: u64,
 }
 
 /// A pool.
@@ -428,8 +431,12 @@ pub struct ServerStatus {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
-    /// Whether it gets requests.
+    /// Whether it is healthy.
     pub up: bool,
+    /// What an operator has ordered: `enabled`; `draining`, which keeps the clients that it has and takes no new ones; or
+    /// `disabled`, which gets no requests at all.
+    #[serde(default)]
+    pub admin: String,
     /// Whether that is known: it has no checks, which counts as up, or at least one of them is done.
     #[serde(default)]
     pub checked: bool,

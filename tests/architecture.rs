@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 /// a group of cores, where they may not at all.
 const LAYERS: &[(&[&str], Peers)] = &[
     (&["units"], Peers::Never),
-    (&["vrrp", "session", "balance", "health", "fitness"], Peers::Never),
-    (&["net", "config", "status", "link", "event", "telemetry"], Peers::LeftToRight),
-    (&["store", "proxy", "probe", "peer"], Peers::LeftToRight),
+    (&["vrrp", "session", "balance", "health", "fitness", "limit"], Peers::Never),
+    (&["net", "config", "status", "inquiry", "link", "event", "telemetry"], Peers::LeftToRight),
+    (&["store", "proxy", "probe", "admin", "peer"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
     (&["lab"], Peers::Never),
     (&["cli"], Peers::Never),
@@ -25,7 +25,7 @@ enum Peers {
 
 /// Layers that decide and do not act.
 const CORES: &[&str] =
-    &["units", "vrrp", "session", "balance", "health", "fitness", "proxy/http/strict", "proxy/tcp/hello"];
+    &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict", "proxy/tcp/hello"];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

@@ -14,8 +14,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton::session::counters::CounterRecord;
 use baton::session::facts::{FactKey, Facts};
-use baton::session::frame::{self, Frame, FrameError, Hello, Names};
+use baton::session::frame::{self, Frame, FrameError, Hello, Limits, Names};
 use baton::session::key::Key;
 use baton::session::record::{Record, ServerRef};
 use baton::session::replica::{Fault, PoolNames, Replica, Settings, VERSIONS};
@@ -125,7 +126,8 @@ struct Counts {
 impl Counts {
     fn assert_everything_happened(&self) {
         let refused = ["malformed 1", "malformed 2", "malformed 3", "malformed 4", "malformed 5", "malformed 6"];
-        let refused = refused.into_iter().chain(["malformed 7", "too long", "unknown kind"]);
+        let refused =
+            refused.into_iter().chain(["malformed 7", "malformed 8", "malformed 9", "too long", "unknown kind"]);
         let missing: Vec<_> = refused.filter(|reason| !self.refused.contains_key(*reason)).collect();
         assert!(missing.is_empty(), "never refused: {missing:?}, {self:#?}");
         let faults = ["malformed_frame", "out_of_order", "unknown_version", "wrong_name", "goodbye"];
@@ -174,6 +176,24 @@ fn damage(random: &mut Rng, bytes: &mut Vec<u8>, others: &[u8]) -> usize {
     at
 }
 
+/// Doubles a whole frame, leaves it out, or has it change places with the next.
+fn damage_order(random: &mut Rng, bytes: &mut Vec<u8>) -> usize {
+    let (mut frames, mut rest) = (Vec::new(), &bytes[..]);
+    while let Some((_, length)) = frame::decode(rest).unwrap() {
+        frames.push(rest[..length].to_vec());
+        rest = &rest[length..];
+    }
+    let at = random.usize(0..frames.len() - 1);
+    let intact = frames[..at].iter().map(Vec::len).sum();
+    match random.u8(0..3) {
+        0 => frames.insert(at, frames[at].clone()),
+        1 => _ = frames.remove(at),
+        _ => frames.swap(at, at + 1),
+    }
+    *bytes = frames.concat();
+    intact
+}
+
 fn text(random: &mut Rng) -> String {
     (0..random.usize(0..20)).map(|_| random.alphanumeric()).collect()
 }
@@ -193,10 +213,22 @@ fn record(random: &mut Rng) -> Record {
     }
 }
 
+fn counter(random: &mut Rng) -> CounterRecord {
+    CounterRecord {
+        key: Key::from_bytes(random.u128(..).to_be_bytes()),
+        limit: random.u16(..),
+        life: random.u16(1..),
+        total: random.u32(..),
+        peer_life: random.u16(..),
+        peer_total: random.u32(..),
+        missing: random.u32(..),
+    }
+}
+
 /// Some valid frame.
 fn any_frame(random: &mut Rng) -> Vec<u8> {
     let mut out = Vec::new();
-    match random.u8(0..7) {
+    match random.u8(0..9) {
         0 => {
             let hello = Hello {
                 version_min: random.u8(..),
@@ -227,6 +259,15 @@ fn any_frame(random: &mut Rng) -> Vec<u8> {
             let value: Vec<u8> = (0..random.usize(0..100)).map(|_| random.u8(..)).collect();
             frame::put_fact(&mut out, random.u64(..), &key, version(random), &value);
         }
+        7 => {
+            let names: Vec<_> = (0..random.usize(1..40)).map(|_| text(random)).collect();
+            frame::put_limits(&mut out, &names);
+        }
+        8 => {
+            let counters: Vec<_> = (0..random.usize(1..30)).map(|_| counter(random)).collect();
+            let fill = |out: &mut Vec<u8>| counters.iter().for_each(|record| frame::put_counter(out, record));
+            frame::put_counters(&mut out, random.u64(..), fill);
+        }
         4 => frame::put_snapshot_end(&mut out, random.u64(..)),
         5 => frame::put_handled(&mut out, random.u64(..)),
         _ => frame::put_goodbye(&mut out, &text(random)),
@@ -245,6 +286,15 @@ fn said_again(frame: &Frame<'_>) -> Option<Vec<u8>> {
             let records: Vec<_> = records.iter().collect::<Option<_>>()?;
             let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_record(out, record));
             if frame::put_entries(&mut out, *sequence, *is_snapshot, fill) == 0 {
+                return None;
+            }
+        }
+        Frame::Limits(Limits { first, names }) if *first != 0 || names.is_empty() => return None,
+        Frame::Limits(limits) => frame::put_limits(&mut out, &limits.names),
+        Frame::Counters { sequence, records } => {
+            let records: Vec<_> = records.iter().collect::<Option<_>>()?;
+            let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_counter(out, record));
+            if frame::put_counters(&mut out, *sequence, fill) == 0 {
                 return None;
             }
         }
@@ -333,8 +383,9 @@ impl End {
             checksum: *b"checksum",
             versions: VERSIONS,
             pools: pools.to_vec(),
+            limits: vec!["http".to_owned()],
         };
-        let replica = Replica::new(settings, NOW, &table, &mut facts);
+        let replica = Replica::new(settings, NOW, &table, &mut facts, &());
         Self { table, facts, replica }
     }
 
@@ -343,13 +394,13 @@ impl End {
         let mut before = 1;
         while before != out.len() {
             before = out.len();
-            self.replica.transmit(NOW, &mut out, &self.table, &mut self.facts);
+            self.replica.transmit(NOW, &mut out, &self.table, &mut self.facts, &());
         }
         out
     }
 
     fn hears(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.replica.received(NOW, bytes, &self.table, &mut self.facts).map(|_| ())
+        self.replica.received(NOW, bytes, &self.table, &mut self.facts, &()).map(|_| ())
     }
 
     fn scan(&self) -> BTreeMap<Key, (Version, Option<u16>)> {
@@ -425,8 +476,12 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     let [genuine, others] = conversation(entries);
     let mut bytes = genuine.clone();
     let mut intact = bytes.len();
-    for _ in 0..random.usize(1..=4) {
-        intact = intact.min(damage(random, &mut bytes, &others));
+    if random.u8(0..3) == 0 {
+        intact = damage_order(random, &mut bytes);
+    } else {
+        for _ in 0..random.usize(1..=4) {
+            intact = intact.min(damage(random, &mut bytes, &others));
+        }
     }
     // Somebody who calls himself otherwise, or speaks otherwise, comes too rarely by chance.
     match random.u8(0..16) {
@@ -464,9 +519,30 @@ fn hear_damaged(random: &mut Rng, counts: &mut Counts) {
     }
     counts.damaged_entries_taken += u64::from(end.table.latest() > twin.table.latest());
     end.empty();
+    if matches!(result, Ok(()) | Err(Fault::Goodbye(_))) {
+        check_order(&bytes[..done]);
+    }
     match result {
         Ok(()) => counts.conversations_survived += 1,
         Err(fault) => *counts.faults.entry(fault.as_str()).or_default() += 1,
+    }
+}
+
+/// What was heard without a fault began with one hello, and its numbers went up one by one.
+fn check_order(heard: &[u8]) {
+    let (mut rest, mut count, mut handled) = (heard, 0, 0);
+    while let Some((frame, length)) = frame::decode(rest).unwrap() {
+        if matches!(frame, Frame::Goodbye { .. }) {
+            return;
+        }
+        assert_eq!(matches!(frame, Frame::Hello(_)), count == 0);
+        if let Frame::Entries { sequence, .. } | Frame::Fact { sequence, .. } | Frame::SnapshotEnd { sequence } = frame
+        {
+            handled += 1;
+            assert_eq!(sequence, handled);
+        }
+        count += 1;
+        rest = &rest[length..];
     }
 }
 

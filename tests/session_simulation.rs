@@ -13,7 +13,7 @@
 //! within its bounds; whenever there is something to say, its turn is planned.
 //!
 //! Once writes and faults end, within 2.7 s (the silence that betrays a lost connection, and the longest pause before a
-//! new one, with 200 ms for turns to speak) and 10 latencies (60 with 60,000 entries), both nodes are in sync with no
+//! new one, with 200 ms for turns to speak) and 10 latencies (80 with 80,000 entries), both nodes are in sync with no
 //! lag, and have the same sessions and facts: of each the newest write that outlived all crashes, used last at the same
 //! time but for three ticks and a latency. Where a node took over only after the other had stopped, and knew of its
 //! epoch, that is the last write by the clock on the wall. From then on nothing but heartbeats is sent.
@@ -99,12 +99,12 @@ fn run(seed: u64, trace: bool) -> Result<Counts, String> {
 
 fn random_world(seed: u64, trace: bool) -> World {
     let mut random = fastrand::Rng::with_seed(seed);
-    let bulk = if random.u8(0..=255) == 0 { 60_000 } else { 0 };
+    let bulk = if random.u8(0..=255) == 0 { 80_000 } else { 0 };
     let is_full = bulk == 0 && random.u8(0..16) == 0;
     let is_short = random.u8(0..3) == 0;
     let limits = [0, 1].map(|_| PoolLimits {
         entries_max: match random.u8(0..3) {
-            _ if bulk > 0 => 70_000,
+            _ if bulk > 0 => 90_000,
             _ if is_full => random.usize(1..20),
             0 => 5_000,
             _ => 50,
@@ -166,7 +166,7 @@ fn traffic(world: &mut World) -> Result<(), String> {
 
 /// After the last fault, how long until both nodes know the same.
 fn time_to_settle(world: &World) -> Micros {
-    let latencies = if world.setting.bulk > 0 { 60 } else { 10 };
+    let latencies = if world.setting.bulk > 0 { 80 } else { 10 };
     2_700 * MILLISECOND + latencies * world.delay_max
 }
 

@@ -75,6 +75,10 @@ fn summary(file: &str, config: &Config, node: Option<&LocalNode>) -> String {
     for pool in &config.pools {
         describe_pool(&mut text, pool);
     }
+    if let Some(admin) = &config.admin {
+        let changes = if admin.token_file.is_some() { "changes with a token" } else { "no changes" };
+        let _ = writeln!(text, "admin: metrics and the API on {}, {changes}", admin.bind);
+    }
     let worker = &config.worker;
     let threads = if worker.threads == 1 { "thread" } else { "threads" };
     let _ = writeln!(

@@ -11,6 +11,8 @@ mod janitor;
 mod keygen;
 mod release;
 mod run;
+mod server;
+mod sessions;
 mod status;
 mod switchover;
 mod witness;
@@ -41,6 +43,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Move virtual addresses to the other node, planned
     Switchover(switchover::Arguments),
+    /// Take servers out of service, and back
+    Server(server::Arguments),
+    /// List, count or remove sessions: which clients belong to which servers
+    Sessions(sessions::Arguments),
     /// Report every mistake of a configuration, or what it would run
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
@@ -70,6 +76,8 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Switchover(arguments) => switchover::run(&arguments),
+        Command::Server(arguments) => server::run(&arguments),
+        Command::Sessions(arguments) => sessions::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Janitor(arguments) => janitor::run(&arguments),
         Command::Witness(arguments) => witness::run(&arguments),

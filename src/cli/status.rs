@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
-use crate::status::{NodeStatus, PoolStatus, Role, StoreStatus, SyncStatus, VerdictStatus, VipStatus};
+use crate::status::{
+    ArchiveStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
+};
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -63,11 +65,7 @@ fn describe(status: &NodeStatus) -> String {
         let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
     }
     if let Some(sync) = &status.sync {
-        let _ = writeln!(text, "sync with {}: {}", sync.peer, sync_sentence(sync));
-        if !sync.refused.is_empty() {
-            let refused = sync.refused.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
-            let _ = writeln!(text, "  refused: {}", refused.collect::<Vec<_>>().join(", "));
-        }
+        describe_sync(&mut text, sync);
     }
     let worker = &status.worker;
     let pid = worker.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
@@ -82,9 +80,16 @@ fn describe(status: &NodeStatus) -> String {
     for listener in &status.listeners {
         let bind: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "\nlistener {} {} {}", listener.name, listener.protocol, bind.join(" "));
+        if listener.rate_limited > 0 {
+            let _ = writeln!(text, "  {} requests were over the rate limit", listener.rate_limited);
+        }
     }
     for pool in &status.pools {
-        describe_pool(&mut text, pool);
+        let sessions = status.sessions.pools.iter().find(|sessions| sessions.pool == pool.name);
+        describe_pool(&mut text, pool, sessions);
+    }
+    if let Some(archive) = &status.sessions.archive {
+        describe_archive(&mut text, archive);
     }
     if let Some(store) = &status.sessions.store {
         describe_store(&mut text, store);
@@ -157,13 +162,37 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
     }
 }
 
-fn describe_pool(text: &mut String, pool: &PoolStatus) {
+/// How sessions come to the other node.
+pub(super) fn describe_sync(text: &mut String, sync: &SyncStatus) {
+    let _ = writeln!(text, "sync with {}: {}", sync.peer, sync_sentence(sync));
+    if !sync.refused.is_empty() {
+        let refused = sync.refused.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
+        let _ = writeln!(text, "  refused: {}", refused.collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// The file that sessions come back from.
+pub(super) fn describe_archive(text: &mut String, archive: &ArchiveStatus) {
+    let written = archive.written_ms.map_or("not written yet".to_owned(), |ms| {
+        format!("{} sessions, {} KiB, written {} ago", archive.entries, archive.bytes / 1024, time(ms))
+    });
+    let _ = writeln!(text, "\narchive of sessions: {written}; {} came back from it", archive.restored);
+}
+
+fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&SessionPoolStatus>) {
     let up = pool.servers.iter().filter(|server| server.up).count();
-    let _ = writeln!(text, "\npool {}   {up} of {} servers up", pool.name, pool.servers.len());
+    let count = sessions.map_or(String::new(), |sessions| format!(", {} sessions", sessions.entries));
+    let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}", pool.name, pool.servers.len());
     for server in &pool.servers {
+        let admin = match server.admin.as_str() {
+            "" | "enabled" => String::new(),
+            admin => format!("{admin}   "),
+        };
+        let of_server = sessions.and_then(|pool| pool.by_server.iter().find(|counted| counted.server == server.name));
+        let count = of_server.map_or(String::new(), |counted| format!(", {} sessions", counted.entries));
         let _ = writeln!(
             text,
-            "  {:<4} {:<16} {:<22} for {:<8} {} requests   {}",
+            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}   {admin}{}",
             if server.up { "up" } else { "down" },
             server.name,
             server.address.to_string(),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
+    WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -40,6 +41,7 @@ pub(super) struct Blocks {
     pub(super) fitness: Vec<FitnessBlock>,
     pub(super) events: EventsBlock,
     pub(super) sessions: SessionsBlock,
+    pub(super) admin: Option<AdminBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -160,6 +162,12 @@ pub(super) struct EventsBlock {
     pub(super) user: Option<Located<String>>,
 }
 
+/// `[admin]`
+pub(super) struct AdminBlock {
+    pub(super) bind: Option<Located<SocketAddr>>,
+    pub(super) token_file: Written<Located<PathBuf>>,
+}
+
 /// `[sessions]`
 pub(super) struct SessionsBlock {
     /// Whole when the file has no mistake.
@@ -178,6 +186,7 @@ pub(super) struct ListenerBlock {
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
+    pub(super) rate_limit: Option<RateLimit>,
 }
 
 /// The pool of a listener.
@@ -235,10 +244,10 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .collect(),
         events: watching::events(root.block("events")),
         sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
+        admin: root.block("admin").map(|table| admin(table, directory)),
         worker,
         worker_user,
     };
-    root.not_in_release("admin", "remove [admin]; `baton status` shows what the node does");
     root.finish();
     blocks
 }
@@ -294,6 +303,17 @@ fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> 
         }
     }
     block.witness = table.optional("witness").and_then(|value| value.parsed(values::witness));
+    table.finish();
+    block
+}
+
+fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
+    let block = AdminBlock {
+        bind: table
+            .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
+            .and_then(|value| value.parsed(values::bind)),
+        token_file: table.written("token_file", |value| file(value, directory)),
+    };
     table.finish();
     block
 }

@@ -26,7 +26,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         nodes.check(prefer, mistakes);
     }
     check_fitness(blocks, &vips, mistakes);
-    check_binds(&blocks.listeners, mistakes);
+    check_binds(blocks, mistakes);
     check_routes(&blocks.routes, mistakes);
     check_references(blocks, &listeners, &pools, mistakes);
     check_stickiness(blocks, mistakes);
@@ -132,8 +132,9 @@ fn check_fitness(blocks: &Blocks, vips: &Names<'_>, mistakes: &Mistakes<'_>) {
 }
 
 /// No two binds may claim one address and port: whoever came second would get none of the clients, or all at random.
-fn check_binds(listeners: &[ListenerBlock], mistakes: &Mistakes<'_>) {
-    let binds = listeners.iter().flat_map(|listener| &listener.bind);
+fn check_binds(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_admin = blocks.admin.iter().flat_map(|admin| &admin.bind);
+    let binds = blocks.listeners.iter().flat_map(|listener| &listener.bind).chain(of_admin);
     let mut by_port: HashMap<u16, Claims<'_>> = HashMap::new();
     for bind in binds {
         let claims = by_port.entry(bind.value.port()).or_default();

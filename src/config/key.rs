@@ -233,6 +233,73 @@ impl fmt::Debug for StorePassword {
     }
 }
 
+/// What a request over the admin listener has to bring along to change something. Never shown by `Debug`.
+#[derive(Clone)]
+pub struct AdminToken(Vec<u8>);
+
+/// The shortest token: as much as 16 random bytes in Base64 without padding.
+const TOKEN_BYTES_MIN: usize = 22;
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Why a token file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file cannot be used, whatever it holds.
+    #[error(transparent)]
+    File(#[from] KeyError),
+    /// It holds something else than a token.
+    #[error("{} must hold a token of 22 to 512 printable characters without spaces, on one line", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl TokenError {
+    /// What an operator does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            TokenError::File(error @ KeyError::Exposed { .. }) => error.remedy(),
+            TokenError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                "run as root, or as the user who owns the file".to_owned()
+            }
+            TokenError::File(_) | TokenError::Malformed { .. } => {
+                "make one with `baton keygen --out FILE`, or write random characters into a file with mode 0600"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl AdminToken {
+    /// Reads a token file, open to its owner alone: 22 to 512 printable ASCII characters without spaces, and a newline.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let text = read_secret(path, TOKEN_BYTES_MAX + 2)?;
+        Self::parse(&text).ok_or_else(|| TokenError::Malformed { path: path.to_owned() })
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let token = text.trim_ascii_end();
+        let is_token =
+            (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic);
+        is_token.then(|| Self(token.to_vec()))
+    }
+
+    /// The secret itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(..)")
+    }
+}
+
 /// The beginning of a file that its owner alone can use.
 fn read_secret(path: &Path, max_bytes: usize) -> Result<Vec<u8>, KeyError> {
     let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
@@ -282,6 +349,19 @@ mod tests {
         assert!(parses(&"a".repeat(64)));
         assert!(parses(&"a".repeat(1024)));
         assert!(!parses(&"a".repeat(1026)));
+    }
+
+    #[test]
+    fn a_token_is_22_to_512_printable_characters() {
+        let parses = |text: &str| AdminToken::parse(text.as_bytes()).is_some();
+        assert!(!parses(&"a".repeat(21)));
+        assert!(parses(&"a".repeat(22)));
+        assert!(parses(&(("Az09+/=-_.~!".repeat(42) + "12345678") + "\n")));
+        assert!(!parses(&"a".repeat(513)));
+        assert!(!parses(&format!("{} {}", "a".repeat(20), "b".repeat(20))));
+        assert!(!parses(&"\u{fc}".repeat(22)));
+        let token = AdminToken::parse(&[b'x'; 22]).expect("it is long enough");
+        assert_eq!(format!("{token:?}"), "AdminToken(..)");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
-use super::key::{AdvertPassword, PairKey, StorePassword};
+use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
@@ -68,6 +68,11 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         if let Err(error) = PairKey::load(&file.value) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
         }
+    }
+    if let Some(file) = blocks.admin.as_ref().and_then(|admin| admin.token_file.known())
+        && let Err(error) = AdminToken::load(&file.value)
+    {
+        mistakes.value(&file.place, error.to_string(), error.remedy());
     }
     for file in blocks.vips.iter().filter_map(|vip| vip.password_file.as_ref()) {
         if let Err(error) = AdvertPassword::load(&file.value) {

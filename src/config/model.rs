@@ -25,6 +25,8 @@ pub struct Config {
     pub events: Events,
     /// How the sessions of all pools are kept.
     pub sessions: Sessions,
+    /// Where metrics and the API are served; nowhere when `None`.
+    pub admin: Option<Admin>,
     /// How the worker process runs and is watched.
     pub worker: WorkerSettings,
     /// SHA-256 of the file's bytes in hex; equal on both nodes when the files are.
@@ -250,6 +252,39 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
+    /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How often a client may ask. Both nodes count together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests that a client may make in `per`, 1 to 1000000.
+    pub requests: u32,
+    /// Their time, 100 ms to 24 h.
+    pub per: Duration,
+    /// Requests that it may make at once after a time of quiet, 1 to 1000000. Default: `requests`.
+    pub burst: u32,
+    /// What a client is known by. Default its address.
+    pub by: RateLimitKey,
+    /// Bits of an IPv4 address that count, 1 to 32. Default 32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 address that count, 1 to 128. Default 64, as one client has a whole /64.
+    pub prefix_v6: u8,
+    /// Clients that are counted at once, 1 to 16000000; at the limit the least recently seen is forgotten. Default 100000.
+    pub entries_max: u32,
+}
+
+/// What a client is known by when its requests are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateLimitKey {
+    /// Its network.
+    SourceIp,
+    /// A field of the request's head; its network where that is missing.
+    Header {
+        /// Its name in lower case, a token of 1 to 64 characters.
+        name: String,
+    },
 }
 
 /// What a listener speaks.
@@ -490,6 +525,15 @@ pub struct Sessions {
     pub snapshot_interval: Duration,
     /// Where more than two load balancers keep them together; `None` for none.
     pub store: Option<Store>,
+}
+
+/// Where metrics and the API are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// An address with a port that no listener has, on both nodes.
+    pub bind: SocketAddr,
+    /// A file with the token that changes need; without one they are refused.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How the worker process runs and is watched.

@@ -168,13 +168,6 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Refuses a key that has a meaning, but not yet.
-    pub(super) fn not_in_release(&mut self, key: &'static str, remedy: &str) {
-        if let Some(value) = self.optional(key) {
-            self.mistakes.block(&value.place, "not in this release", remedy);
-        }
-    }
-
     /// Reports the keys that nobody asked for, and those that were asked for in vain.
     pub(super) fn finish(mut self) {
         let free: Vec<&str> = self.asked.iter().filter(|key| !self.entries.contains_key(**key)).copied().collect();

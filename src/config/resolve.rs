@@ -10,8 +10,8 @@ use super::blocks::{
     RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
 };
 use super::model::{
-    AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex,
-    Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
+    Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair,
+    PoolIndex, Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
 };
 use super::values;
 
@@ -23,8 +23,20 @@ const V2_ADVERT_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// `None` when a value is missing, which the readers and checks have then reported.
 pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
-    let Blocks { nodes, pair, vips, listeners, routes, pools, fitness, events, sessions, worker, worker_user: _ } =
-        blocks;
+    let Blocks {
+        nodes,
+        pair,
+        vips,
+        listeners,
+        routes,
+        pools,
+        fitness,
+        events,
+        sessions,
+        admin,
+        worker,
+        worker_user: _,
+    } = blocks;
     let pools: Vec<_> = pools.into_iter().map(|block| block.pool).collect();
     let pool_names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
     let nodes: Vec<Node> = nodes
@@ -45,6 +57,13 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         pools,
         events: events.events,
         sessions: sessions.sessions,
+        admin: match admin {
+            Some(block) => Some(Admin {
+                bind: block.bind?.value,
+                token_file: block.token_file.into_known().map(|file| file.value),
+            }),
+            None => None,
+        },
         worker,
         checksum,
     })
@@ -174,6 +193,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         head_timeout: block.head_timeout,
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
+        rate_limit: block.rate_limit,
         name,
     })
 }

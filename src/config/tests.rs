@@ -33,6 +33,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(listener.head_timeout, Duration::from_secs(10));
     assert_eq!(listener.idle_timeout, Duration::from_secs(60));
     assert_eq!(listener.connections_max, 10_000);
+    assert_eq!(listener.rate_limit, None);
     let pool = &config.pools[0];
     assert_eq!((&pool.health, &pool.sticky), (&None, &None));
     assert_eq!(pool.connect_timeout, Duration::from_secs(3));
@@ -43,6 +44,26 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.worker.probe_timeout, Duration::from_millis(200));
     assert_eq!(config.worker.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.worker.user, None);
+}
+
+#[test]
+fn defaults_of_a_rate_limit() {
+    let limit = |rest: &str| {
+        let limit = format!("pool = \"app\"\nrate_limit = {{ requests = 100, per = \"10s\"{rest} }}\n\n[[pool]]");
+        good(&MINIMAL.replace("pool = \"app\"\n\n[[pool]]", &limit)).listeners[0].rate_limit.clone().unwrap()
+    };
+    let expected = RateLimit {
+        requests: 100,
+        per: Duration::from_secs(10),
+        burst: 100,
+        by: RateLimitKey::SourceIp,
+        prefix_v4: 32,
+        prefix_v6: 64,
+        entries_max: 100_000,
+    };
+    assert_eq!(limit(""), expected);
+    let by = RateLimitKey::Header { name: "x-api-key".to_owned() };
+    assert_eq!(limit(", burst = 7, by = \"header\", name = \"X-Api-Key\""), RateLimit { burst: 7, by, ..expected });
 }
 
 #[test]

@@ -45,6 +45,13 @@ impl Config {
             warn_of_versions(vip, &mut warnings);
         }
         self.warn_of_unserved_vips(&mut warnings);
+        if let Some(admin) = self.admin.as_ref().filter(|admin| !admin.bind.ip().to_canonical().is_loopback()) {
+            warnings.push(format!(
+                "admin.bind is {}, so that whoever reaches it can read metrics and status; what changes something needs \
+                 the token, which travels in clear",
+                admin.bind
+            ));
+        }
         self.warn_of_probes(&mut warnings);
         self.warn_of_cookies(&mut warnings);
         warnings

@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::inquiry::{self, SessionsQuestion};
 use crate::link;
 use crate::status::NodeStatus;
 use crate::status::SwitchoverStatus;
@@ -38,6 +39,20 @@ pub enum Request {
         /// Also to a node that is not synced.
         force: bool,
     },
+    /// Show sessions, count them, or remove some.
+    Sessions {
+        /// What of it.
+        question: SessionsQuestion,
+    },
+    /// Set the administrative state of a server.
+    Server {
+        /// Its pool.
+        pool: String,
+        /// Its name.
+        server: String,
+        /// What it is to be.
+        order: inquiry::Order,
+    },
 }
 
 /// What is answered.
@@ -58,6 +73,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// What came of each switchover.
     Switchover(Vec<SwitchoverStatus>),
+    /// What the worker says; never [`inquiry::Answer::Refused`].
+    Worker(inquiry::Answer),
 }
 
 /// A question, and where its answer goes.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::config::{Config, Listener, SyncEnds};
+use crate::config::{AdminToken, Config, Listener, SyncEnds};
 use crate::link::CertificatePem;
 
 /// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
@@ -25,6 +25,26 @@ pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>>
         }
     }
     Ok(sockets)
+}
+
+/// What `[admin]` is served with.
+pub struct AdminListener {
+    /// Where it listens.
+    pub socket: TcpListener,
+    /// What changes need.
+    pub token: Option<AdminToken>,
+}
+
+/// Opens the socket of `[admin]` and reads its token, where there is one.
+///
+/// # Errors
+/// Which address could not be bound, or which file not be used, and why.
+pub fn open_admin(config: &Config) -> anyhow::Result<Option<AdminListener>> {
+    let Some(admin) = &config.admin else { return Ok(None) };
+    let token = admin.token_file.as_deref().map(AdminToken::load).transpose()?;
+    let opened = crate::net::listen::tcp(admin.bind, 1);
+    let sockets = opened.map_err(|error| anyhow!("[admin] cannot bind {}: {}", admin.bind, hint(&error)))?;
+    Ok(sockets.into_iter().next().map(|socket| AdminListener { socket, token }))
 }
 
 /// Time that the node's address gets to become usable, and the socket of an earlier life to be closed; and time between

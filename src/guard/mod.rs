@@ -2,11 +2,12 @@
 //! client sent.
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
-//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`fitness`] looks at
-//! what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
+//! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
+//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
 //! cleans up when all of them are gone.
 
 mod addresses;
+mod archive;
 pub mod control;
 mod counters;
 mod events;
@@ -18,6 +19,7 @@ mod links;
 mod listeners;
 mod notify;
 mod paths;
+mod questions;
 mod session_store;
 mod setup;
 mod speaker;
@@ -27,10 +29,13 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -44,18 +49,21 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
 use self::heartbeat::{Command, Witness};
 use self::janitor::Inheritance;
 use self::janitor::Janitor;
+use self::listeners::AdminListener;
 use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
-use self::supervisor::Supervisor;
+use self::supervisor::{Handing, Supervisor};
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
-use crate::link::{Bootstrap, CertificatePem, StoreSecrets};
+use crate::inquiry::Question as WorkerQuestion;
+use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -161,6 +169,9 @@ struct Bootstrapping {
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     certificates: Vec<Vec<CertificatePem>>,
+    archive: Option<Rc<Archive>>,
+    administration: Rc<RefCell<Vec<KeptFact>>>,
+    admin: Option<AdminListener>,
     store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
     has_sync_socket: bool,
@@ -170,15 +181,13 @@ impl Guard {
     async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
         let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
         let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
+        let admin = listeners::open_admin(&config)?;
         let memory = remember(&state_dir, &mut warnings);
         // The guard says by its own thread whether there is a real-time priority.
         let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
         let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
         addresses::remove_stale(&netlink, &config.vips).await?;
-        let control = control::listen(&runtime_dir)
-            .with_context(|| format!("{} cannot be opened", control::socket_path(&runtime_dir).display()))?;
-        let (question_sender, questions) = mpsc::channel(QUEUE_MAX);
-        tokio::task::spawn_local(control::serve(control, question_sender));
+        let questions = open_control(&runtime_dir)?;
         let (event_sender, heartbeat) = mpsc::channel(QUEUE_MAX);
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
@@ -210,7 +219,11 @@ impl Guard {
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
         warnings.iter().for_each(|warning| warn!("{warning}"));
+        let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
+            archive: archive.clone(),
+            administration: Rc::default(),
+            admin,
             pair_key,
             certificates: listeners::certificates(&config)?,
             store: session_store::secrets(&config)?,
@@ -222,6 +235,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
+        (node.archive, node.administration) = (archive, Rc::clone(&bootstrapping.administration));
         let guard = Self {
             node,
             netlink,
@@ -241,11 +255,12 @@ impl Guard {
     async fn run(mut self, bootstrapping: Bootstrapping, sockets: Vec<TcpListener>) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
+        let (to_worker, commands) = mpsc::channel(QUEUE_MAX);
         let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
         let supervisor = Supervisor {
-            bootstrap: Box::new(move || bootstrapping.bootstrap()),
+            bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
             probe_interval: settings.probe_interval,
             probe_timeout: settings.probe_timeout,
@@ -253,6 +268,7 @@ impl Guard {
             events: worker_sender,
             orders: worker_orders,
             stop,
+            commands,
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
@@ -272,8 +288,15 @@ impl Guard {
             tokio::select! {
                 biased;
                 Some(event) = worker_events.recv() => {
+                    if matches!(event, supervisor::Event::StatusAsked) {
+                        // A full queue has the worker ask again.
+                        drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
+                    }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
+                        if let Some(archive) = &self.node.archive {
+                            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
+                        }
                         self.node.events.finish().await;
                         info!("baton has stopped");
                         return Ok(());
@@ -286,7 +309,7 @@ impl Guard {
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(question) = self.questions.recv() => self.answer(question, &to_worker),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
@@ -345,11 +368,22 @@ impl Guard {
         }
     }
 
-    fn answer(&self, (request, reply): Question) {
+    /// How the node is, but for what the worker has said itself.
+    fn status_for_worker(&self) -> ToWorker {
+        let mut status = self.node.status();
+        status.pools = Vec::new();
+        ToWorker::Status(Box::new(status))
+    }
+
+    fn answer(&self, (request, reply): Question, worker: &mpsc::Sender<supervisor::Command>) {
         match request {
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
             Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+            Request::Sessions { question } => questions::start(worker, WorkerQuestion::Sessions(question), reply),
+            Request::Server { pool, server, order } => {
+                questions::start(worker, WorkerQuestion::Server { pool, server, order }, reply);
+            }
         }
     }
 
@@ -405,6 +439,15 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
     }
 }
 
+/// Opens the control socket, and gives what is asked on it.
+fn open_control(runtime_dir: &Path) -> anyhow::Result<mpsc::Receiver<Question>> {
+    let control = control::listen(runtime_dir)
+        .with_context(|| format!("{} cannot be opened", control::socket_path(runtime_dir).display()))?;
+    let (question_sender, questions) = mpsc::channel(QUEUE_MAX);
+    tokio::task::spawn_local(control::serve(control, question_sender));
+    Ok(questions)
+}
+
 /// What an earlier guard left behind. Without it the node starts all the same.
 fn remember(state_dir: &Path, warnings: &mut Vec<String>) -> Memory {
     if let Err(error) = std::fs::create_dir_all(state_dir) {
@@ -423,8 +466,25 @@ fn ends(config: &Config, local: &LocalNode) -> Option<Ends> {
 }
 
 impl Bootstrapping {
+    /// What a new worker gets, with the descriptors besides the listeners' sockets.
+    fn hand_over(&self) -> Handing {
+        let archive = self.archive.as_ref().map(|archive| archive.for_worker());
+        let further = archive.unwrap_or(Ok(Vec::new())).unwrap_or_else(|error| {
+            warn!(%error, "this worker cannot keep its sessions on the disk");
+            Vec::new()
+        });
+        let admin = self.admin.as_ref().and_then(|admin| {
+            let copied = admin.socket.try_clone();
+            copied.inspect_err(|error| warn!(%error, "this worker cannot serve [admin]")).ok()
+        });
+        let further = further.into_iter().chain(admin.map(|socket| (Further::Admin, socket.into())));
+        let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.unzip();
+        (Bootstrap { further: kinds, ..self.bootstrap() }, descriptors)
+    }
+
     fn bootstrap(&self) -> Bootstrap {
         let threads = self.config.worker.threads;
+        let token = self.admin.as_ref().and_then(|admin| admin.token.as_ref());
         let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
         Bootstrap {
             node: self.node.clone(),
@@ -437,6 +497,9 @@ impl Bootstrapping {
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             certificates: self.certificates.clone(),
+            further: Vec::new(),
+            administration: self.administration.borrow().clone(),
+            admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }
     }

@@ -1,7 +1,9 @@
 //! What the guard knows of its node: the roles, the worker, the links. It decides here whether a VIP is fit, and makes
 //! up the status from it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::addresses;
+use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
 use super::fitness::{Checks, Situation};
@@ -20,11 +23,11 @@ use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
-use crate::link::{ListenerLoad, Report, ToWorker};
+use crate::link::{KeptFact, ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SyncStatus,
-    VerdictStatus, VipStatus, WorkerStatus,
+    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
+    SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -38,6 +41,9 @@ enum Conflict {
     /// It said so.
     Claimed,
 }
+
+/// Bytes of what is kept for each server: any state has a shorter name.
+const ADMINISTRATION_BYTES_MAX: usize = 64;
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -161,6 +167,10 @@ pub struct Node {
     pub events: Events,
     /// How the witness is, where there is one.
     pub witness: Option<Arc<leases::Health>>,
+    /// Where sessions are kept, where a pool has any.
+    pub archive: Option<Rc<Archive>>,
+    /// What operators have said of servers, for the next worker.
+    pub administration: Rc<RefCell<Vec<KeptFact>>>,
     /// To the worker; `None` before there is one.
     pub orders: Option<mpsc::Sender<ToWorker>>,
     /// Whether the worker has what the peer has; `None` where there is nothing to sync.
@@ -186,6 +196,8 @@ impl Node {
             situation: watch::Sender::new(Situation::default()),
             events,
             witness: None,
+            archive: None,
+            administration: Rc::default(),
             orders: None,
             synced,
             threads,
@@ -299,6 +311,13 @@ impl Node {
                 self.last_exit = Some(reason);
                 self.set_synced(false);
                 self.take_report(Report::default());
+            }
+            supervisor::Event::StatusAsked => {}
+            supervisor::Event::Administration(facts) => {
+                // One for each server, and no more of whatever a worker may say.
+                let server_count = self.config.pools.iter().map(|pool| pool.servers.len()).sum();
+                let is_short = |fact: &KeptFact| fact.value.len() <= ADMINISTRATION_BYTES_MAX;
+                *self.administration.borrow_mut() = facts.into_iter().filter(is_short).take(server_count).collect();
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
@@ -526,7 +545,8 @@ impl Node {
     pub fn status(&self) -> NodeStatus {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
         let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
-        let listeners = self.config.listeners.iter().map(|listener| ListenerStatus {
+        let listeners = self.config.listeners.iter().enumerate().map(|(index, listener)| ListenerStatus {
+            rate_limited: self.report.listeners.get(index).map_or(0, |load| load.rate_limited),
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             protocol: if listener.tls.is_some() { "https" } else { "http" }.to_owned(),
@@ -541,12 +561,26 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
-            warnings: self.warnings.iter().chain(&self.report.warnings).cloned().chain(self.notices()).collect(),
+            warnings: self.status_warnings(),
             sync: self.sync_status(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
-            sessions: self.report.sessions.clone(),
+            sessions: self.sessions_status(),
         }
+    }
+
+    fn sessions_status(&self) -> SessionsStatus {
+        let mut sessions = self.report.sessions.clone();
+        if let Some(archive) = &self.archive {
+            archive.complete(sessions.archive.get_or_insert_default());
+        }
+        sessions
+    }
+
+    fn status_warnings(&self) -> Vec<String> {
+        let lasting = self.warnings.iter().chain(&self.report.warnings).cloned();
+        let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
+        lasting.chain(of_archive).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {

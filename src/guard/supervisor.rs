@@ -1,20 +1,22 @@
 //! Starts the worker, watches it, and starts it again.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::debug;
 
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
-use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::inquiry::{Answer, Question};
+use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
 use crate::net::child;
 
 /// Time for a new worker to say that it serves.
@@ -25,12 +27,33 @@ const HUNG_MAX: Duration = Duration::from_secs(10);
 const EXIT_TIMEOUT: Duration = Duration::from_millis(2);
 /// And before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a worker that has drained to write its sessions down.
+pub const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pause before a restart: doubled each time, from this...
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// ...to this...
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// ...and forgotten after a worker has run for this long.
 const BACKOFF_RESET: Duration = Duration::from_secs(30);
+
+/// Questions that a worker has not answered, whether or not somebody still waits for the answer.
+const QUESTIONS_MAX: usize = 8;
+/// Messages that wait for a worker to read them: all questions, the probe, a status, and to spare.
+const MESSAGES_MAX: usize = 16;
+
+/// What the guard asks of the supervisor.
+#[derive(Debug)]
+pub enum Command {
+    /// Have the worker answer a question.
+    Ask {
+        /// What.
+        question: Question,
+        /// The answer, or why there is none, in words.
+        reply: oneshot::Sender<Result<Answer, String>>,
+    },
+    /// Tell the worker something, if there is one.
+    Tell(ToWorker),
+}
 
 /// What the supervisor tells the guard.
 #[derive(Debug)]
@@ -57,14 +80,21 @@ pub enum Event {
     Closed,
     /// It has ended, and why, in words.
     Ended(String),
+    /// It wants to know how the node is.
+    StatusAsked,
+    /// What operators have said of servers, for the next worker.
+    Administration(Vec<KeptFact>),
     /// It has drained and ended, as it was told to.
     Drained,
 }
 
+/// What a worker gets besides the listeners' sockets.
+pub type Handing = (Bootstrap, Vec<OwnedFd>);
+
 /// How workers are started and watched.
 pub struct Supervisor {
-    /// What each worker gets.
-    pub bootstrap: Box<dyn Fn() -> Bootstrap>,
+    /// What each worker gets, with the descriptors that [`Bootstrap::further`] lists.
+    pub bootstrap: Box<dyn Fn() -> Handing>,
     /// The listening sockets, in the order of [`Bootstrap`].
     pub sockets: Vec<std::net::TcpListener>,
     /// Time between two probes.
@@ -79,6 +109,8 @@ pub struct Supervisor {
     pub orders: mpsc::Receiver<ToWorker>,
     /// One message: drain and end.
     pub stop: mpsc::Receiver<()>,
+    /// From the guard.
+    pub commands: mpsc::Receiver<Command>,
 }
 
 /// Why watching a worker ended.
@@ -106,9 +138,13 @@ impl Supervisor {
             if started.elapsed() >= BACKOFF_RESET {
                 backoff = BACKOFF_MIN;
             }
-            tokio::select! {
-                () = tokio::time::sleep(backoff) => {}
-                _ = self.stop.recv() => return self.tell(Event::Drained).await,
+            let restart_at = Instant::now() + backoff;
+            loop {
+                tokio::select! {
+                    () = sleep_until(restart_at) => break,
+                    _ = self.stop.recv() => return self.tell(Event::Drained).await,
+                    Some(command) = self.commands.recv() => refuse(command, "there is no worker now; it is restarted"),
+                }
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
@@ -117,8 +153,9 @@ impl Supervisor {
     /// Starts a worker and hands it its bootstrap. Never waits for it.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
         let (child, ours) = child::spawn("worker")?;
-        let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
-        link::send_bootstrap(&ours, &(self.bootstrap)(), &sockets)?;
+        let (bootstrap, further) = (self.bootstrap)();
+        let sockets = self.sockets.iter().map(AsFd::as_fd).chain(further.iter().map(AsFd::as_fd));
+        link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
         ours.set_nonblocking(true)?;
         Ok((child, UnixStream::from_std(ours)?))
     }
@@ -126,7 +163,9 @@ impl Supervisor {
     async fn watch(&mut self, mut child: Child, socket: UnixStream) -> Ending {
         let pid = child.id().unwrap_or_default();
         self.tell(Event::Started { pid }).await;
-        let (mut sender, mut receiver) = link::halves(socket);
+        let (sender, mut receiver) = link::halves(socket);
+        let to_worker = write_to(sender);
+        let mut questions = Questions::default();
         let mut probes = interval(self.probe_interval);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut state = Watched::new(Instant::now());
@@ -136,7 +175,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 ended = child.wait() => return Ending::Ended(failure.unwrap_or_else(|| exit_reason(ended))),
-                _ = self.stop.recv() => return self.drain(child, sender).await,
+                _ = self.stop.recv() => return self.drain(child, to_worker).await,
                 message = receiver.receive() => match message {
                     Ok(Some(FromWorker::Ready)) => {
                         state.ready(Instant::now());
@@ -148,22 +187,30 @@ impl Supervisor {
                     }
                     Ok(Some(FromWorker::Synced { synced })) => self.tell(Event::Synced(synced)).await,
                     Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
+                    Ok(Some(FromWorker::Answer { id, answer })) => questions.answered(id, answer),
+                    Ok(Some(FromWorker::AskStatus)) => self.tell(Event::StatusAsked).await,
+                    Ok(Some(FromWorker::Administration(facts))) => self.tell(Event::Administration(facts)).await,
                     // It is about to end, or talks nonsense; either way it is of no more use.
                     Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, failure).await),
                 },
                 Some(order) = self.orders.recv(), if state.is_ready => {
-                    if timeout(self.probe_interval, sender.send(&order)).await.is_err() {
+                    if to_worker.try_send(order).is_err() {
                         return kill(child, "it reads no orders".to_owned()).await;
                     }
                 }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
                     let probe = state.ask(self.probe_interval, self.probe_timeout);
-                    // A worker that hangs reads nothing. The socket holds far more than the one probe.
-                    if timeout(self.probe_interval, sender.send(&probe)).await.is_err() {
+                    // A worker that hangs reads nothing. The socket and the queue hold far more than the one probe.
+                    if to_worker.try_send(probe).is_err() {
                         return kill(child, "it reads no probes".to_owned()).await;
                     }
                 }
+                Some(command) = self.commands.recv() => match command {
+                    Command::Ask { question, reply } => questions.ask(question, reply, &state, &to_worker),
+                    // What it has asked for and does not read is its own loss.
+                    Command::Tell(message) => drop(to_worker.try_send(message)),
+                },
                 () = sleep_until(state.look_at()), if state.may_look() => {
                     if let Judged::Hung { silent_for, evidence } = state.look(pid) {
                         self.tell(Event::Hung { silent_for, evidence }).await;
@@ -191,9 +238,9 @@ impl Supervisor {
         failure.unwrap_or_else(|| ended.map_or_else(|_| "it closed its link".to_owned(), exit_reason))
     }
 
-    async fn drain(&self, mut child: Child, mut sender: link::Sender) -> Ending {
-        let asked = timeout(self.probe_interval, sender.send(&ToWorker::Drain)).await;
-        if matches!(asked, Ok(Ok(()))) && timeout(self.drain_timeout, child.wait()).await.is_ok() {
+    async fn drain(&self, mut child: Child, to_worker: mpsc::Sender<ToWorker>) -> Ending {
+        let is_asked = to_worker.try_send(ToWorker::Drain).is_ok();
+        if is_asked && timeout(self.drain_timeout + ARCHIVE_TIMEOUT, child.wait()).await.is_ok() {
             return Ending::Drained;
         }
         kill(child, String::new()).await;
@@ -203,6 +250,71 @@ impl Supervisor {
     async fn tell(&self, event: Event) {
         // The guard reads this queue for as long as it lives.
         drop(self.events.send(event).await);
+    }
+}
+
+/// Writes to a worker what is put into the queue, until either side is gone. A task of its own, so that a worker that does
+/// not read keeps nobody waiting.
+fn write_to(mut sender: link::Sender) -> mpsc::Sender<ToWorker> {
+    let (queue, mut messages) = mpsc::channel(MESSAGES_MAX);
+    tokio::task::spawn_local(async move {
+        while let Some(message) = messages.recv().await {
+            // That it has closed its link is seen where it is read.
+            if sender.send(&message).await.is_err() {
+                return;
+            }
+        }
+    });
+    queue
+}
+
+/// Answers a command that there is no worker for.
+fn refuse(command: Command, reason: &str) {
+    if let Command::Ask { reply, .. } = command {
+        // Whoever asked may have gone away.
+        drop(reply.send(Err(reason.to_owned())));
+    }
+}
+
+/// Questions on their way. One that nobody waits for any more counts until the worker has answered it, so that a worker
+/// that is behind is not given more and more.
+#[derive(Default)]
+struct Questions {
+    last_id: u64,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Answer, String>>>,
+}
+
+impl Questions {
+    fn ask(
+        &mut self,
+        question: Question,
+        reply: oneshot::Sender<Result<Answer, String>>,
+        state: &Watched,
+        to_worker: &mpsc::Sender<ToWorker>,
+    ) {
+        let refusal = if !state.is_ready {
+            Some("the worker is not ready yet")
+        } else if state.is_hung {
+            Some("the worker does not answer")
+        } else if self.waiting.len() >= QUESTIONS_MAX {
+            Some("the worker has too many questions to answer already: try again")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            return refuse(Command::Ask { question, reply }, reason);
+        }
+        self.last_id += 1;
+        match to_worker.try_send(ToWorker::Ask { id: self.last_id, question }) {
+            Ok(()) => drop(self.waiting.insert(self.last_id, reply)),
+            Err(_) => drop(reply.send(Err("the worker reads nothing".to_owned()))),
+        }
+    }
+
+    fn answered(&mut self, id: u64, answer: Answer) {
+        if let Some(reply) = self.waiting.remove(&id) {
+            drop(reply.send(Ok(answer)));
+        }
     }
 }
 

@@ -31,6 +31,8 @@ mod netlink;
 use std::io;
 use std::time::{Duration, Instant};
 
+pub use self::client::Failure;
+
 /// How often a condition is looked at while it is waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 

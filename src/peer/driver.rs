@@ -83,7 +83,7 @@ impl Driver {
             let now = Instant::now();
             if now >= sweep_at {
                 sweep_at = now + SWEEP_INTERVAL;
-                self.sessions.table.sweep(self.sessions.now());
+                self.sessions.sweep();
                 self.publish();
             }
             self.speak();
@@ -113,7 +113,10 @@ impl Driver {
         }
         self.refusals().reached();
         info!(remote = %established.remote, "the sync link is up");
-        let replica = Replica::new(settings, self.sessions.now(), &self.sessions.table, &mut self.sessions.facts());
+        let sessions = &self.sessions;
+        let (now, mut facts) = (sessions.now(), sessions.facts());
+        let replica = Replica::new(settings, now, &sessions.table, &mut facts, &sessions.limits);
+        drop(facts);
         self.conversation = Some(Conversation { connection: Connection::new(established), replica });
         self.publish();
     }
@@ -134,7 +137,7 @@ impl Driver {
             }
         }
         let state = replica.state(self.sessions.now(), &self.sessions.table);
-        replica.close(&self.sessions.table);
+        replica.close(&self.sessions.table, &self.sessions.limits);
         self.history.disconnects += 1;
         self.history.entries_sent += state.entries_sent;
         self.history.entries_received += state.entries_received;
@@ -146,7 +149,8 @@ impl Driver {
     fn speak(&mut self) {
         let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
         if let Some(room) = connection.room() {
-            replica.transmit(self.sessions.now(), room, &self.sessions.table, &mut self.sessions.facts());
+            let sessions = &self.sessions;
+            replica.transmit(sessions.now(), room, &sessions.table, &mut sessions.facts(), &sessions.limits);
         }
     }
 
@@ -165,9 +169,9 @@ impl Driver {
         if connection.received().is_empty() {
             return;
         }
-        let now = self.sessions.now();
-        let bytes = connection.received();
-        let received = replica.received(now, bytes, &self.sessions.table, &mut self.sessions.facts());
+        let sessions = &self.sessions;
+        let (now, bytes) = (sessions.now(), connection.received());
+        let received = replica.received(now, bytes, &sessions.table, &mut sessions.facts(), &sessions.limits);
         match received {
             Ok(received) if received.facts.is_empty() => {}
             Ok(received) => (self.apply)(&received.facts),

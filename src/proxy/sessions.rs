@@ -1,4 +1,5 @@
 //! The sessions of a worker: the table that its threads and the link to the other node share, and the time that it keeps.
+//! With them goes what else both nodes share.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::limits::Limits;
 use super::state::Pool;
 use crate::config::{self, Config, Sticky};
 use crate::session::facts::{FactKey, Facts};
@@ -22,6 +24,8 @@ pub struct Sessions {
     pub table: Table,
     /// Makes the keys.
     pub keys: KeyMaker,
+    /// The counters of rate limits.
+    pub limits: Limits,
     /// What both nodes share besides.
     facts: Mutex<Facts>,
     /// Told when there is a change to send to the other node and there was none before.
@@ -34,11 +38,15 @@ impl Sessions {
     /// An empty table that fits the configuration. `secret` is the pair key; both nodes must use the same.
     pub fn new(config: &Config, node: Node, secret: &[u8]) -> Self {
         let changed = Arc::new(Notify::new());
-        let waker = Arc::clone(&changed);
+        let wake = || {
+            let changed = Arc::clone(&changed);
+            Box::new(move || changed.notify_one())
+        };
         let limits: Vec<_> = config.pools.iter().map(limits).collect();
         Self {
-            table: Table::new(node, &limits, Box::new(move || waker.notify_one())),
+            table: Table::new(node, &limits, wake()),
             keys: KeyMaker::new(secret, config.pools.iter().map(|pool| pool.name.as_str())),
+            limits: Limits::new(config, secret, wake()),
             facts: Mutex::default(),
             changed,
             store: OnceLock::new(),
@@ -46,9 +54,16 @@ impl Sessions {
         }
     }
 
-    /// The time that the table is given.
+    /// The time that the table and the limits are given.
     pub fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// Removes what has expired from a tenth of it all; to be called every 100 ms.
+    pub fn sweep(&self) {
+        let now = self.now();
+        self.table.sweep(now);
+        self.limits.sweep(now);
     }
 
     /// What both nodes share besides. Not for the request path: it is locked.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio_rustls::TlsAcceptor;
 
+use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use crate::balance::Candidate;
@@ -31,6 +32,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<TlsAcceptor>,
+    /// Present when it limits how often clients may ask.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// A pool, prepared.
@@ -87,6 +90,8 @@ pub struct ListenerCounters {
     pub accepted: AtomicU64,
     /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
     pub full_sockets: AtomicU64,
+    /// Requests over the rate limit.
+    pub rate_limited: AtomicU64,
 }
 
 impl Server {
@@ -132,6 +137,25 @@ impl Server {
         verdict.is_checked = true;
         verdict.last_check = last_check;
     }
+
+    /// Takes what the other node's checks say, for as long as there were none here: a node that has just started would
+    /// send users to servers that are known to be down.
+    pub fn hint(&self, up: bool) {
+        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdict.is_checked {
+            return;
+        }
+        if self.up.swap(up, Ordering::Relaxed) != up {
+            verdict.since = Instant::now();
+        }
+        verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
+    }
+
+    /// Whether it is up by this node's own checks; `None` before the first of them.
+    pub fn checked(&self) -> Option<bool> {
+        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        verdict.is_checked.then(|| self.is_up())
+    }
 }
 
 impl Site {
@@ -145,8 +169,9 @@ impl Site {
     ) -> Self {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
-        let listeners = config.listeners.iter().zip(tls);
-        let listeners = listeners.map(|(config, tls)| Listener { config: config.clone(), tls }).collect();
+        let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
+        let listeners =
+            listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
         Self { pools, listeners, sessions, node }
     }
 
@@ -174,6 +199,7 @@ impl Site {
         let load = |index| ListenerLoad {
             accepted: sum(index, |counters| &counters.accepted),
             full_sockets: sum(index, |counters| &counters.full_sockets),
+            rate_limited: sum(index, |counters| &counters.rate_limited),
         };
         (0..self.listeners.len()).map(load).collect()
     }
@@ -216,6 +242,7 @@ impl Pool {
                 name: config.name.clone(),
                 address: config.address,
                 up: server.is_up(),
+                admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),

@@ -310,7 +310,7 @@ fn query_parameter<'request, B>(request: &'request Request<B>, name: &str) -> &'
 }
 
 /// Calls `found` with the network that an address is of. An IPv4 address in IPv6 form is an IPv4 address.
-fn with_network<T>(address: IpAddr, prefix_v4: u8, prefix_v6: u8, found: impl FnOnce(&[u8]) -> T) -> T {
+pub(crate) fn with_network<T>(address: IpAddr, prefix_v4: u8, prefix_v6: u8, found: impl FnOnce(&[u8]) -> T) -> T {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let rest = u32::MAX.checked_shr(u32::from(prefix_v4)).unwrap_or(0);

@@ -72,6 +72,11 @@ impl Facts {
         self.values.iter().map(|(key, fact)| (key, fact.value.as_slice()))
     }
 
+    /// As [`Facts::iter`], with the version of each.
+    pub fn iter_with_versions(&self) -> impl Iterator<Item = (&FactKey, Version, &[u8])> {
+        self.values.iter().map(|(key, fact)| (key, fact.version, fact.value.as_slice()))
+    }
+
     /// Takes a value from elsewhere, if it is newer than the one that is there. True when it was taken.
     pub fn merge(&mut self, key: &FactKey, version: Version, value: &[u8]) -> bool {
         let known = self.values.get(key);

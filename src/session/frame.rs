@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::counters::CounterRecord;
 use super::facts::{FactKey, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use super::key::Key;
 use super::record::Record;
@@ -14,7 +15,9 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 pub const HEADER_BYTES: usize = 5;
 /// Bytes of an entry.
 pub const RECORD_BYTES: usize = 36;
-/// Entries of a frame at most, so that no frame holds the line for long.
+/// Bytes of a counter.
+pub const COUNTER_BYTES: usize = 34;
+/// Entries or counters of a frame at most, so that no frame holds the line for long.
 pub const RECORDS_MAX: usize = 1_024;
 
 /// The first bytes of the first frame.
@@ -33,6 +36,8 @@ mod kind {
     pub(super) const SNAPSHOT_END: u8 = 5;
     pub(super) const HANDLED: u8 = 6;
     pub(super) const GOODBYE: u8 = 7;
+    pub(super) const LIMITS: u8 = 8;
+    pub(super) const COUNTERS: u8 = 9;
 }
 
 /// Kinds of keys of facts.
@@ -74,13 +79,31 @@ pub struct Names {
     pub servers: Vec<String>,
 }
 
-/// A frame as it came. Entries are read one by one.
+/// The names of some rate limits, so that the places in counters mean something to the other node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The place of the first one named here.
+    pub first: u16,
+    /// The names of that one and those after it.
+    pub names: Vec<String>,
+}
+
+/// A frame as it came. Entries and counters are read one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// The first one.
     Hello(Hello),
     /// What places mean.
     Names(Names),
+    /// What places of limits mean.
+    Limits(Limits),
+    /// Counters that changed, or all of them.
+    Counters {
+        /// As in [`Frame::Entries`].
+        sequence: u64,
+        /// Whole counters.
+        records: CounterRecords<'a>,
+    },
     /// Entries of the snapshot, or changes.
     Entries {
         /// Counts frames that are to be acknowledged.
@@ -153,6 +176,17 @@ impl Records<'_> {
     }
 }
 
+/// The counters of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CounterRecords<'a>(&'a [[u8; COUNTER_BYTES]]);
+
+impl CounterRecords<'_> {
+    /// Each of them; `None` for one that says what cannot be.
+    pub fn iter(&self) -> impl Iterator<Item = Option<CounterRecord>> {
+        self.0.iter().map(read_counter)
+    }
+}
+
 /// Takes the first frame off `bytes`: the frame and its length with its header; `None` while it is not all there.
 ///
 /// # Errors
@@ -171,6 +205,8 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
         kind::NAMES => reader.names(),
         kind::ENTRIES => reader.entries(),
         kind::FACT => reader.fact(),
+        kind::LIMITS => reader.limits(),
+        kind::COUNTERS => reader.counters(),
         kind::SNAPSHOT_END => reader.u64().map(|sequence| Frame::SnapshotEnd { sequence }),
         kind::HANDLED => reader.u64().map(|sequence| Frame::Handled { sequence }),
         kind::GOODBYE => reader.text().map(|reason| Frame::Goodbye { reason }),
@@ -197,6 +233,10 @@ impl<'a> Reader<'a> {
 
     fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
     }
 
     fn u64(&mut self) -> Option<u64> {
@@ -235,12 +275,34 @@ impl<'a> Reader<'a> {
     }
 
     fn names(&mut self) -> Option<Frame<'a>> {
-        let (pool, name, first, count) = (self.u16()?, self.text()?, self.u16()?, self.u16()?);
-        let mut servers = Vec::new();
-        for _ in 0..count {
-            servers.push(self.text()?);
-        }
+        let (pool, name) = (self.u16()?, self.text()?);
+        let (first, servers) = self.list()?;
         Some(Frame::Names(Names { pool, name, first, servers }))
+    }
+
+    fn limits(&mut self) -> Option<Frame<'a>> {
+        let (first, names) = self.list()?;
+        Some(Frame::Limits(Limits { first, names }))
+    }
+
+    /// Names, and the place of the first.
+    fn list(&mut self) -> Option<(u16, Vec<String>)> {
+        let (first, count) = (self.u16()?, self.u16()?);
+        let mut names = Vec::new();
+        for _ in 0..count {
+            names.push(self.text()?);
+        }
+        Some((first, names))
+    }
+
+    fn counters(&mut self) -> Option<Frame<'a>> {
+        let sequence = self.u64()?;
+        let (records, rest) = self.0.as_chunks::<COUNTER_BYTES>();
+        if records.len() > RECORDS_MAX {
+            return None;
+        }
+        self.0 = rest;
+        Some(Frame::Counters { sequence, records: CounterRecords(records) })
     }
 
     fn entries(&mut self) -> Option<Frame<'a>> {
@@ -276,6 +338,20 @@ fn read_record(bytes: &[u8; RECORD_BYTES]) -> Option<Record> {
     Some(Record { key, pool, server: (server != DELETED).then_some(server), version, idle, age })
 }
 
+fn read_counter(bytes: &[u8; COUNTER_BYTES]) -> Option<CounterRecord> {
+    let mut reader = Reader(bytes);
+    let record = CounterRecord {
+        key: Key::from_bytes(reader.array()?),
+        limit: reader.u16()?,
+        life: reader.u16()?,
+        total: reader.u32()?,
+        peer_life: reader.u16()?,
+        peer_total: reader.u32()?,
+        missing: reader.u32()?,
+    };
+    Some(record).filter(|record| record.life != 0)
+}
+
 /// Appends a Hello.
 pub fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
     framed(out, kind::HELLO, |out| {
@@ -291,15 +367,26 @@ pub fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
 
 /// Appends the names of a pool's servers, in as many frames as it takes.
 pub fn put_names(out: &mut Vec<u8>, pool: u16, name: &str, servers: &[String]) {
+    put_lists(out, kind::NAMES, servers, |out| {
+        out.extend_from_slice(&pool.to_be_bytes());
+        put_text(out, name);
+    });
+}
+
+/// Appends the names of limits, in as many frames as it takes.
+pub fn put_limits(out: &mut Vec<u8>, names: &[String]) {
+    put_lists(out, kind::LIMITS, names, |_| {});
+}
+
+fn put_lists(out: &mut Vec<u8>, kind: u8, names: &[String], head: impl Fn(&mut Vec<u8>)) {
     /// As many as fit, however long their names are.
     const NAMES_MAX: usize = 512;
-    for (part, first) in servers.chunks(NAMES_MAX).zip((0_u16..).step_by(NAMES_MAX)) {
-        framed(out, kind::NAMES, |out| {
-            out.extend_from_slice(&pool.to_be_bytes());
-            put_text(out, name);
+    for (part, first) in names.chunks(NAMES_MAX).zip((0_u16..).step_by(NAMES_MAX)) {
+        framed(out, kind, |out| {
+            head(out);
             out.extend_from_slice(&first.to_be_bytes());
             out.extend_from_slice(&u16::try_from(part.len()).unwrap_or_default().to_be_bytes());
-            part.iter().for_each(|server| put_text(out, server));
+            part.iter().for_each(|name| put_text(out, name));
         });
     }
 }
@@ -307,19 +394,48 @@ pub fn put_names(out: &mut Vec<u8>, pool: u16, name: &str, servers: &[String]) {
 /// Appends a frame of entries: `fill` appends each with [`put_record`]. Gives their number; without any, nothing is
 /// appended.
 pub fn put_entries(out: &mut Vec<u8>, sequence: u64, is_snapshot: bool, fill: impl FnOnce(&mut Vec<u8>)) -> usize {
-    let start = out.len();
-    let mut count = 0;
-    framed(out, kind::ENTRIES, |out| {
+    let head = |out: &mut Vec<u8>| {
         out.extend_from_slice(&sequence.to_be_bytes());
         out.push(u8::from(is_snapshot));
+    };
+    put_all(out, kind::ENTRIES, RECORD_BYTES, head, fill)
+}
+
+/// Appends a frame of counters as [`put_entries`] does, each with [`put_counter`].
+pub fn put_counters(out: &mut Vec<u8>, sequence: u64, fill: impl FnOnce(&mut Vec<u8>)) -> usize {
+    put_all(out, kind::COUNTERS, COUNTER_BYTES, |out| out.extend_from_slice(&sequence.to_be_bytes()), fill)
+}
+
+fn put_all(
+    out: &mut Vec<u8>,
+    kind: u8,
+    record_bytes: usize,
+    head: impl FnOnce(&mut Vec<u8>),
+    fill: impl FnOnce(&mut Vec<u8>),
+) -> usize {
+    let start = out.len();
+    let mut count = 0;
+    framed(out, kind, |out| {
+        head(out);
         let before = out.len();
         fill(out);
-        count = (out.len() - before) / RECORD_BYTES;
+        count = (out.len() - before) / record_bytes;
     });
     if count == 0 {
         out.truncate(start);
     }
     count
+}
+
+/// Appends a counter.
+pub fn put_counter(out: &mut Vec<u8>, record: &CounterRecord) {
+    out.extend_from_slice(&record.key.to_bytes());
+    out.extend_from_slice(&record.limit.to_be_bytes());
+    out.extend_from_slice(&record.life.to_be_bytes());
+    out.extend_from_slice(&record.total.to_be_bytes());
+    out.extend_from_slice(&record.peer_life.to_be_bytes());
+    out.extend_from_slice(&record.peer_total.to_be_bytes());
+    out.extend_from_slice(&record.missing.to_be_bytes());
 }
 
 /// Appends an entry.

@@ -1,7 +1,8 @@
 //! One node's end of a connection to the other: what to say next, and what to make of what came. One for each connection.
 //!
 //! Both sides say hello, name their servers, and send a snapshot of their whole table, and changes as they come, changes
-//! first. Each frame of entries has a number, and the other side says up to which number it has dealt with them; no more
+//! first. Counters of rate limits go as they change, all of them at the beginning, and at most every 10 ms, for what a frame
+//! of them says holds for all that came before. Each frame of entries has a number, and the other side says up to which number it has dealt with them; no more
 //! than a window of them is under way. A table keeps no queue of changes but a mark on each changed entry, so that nothing
 //! overflows while the other side is slow. A new connection starts with a new snapshot.
 //!
@@ -20,6 +21,7 @@ use std::time::Duration;
 use self::directory::Directory;
 use self::lag::Lags;
 pub use self::lag::{LAG_BOUNDS_US, LagCounts};
+use super::counters::{CounterRecord, Counters};
 use super::facts::{FactKey, Facts};
 use super::frame::{self, Frame, FrameError, Hello};
 use super::table::{Cursor, Merged, Table};
@@ -32,6 +34,8 @@ const TRANSMIT_BYTES: usize = 64 * 1024;
 /// Bytes that may be under way, and of the snapshot's: so few that a change behind them is not late.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 const SNAPSHOT_WINDOW_BYTES: usize = 192 * 1024;
+/// Time between two tellings of counters: a busy client's is told once for many requests.
+const COUNTERS_INTERVAL: Duration = Duration::from_millis(10);
 /// Time after which something is said in any case.
 const HEARTBEAT: Duration = Duration::from_millis(300);
 /// Time without a word after which the other side is gone.
@@ -65,6 +69,8 @@ pub struct Settings {
     pub versions: RangeInclusive<u8>,
     /// The pools that keep sessions.
     pub pools: Vec<PoolNames>,
+    /// The names of the rate limits, in the order of their places in [`CounterRecord::limit`].
+    pub limits: Vec<String>,
 }
 
 /// Why a connection has to end.
@@ -187,6 +193,7 @@ enum Kind {
     Snapshot,
     SnapshotEnd,
     Fact,
+    Counters,
 }
 
 /// The connection's state.
@@ -200,7 +207,14 @@ pub struct Replica {
     has_heard_hello: bool,
     /// The next of our pools to be named.
     names_next: usize,
+    are_limits_named: bool,
     directory: Directory,
+    /// When counters are told next, if there are any.
+    counters_at: Duration,
+    /// Whether there were any left when there was last something to say.
+    are_counters_left: bool,
+    /// Whether all that there were at the beginning have been sent.
+    are_counters_told: bool,
     /// `None` once all has been sent.
     snapshot: Option<Cursor>,
     is_snapshot_end_sent: bool,
@@ -218,11 +232,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The beginning of a connection. From now on the table keeps its changes for it, and one before it is of no more use.
-    pub fn new(settings: Settings, now: Duration, table: &Table, facts: &mut Facts) -> Self {
+    /// The beginning of a connection. From now on the table and the counters keep their changes for it, and one before it is
+    /// of no more use.
+    pub fn new(settings: Settings, now: Duration, table: &Table, facts: &mut Facts, counters: &dyn Counters) -> Self {
         let keeper = table.keep_changes(true);
         facts.change_all();
-        let directory = Directory::new(settings.pools.clone());
+        counters.keep_changes(true);
+        let directory = Directory::new(settings.pools.clone(), settings.limits.clone());
         Self {
             settings,
             keeper,
@@ -230,6 +246,10 @@ impl Replica {
             has_said_hello: false,
             has_heard_hello: false,
             names_next: 0,
+            are_limits_named: false,
+            counters_at: now,
+            are_counters_left: false,
+            are_counters_told: false,
             directory,
             snapshot: Some(Cursor::default()),
             is_snapshot_end_sent: false,
@@ -256,6 +276,7 @@ impl Replica {
         bytes: &[u8],
         table: &Table,
         facts: &mut Facts,
+        counters: &dyn Counters,
     ) -> Result<Received, Fault> {
         if self.is_replaced(table) {
             return Err(Fault::Replaced);
@@ -263,25 +284,36 @@ impl Replica {
         self.heard_at = now;
         let mut received = Received::default();
         let mut partial = std::mem::take(&mut self.partial);
-        // A frame that is there in one piece is not copied.
-        let mut rest = if partial.is_empty() {
-            bytes
-        } else {
+        // A frame that is there in one piece is not copied, and one in many pieces not with each of them.
+        let is_whole = partial.is_empty();
+        if !is_whole {
             partial.extend_from_slice(bytes);
-            &partial
-        };
+        }
+        let mut rest = if is_whole { bytes } else { &partial };
         while let Some((frame, length)) = frame::decode(rest)? {
-            self.handle(now, frame, table, facts, &mut received)?;
+            self.handle(now, frame, table, facts, counters, &mut received)?;
             rest = rest.get(length..).unwrap_or_default();
         }
-        let left = rest.to_vec();
-        self.partial = left;
+        let left = rest.len();
+        self.partial = if is_whole {
+            rest.to_vec()
+        } else {
+            partial.drain(..partial.len() - left);
+            partial
+        };
         Ok(received)
     }
 
     /// Appends what there is to say now, about 64 KiB at most; nothing when there is nothing to say, or when too much is
     /// under way. To be called until it appends nothing.
-    pub fn transmit(&mut self, now: Duration, out: &mut Vec<u8>, table: &Table, facts: &mut Facts) {
+    pub fn transmit(
+        &mut self,
+        now: Duration,
+        out: &mut Vec<u8>,
+        table: &Table,
+        facts: &mut Facts,
+        counters: &dyn Counters,
+    ) {
         if self.is_replaced(table) {
             return;
         }
@@ -296,9 +328,10 @@ impl Replica {
                 frame::put_handled(out, self.handled);
                 self.is_handled_told = true;
             }
-            self.name_servers(out, end);
+            self.tell_names(out, end);
             self.tell_facts(now, out, end, facts);
             self.tell_changes(now, out, end, table);
+            self.tell_counters(now, out, end, counters);
             self.tell_snapshot(now, out, end, table);
         }
         if self.has_heard_hello && out.len() == before && now.saturating_sub(self.spoke_at) >= HEARTBEAT {
@@ -314,8 +347,10 @@ impl Replica {
         let stall = self.under_way.front().map(|first| first.sent_at + STALL_MAX);
         // Before the other side has said hello there is nothing to say in between.
         let heartbeat = self.has_heard_hello.then_some(self.spoke_at + HEARTBEAT);
+        // With a full window there is nothing to be done before something is heard.
+        let counters = (self.are_counters_left && self.has_window()).then_some(self.counters_at);
         let silence = self.heard_at + SILENCE_MAX;
-        stall.into_iter().chain(heartbeat).fold(silence, Duration::min)
+        stall.into_iter().chain(heartbeat).chain(counters).fold(silence, Duration::min)
     }
 
     /// Looks whether the other side has been silent or idle for too long.
@@ -337,7 +372,7 @@ impl Replica {
     pub fn state(&mut self, now: Duration, table: &Table) -> State {
         let changes = self.under_way.iter().filter_map(|frame| match frame.kind {
             Kind::Changes { since } => Some((frame.entries, since)),
-            Kind::Snapshot | Kind::SnapshotEnd | Kind::Fact => None,
+            Kind::Snapshot | Kind::SnapshotEnd | Kind::Fact | Kind::Counters => None,
         });
         let oldest = changes.clone().map(|(_, since)| since).chain(table.changed_since()).min();
         let under_way: u64 = changes.map(|(entries, _)| entries).sum();
@@ -365,10 +400,11 @@ impl Replica {
         frame::put_goodbye(out, &fault.to_string());
     }
 
-    /// Ends the connection: the table keeps no changes any more, unless another connection has begun.
-    pub fn close(&self, table: &Table) {
+    /// Ends the connection: table and counters keep no changes any more, unless another connection has begun.
+    pub fn close(&self, table: &Table, counters: &dyn Counters) {
         if !self.is_replaced(table) {
             table.keep_changes(false);
+            counters.keep_changes(false);
         }
     }
 
@@ -389,7 +425,10 @@ impl Replica {
         }
     }
 
-    fn name_servers(&mut self, out: &mut Vec<u8>, end: usize) {
+    fn tell_names(&mut self, out: &mut Vec<u8>, end: usize) {
+        if !std::mem::replace(&mut self.are_limits_named, true) {
+            frame::put_limits(out, &self.settings.limits);
+        }
         while out.len() < end
             && let Some(pool) = self.settings.pools.get(self.names_next)
         {
@@ -421,14 +460,37 @@ impl Replica {
     fn tell_changes(&mut self, now: Duration, out: &mut Vec<u8>, end: usize, table: &Table) {
         while out.len() < end && self.has_window() && self.may_tell_entries() {
             let Some(since) = table.changed_since() else { return };
-            let start = out.len();
+            let (start, pending) = (out.len(), table.pending_changes());
             let count = frame::put_entries(out, self.sequence + 1, false, |out| {
                 table.take_changes(now, frame::RECORDS_MAX, |record| frame::put_record(out, &record));
             });
-            // Changed entries that are gone by now: there may be others.
             if count > 0 {
                 self.sent(now, out.len() - start, count as u64, Kind::Changes { since });
+            } else if table.pending_changes() >= pending {
+                return;
             }
+            // Else changed entries were gone by now, and there may be others.
+        }
+    }
+
+    fn tell_counters(&mut self, now: Duration, out: &mut Vec<u8>, end: usize, counters: &dyn Counters) {
+        self.are_counters_left = counters.has_changes();
+        if now < self.counters_at {
+            return;
+        }
+        while out.len() < end && self.has_window() && counters.has_changes() {
+            let start = out.len();
+            let count = frame::put_counters(out, self.sequence + 1, |out| {
+                counters.take_changes(now, frame::RECORDS_MAX, &mut |record| frame::put_counter(out, record));
+            });
+            if count > 0 {
+                self.sent(now, out.len() - start, 0, Kind::Counters);
+            }
+        }
+        self.are_counters_left = counters.has_changes();
+        if !self.are_counters_left {
+            self.are_counters_told = true;
+            self.counters_at = now + COUNTERS_INTERVAL;
         }
     }
 
@@ -447,7 +509,7 @@ impl Replica {
                 self.sent(now, out.len() - start, count as u64, Kind::Snapshot);
             }
         }
-        if self.snapshot.is_none() && !self.is_snapshot_end_sent && self.has_window() {
+        if self.snapshot.is_none() && self.are_counters_told && !self.is_snapshot_end_sent && self.has_window() {
             self.is_snapshot_end_sent = true;
             let start = out.len();
             frame::put_snapshot_end(out, self.sequence + 1);
@@ -471,6 +533,7 @@ impl Replica {
         frame: Frame<'_>,
         table: &Table,
         facts: &mut Facts,
+        counters: &dyn Counters,
         received: &mut Received,
     ) -> Result<(), Fault> {
         match frame {
@@ -478,6 +541,12 @@ impl Replica {
             Frame::Goodbye { reason } => return Err(Fault::Goodbye(reason)),
             _ if !self.has_heard_hello => return Err(Fault::OutOfOrder),
             Frame::Names(names) => self.directory.learn(&names),
+            Frame::Limits(limits) => self.directory.learn_limits(&limits),
+            Frame::Counters { sequence, records } => {
+                self.follow(sequence)?;
+                let known = |record: Option<CounterRecord>| self.directory.translate_counter(record?);
+                records.iter().filter_map(known).for_each(|record| counters.merge(&record, now));
+            }
             Frame::Entries { sequence, is_snapshot, records } => {
                 self.follow(sequence)?;
                 self.take_entries(now, is_snapshot, &records, table);
@@ -567,7 +636,7 @@ impl Replica {
                     self.state.snapshot_sent = (done, done);
                     self.state.is_snapshot_sent = true;
                 }
-                Kind::Fact => {}
+                Kind::Fact | Kind::Counters => {}
             }
         }
         Ok(())

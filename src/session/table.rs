@@ -78,7 +78,7 @@ pub enum Merged {
     Taken,
     /// The table has the same one, or a newer one.
     Known,
-    /// It has expired, or is of a pool that has no place in this table.
+    /// It has expired, is older than all of a full pool, or is of a pool that has no place in this table.
     Useless,
 }
 
@@ -425,14 +425,17 @@ impl Table {
         let (halves, ticks) = (halves(&record.key), ticks(now));
         let fits = record.pool <= INDEX_MAX && record.server.is_none_or(|server| server <= INDEX_MAX);
         let Some(pool) = self.pool(record.pool).filter(|_| fits) else { return Merged::Useless };
-        let Some((_, shard)) = self.shard(&halves) else { return Merged::Useless };
+        let Some((index, shard)) = self.shard(&halves) else { return Merged::Useless };
         let (used, made) = (ticks.saturating_sub(span(record.idle)), ticks.saturating_sub(span(record.age)));
         let meta = meta(record);
         let mut writer = shard.lock();
         // One that has expired is as good as swept. An older one that was used since at the other node stands there.
         let known = writer.find(&halves).filter(|(number, slot)| !self.expire(&mut writer, *number, slot, ticks));
         let Some((number, slot)) = known else {
-            if pool.is_expired(&Seen { meta, used, made }, ticks) {
+            // In a full pool, what would be the next to go must not take the place of what is used.
+            let is_full = pool.slots.load(Ordering::Relaxed) >= pool.entries_max;
+            let is_last = is_full && self.oldest(index, record.pool).is_some_and(|(oldest, _)| used < oldest);
+            if is_last || pool.is_expired(&Seen { meta, used, made }, ticks) {
                 return Merged::Useless;
             }
             self.add(&mut writer, &halves, meta, record.version, (used, made));
@@ -480,6 +483,12 @@ impl Table {
         let (index, shard) = self.shard(&halves)?;
         let mut writer = shard.lock();
         let meta = Meta::live(server.pool, server.server);
+        // A key is of one pool. That another has it can only be the other node's mistake, whose entry would stand in the
+        // order of a pool that it is not of.
+        let alien = writer.find(&halves).filter(|(_, slot)| slot.meta().pool() != server.pool);
+        if let Some((number, slot)) = alien {
+            self.take_out(&mut writer, number, slot);
+        }
         let Some((number, slot)) = writer.find(&halves) else {
             let version = self.clock.next();
             let number = self.add(&mut writer, &halves, meta, version, (at, at))?;
@@ -544,25 +553,29 @@ impl Table {
         Some(number)
     }
 
-    /// Makes room: of the oldest entries of a few parts, the oldest goes.
+    /// Makes room: the oldest entry goes. Never waits for a second lock while it holds one.
     fn evict(&self, writer: &mut Writer<'_>, halves: &Halves, pool: u16) {
         let Some((own, shard)) = self.shard(halves) else { return };
-        let oldest_here = shard.oldest(pool);
-        let others = (1..EVICTION_SAMPLE.min(self.shards.len())).filter_map(|step| {
-            let index = (own + step * self.shards.len() / EVICTION_SAMPLE.min(self.shards.len())) % self.shards.len();
-            let other = self.shards.get(index)?;
-            other.oldest(pool).map(|(_, used)| (used, other))
-        });
-        let elsewhere = others.min_by_key(|(used, _)| *used);
-        let elsewhere = elsewhere.filter(|(used, _)| oldest_here.is_none_or(|(_, here)| *used < here));
-        // Never waits for a second lock while it holds one.
-        if let Some((_, other)) = elsewhere
-            && let Some(mut elsewhere) = other.try_lock()
-        {
-            self.evict_from(&mut elsewhere, other, pool);
-        } else {
-            self.evict_from(writer, shard, pool);
+        match self.oldest(own, pool) {
+            Some((_, index)) if index != own => {
+                let other = self.shards.get(index).and_then(|shard| Some((shard, shard.try_lock()?)));
+                match other {
+                    Some((shard, mut writer)) => self.evict_from(&mut writer, shard, pool),
+                    None => self.evict_from(writer, shard, pool),
+                }
+            }
+            _ => self.evict_from(writer, shard, pool),
         }
+    }
+
+    /// When a pool's oldest entry was used, and the part that it is in: the oldest of a few parts, this one among them, or of
+    /// all where these have none. Without locks: a guess.
+    fn oldest(&self, own: usize, pool: u16) -> Option<(u32, usize)> {
+        let count = self.shards.len();
+        let used = |index: usize| Some((self.shards.get(index)?.oldest(pool)?.1, index));
+        let stride = (count / EVICTION_SAMPLE).max(1);
+        let sampled = (0..count).step_by(stride).map(|step| (own + step) % count).filter_map(used).min();
+        sampled.or_else(|| (0..count).filter_map(used).min())
     }
 
     fn evict_from(&self, writer: &mut Writer<'_>, shard: &Shard, pool: u16) {

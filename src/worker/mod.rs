@@ -4,27 +4,34 @@
 //! configuration and its listening sockets. It then gives up every privilege, before it reads a byte from any client.
 //! It opens no file and outlives its guard by nothing.
 
+mod archive;
 pub mod tickets;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::archive::Archive;
 use self::tickets::TicketKeeper;
+use crate::admin::{questions, server};
 use crate::config::{self, Config, Protocol};
-use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::inquiry::{Answer, Question};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
@@ -33,6 +40,8 @@ use crate::proxy::tls;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
+use crate::status::NodeStatus;
+use crate::status::SessionsStatus;
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -45,14 +54,14 @@ const QUEUE_MAX: usize = 16;
 /// When it cannot start; the guard is told so as well.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let socket = child::socket_to_parent(descriptor)?;
-    let (bootstrap, sockets) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
+    let (bootstrap, handed) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let _logging = telemetry::start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         socket.set_nonblocking(true)?;
         let (mut sender, receiver) = link::halves(UnixStream::from_std(child::close_first(socket)?)?);
-        match Worker::start(bootstrap, sockets, warnings) {
+        match Worker::start(bootstrap, handed, warnings) {
             Ok(worker) => worker.serve(sender, receiver).await,
             Err(error) => {
                 sender.send(&FromWorker::Failed { reason: format!("{error:#}") }).await?;
@@ -69,6 +78,9 @@ fn give_up_privileges(bootstrap: &Bootstrap) -> anyhow::Result<Vec<String>> {
     Ok(warnings.into_iter().map(|warning| format!("worker: {warning}")).collect())
 }
 
+/// Somebody who wants to know how the node is.
+type Asker = oneshot::Sender<Box<NodeStatus>>;
+
 /// The threads of the data plane and what they report through.
 struct Worker {
     site: Arc<Site>,
@@ -78,34 +90,56 @@ struct Worker {
     alive: mpsc::Receiver<(usize, u64)>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
+    archive: Option<Archive>,
+    /// The admin listener asks how the node is. At most as many at a time as it has connections.
+    status_asked: mpsc::Receiver<Asker>,
+    /// Who waits for the guard to say how the node is.
+    curious: Vec<Asker>,
+    drain_timeout: Duration,
+    /// What the guard keeps for the next worker, as it was told last.
+    administration: Vec<KeptFact>,
     warnings: Vec<String>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
 
 impl Worker {
-    fn start(bootstrap: Bootstrap, mut sockets: Vec<OwnedFd>, warnings: Vec<String>) -> anyhow::Result<Self> {
+    fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
+        let Handed { mut sockets, mut further } = handed;
         let tickets = Arc::new(Tickets::default());
         let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
+        site.restore_administration(&bootstrap.administration);
+        // Before the other node is there: what it says may be newer.
+        let archive =
+            start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
+        let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
+        let admin_socket = take(&mut further, Further::Admin);
+        let status_asked = start_admin(&bootstrap, &site, &counters, admin_socket, archive.as_ref())
+            .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
         let makes_keys = config.vips.is_empty() || pair.is_none();
         let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
-        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&tickets) };
+        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&site, &tickets) };
         let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
-            counters: (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect(),
+            counters,
             site,
             tickets,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
             ended,
+            archive,
+            status_asked,
+            curious: Vec::new(),
+            drain_timeout: config.worker.drain_timeout,
+            administration: bootstrap.administration.clone(),
             warnings,
             link,
         };
@@ -141,6 +175,7 @@ impl Worker {
         sender.send(&FromWorker::Ready).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
+        let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
         let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
         loop {
             tokio::select! {
@@ -152,12 +187,32 @@ impl Worker {
                         self.tickets.took_over();
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
+                    Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
+                    Some(ToWorker::Status(status)) => self.curious.drain(..).for_each(|asker| {
+                        // Whoever asked may have gone away.
+                        drop(asker.send(status.clone()));
+                    }),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
+                        self.tell_administration(&mut sender).await?;
                         sender.send(&FromWorker::Alive { sequence, report: Box::new(self.report()) }).await?;
                     }
+                }
+                Some(asker) = self.status_asked.recv() => {
+                    self.curious.retain(|asker| !asker.is_closed());
+                    self.curious.push(asker);
+                    sender.send(&FromWorker::AskStatus).await?;
+                }
+                Some((id, answer)) = answers.recv() => {
+                    if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
+                        // Or they would be back after a restart.
+                        archive.write_soon();
+                    }
+                    // First what is kept for the next worker: who is told that it is done may rely on it.
+                    self.tell_administration(&mut sender).await?;
+                    sender.send(&FromWorker::Answer { id, answer }).await?;
                 }
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
@@ -174,6 +229,25 @@ impl Worker {
         Probe { sequence, missing: self.commands.len() }
     }
 
+    /// Answers a question on a thread of its own: a table may be large, and probes do not wait.
+    fn look_up(&self, id: u64, question: Question, answers: mpsc::Sender<(u64, Answer)>) {
+        let site = Arc::clone(&self.site);
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits for the answer only when the worker ends.
+            let _gone = answers.blocking_send((id, questions::answer(&site, &question)));
+        });
+    }
+
+    /// Tells the guard what to keep for the next worker, if that has changed.
+    async fn tell_administration(&mut self, sender: &mut link::Sender) -> io::Result<()> {
+        let now = self.site.administration();
+        if now == self.administration {
+            return Ok(());
+        }
+        self.administration.clone_from(&now);
+        sender.send(&FromWorker::Administration(now)).await
+    }
+
     fn report(&self) -> Report {
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         let store_warning = self.site.sessions.store().and_then(Store::warning);
@@ -182,15 +256,30 @@ impl Worker {
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
             pools: self.site.pool_status(&self.counters),
             listeners: self.site.listener_load(&self.counters),
-            sessions: self.site.sessions.status(&self.site.pools),
+            sessions: SessionsStatus {
+                archive: self.archive.as_ref().map(Archive::status),
+                ..self.site.sessions.status(&self.site.pools)
+            },
             sync: self.link.status(),
             warnings: self.warnings.iter().cloned().chain(store_warning).collect(),
         }
     }
 
-    /// Lets every thread finish. The guard's patience is the deadline.
+    /// Lets every thread finish, for as long as the configuration has it, and hands the sessions over for the last time.
     async fn drain(mut self) -> anyhow::Result<()> {
         info!("worker drains");
+        let archive = self.archive.take();
+        let drained = timeout(self.drain_timeout, self.finish_threads()).await;
+        // Not before: until now requests have made sessions.
+        self.link.stop();
+        if let Some(archive) = archive {
+            archive.finish().await;
+        }
+        // Threads that have not finished end with the process.
+        drained.unwrap_or(Ok(()))
+    }
+
+    async fn finish_threads(&mut self) -> anyhow::Result<()> {
         for commands in &self.commands {
             // A thread that has ended already needs no telling.
             let _ended = commands.send(Command::Drain).await;
@@ -201,8 +290,6 @@ impl Worker {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow!("a thread panicked"))??;
         }
-        // Last: until now requests have made sessions.
-        self.link.stop();
         Ok(())
     }
 }
@@ -249,12 +336,54 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
     Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
 }
 
-/// What is done with facts of the other node. What is not named here is looked up where it is needed.
-fn apply(tickets: &Arc<TicketKeeper>) -> peer::Apply {
-    let tickets = Arc::clone(tickets);
+/// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.
+fn start_archive(
+    site: &Arc<Site>,
+    config: &Config,
+    further: &mut Vec<(Further, OwnedFd)>,
+) -> io::Result<Option<Archive>> {
+    let current = take(further, Further::Archive);
+    let Some(writer) = take(further, Further::ArchiveWriter) else { return Ok(None) };
+    let interval = config.sessions.snapshot_interval;
+    Archive::start(archive::Setup { site: Arc::clone(site), current, writer, interval }).map(Some)
+}
+
+fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedFd> {
+    let position = further.iter().position(|(kind, _)| *kind == wanted)?;
+    Some(further.swap_remove(position).1)
+}
+
+/// Starts the admin listener, where the guard gives a socket for it, and gives what it asks of the guard.
+fn start_admin(
+    bootstrap: &Bootstrap,
+    site: &Arc<Site>,
+    counters: &[Arc<Counters>],
+    socket: Option<OwnedFd>,
+    archive: Option<&Archive>,
+) -> io::Result<mpsc::Receiver<Asker>> {
+    let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
+    let Some(socket) = socket else { return Ok(status_asked) };
+    let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
+    server::start(server::Setup {
+        socket: socket.into(),
+        site: Arc::clone(site),
+        token: bootstrap.admin_token.clone(),
+        status: curious,
+        pools: Box::new(move || of_site.pool_status(&of_threads)),
+        cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
+    })?;
+    Ok(status_asked)
+}
+
+/// What is done with facts of the other node.
+fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
+    let (site, tickets) = (Arc::clone(site), Arc::clone(tickets));
     Box::new(move |facts| {
-        for (_, keys) in facts.iter().filter(|(key, _)| *key == FactKey::TicketKeys) {
-            tickets.received(keys);
+        for (key, value) in facts {
+            match key {
+                FactKey::TicketKeys => tickets.received(value),
+                FactKey::Admin { .. } | FactKey::Health { .. } => site.apply_fact(key, value),
+            }
         }
     })
 }
@@ -275,6 +404,7 @@ fn sync_pair(bootstrap: &Bootstrap, config: &Config, socket: Option<OwnedFd>) ->
         checksum: config.short_checksum(),
         versions: replica::VERSIONS,
         pools: replicated_pools(config),
+        limits: replicated_limits(config),
     };
     Ok(Some(peer::Pair { identity, end, peer: ends.peer.ip(), settings }))
 }

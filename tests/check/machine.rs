@@ -122,6 +122,20 @@ fn a_pair_key_that_others_can_use_is_refused() {
 }
 
 #[test]
+fn an_admin_token_is_judged_as_a_secret() {
+    let directory = Directory::new("admin-token");
+    let admin = "[admin]\nbind = \"127.0.0.1:9909\"\ntoken_file = \"token\"\n";
+    directory.write("pair.key", KEY, 0o600);
+    let path = directory.write("baton.toml", format!("{VIP}{admin}"), 0o644);
+    check_one(&path, "admin.token_file", "failed to read");
+    let token = directory.write("token", "0123456789abcdef012345\n", 0o640);
+    check_one(&path, "admin.token_file", "has mode 0640");
+    assert_eq!(mistakes(&path)[0].2, format!("chmod 600 {}", token.display()));
+    directory.write("token", "too short\n", 0o600);
+    check_one(&path, "admin.token_file", "must hold a token of 22 to 512");
+}
+
+#[test]
 fn a_pair_key_that_only_its_owner_can_use_is_read() {
     for mode in [0o600, 0o400] {
         let directory = Directory::new("key-good");

@@ -148,6 +148,11 @@ fn listener(bind: &str, rest: &str) -> String {
     format!("[[listener]]\nname = \"x\"\nbind = {bind}\n{rest}\n{TRAFFIC}")
 }
 
+/// A listener with a limit on line 5, from the number of its requests on.
+fn limited(requests: &str) -> String {
+    listener("[\"192.0.2.1:81\"]", &format!("pool = \"app\"\nrate_limit = {{ requests = {requests} }}"))
+}
+
 refused! {
     bind_without_port: [listener("[\"192.0.2.1\"]", "pool = \"app\"")], 3, "listener[x].bind[#1]", "an IP address and a port";
     bind_port_zero: [listener("[\"192.0.2.1:0\"]", "pool = \"app\"")], 3, "listener[x].bind[#1]", "1 to 65535";
@@ -170,6 +175,26 @@ refused! {
     protocol_unknown: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"htp\"")], 5, "listener[x].protocol", "must be \"http\"";
     head_timeout_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nhead_timeout = \"0s\"")], 5, "listener[x].head_timeout", "must be 10ms to 1h";
     client_idle_timeout_too_long: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nidle_timeout = \"25h\"")], 5, "listener[x].idle_timeout", "must be 10ms to 24h";
+    rate_limit_without_requests: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nrate_limit = { per = \"1s\" }")], 5, "listener[x].rate_limit.requests", "missing";
+    rate_limit_without_its_time: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nrate_limit = { requests = 1 }")], 5, "listener[x].rate_limit.per", "missing";
+    rate_limit_of_nothing: [limited("0, per = \"1s\"")], 5, "listener[x].rate_limit.requests", "must be 1 to 1000000";
+    rate_limit_of_too_much: [limited("1000001, per = \"1s\"")], 5, "listener[x].rate_limit.requests", "must be 1 to 1000000";
+    rate_limit_time_too_short: [limited("1, per = \"99ms\"")], 5, "listener[x].rate_limit.per", "must be 100ms to 24h";
+    rate_limit_time_too_long: [limited("1, per = \"86400001ms\"")], 5, "listener[x].rate_limit.per", "must be 100ms to 24h";
+    rate_limit_time_without_unit: [limited("1, per = 10")], 5, "listener[x].rate_limit.per", "a duration needs a unit";
+    rate_limit_burst_zero: [limited("1, per = \"1s\", burst = 0")], 5, "listener[x].rate_limit.burst", "must be 1 to 1000000";
+    rate_limit_by_nothing_known: [limited("1, per = \"1s\", by = \"moon\", name = \"X-Key\"")], 5, "listener[x].rate_limit.by", "must be \"source_ip\" or \"header\"";
+    rate_limit_by_a_header_without_a_name: [limited("1, per = \"1s\", by = \"header\"")], 5, "listener[x].rate_limit.name", "missing";
+    rate_limit_header_name: [limited("1, per = \"1s\", by = \"header\", name = \"X Key\"")], 5, "listener[x].rate_limit.name", "must be the name of a header";
+    rate_limit_name_of_an_address: [limited("1, per = \"1s\", name = \"X-Key\"")], 5, "listener[x].rate_limit.name", "no meaning with by = \"source_ip\"";
+    rate_limit_prefix_v4_zero: [limited("1, per = \"1s\", prefix_v4 = 0")], 5, "listener[x].rate_limit.prefix_v4", "must be 1 to 32";
+    rate_limit_prefix_v4_too_long: [limited("1, per = \"1s\", prefix_v4 = 33")], 5, "listener[x].rate_limit.prefix_v4", "must be 1 to 32";
+    rate_limit_prefix_v6_too_long: [limited("1, per = \"1s\", prefix_v6 = 129")], 5, "listener[x].rate_limit.prefix_v6", "must be 1 to 128";
+    rate_limit_entries_zero: [limited("1, per = \"1s\", entries_max = 0")], 5, "listener[x].rate_limit.entries_max", "must be 1 to 16000000";
+    rate_limit_entries_too_many: [limited("1, per = \"1s\", entries_max = 16000001")], 5, "listener[x].rate_limit.entries_max", "must be 1 to 16000000";
+    rate_limit_unknown_key: [limited("1, per = \"1s\", burts = 2")], 5, "listener[x].rate_limit.burts", "unknown key";
+    rate_limit_of_connections: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"\nrate_limit = { requests = 1, per = \"1s\" }")], 6, "listener[x].rate_limit", "no meaning without protocol = \"http\"";
+    rate_limit_that_is_no_table: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nrate_limit = 100")], 5, "listener[x].rate_limit", "must be a table";
     connections_max_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nconnections_max = 0")], 5, "listener[x].connections_max", "must be 1 to 1000000";
     tls_without_certificates: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = {}")], 5, "listener[x].tls.certificates", "missing";
     tls_with_no_certificate: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = { certificates = [] }")], 5, "listener[x].tls.certificates", "must have 1 to 256";
@@ -282,7 +307,9 @@ refused! {
     probe_interval_too_long: ["[worker]\nprobe_interval = \"11s\"\n", TRAFFIC], 2, "worker.probe_interval", "must be 10ms to 10s";
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
-    admin: ["[admin]\nbind = \"127.0.0.1:9909\"\n", TRAFFIC], 1, "admin", "not in this release";
+    admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
+    admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";
+    admin_bind_of_a_listener: [TRAFFIC, "\n[admin]\nbind = \"192.0.2.1:80\"\n"], 11, "admin.bind", "overlaps with it";
     store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
     store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
     store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";
@@ -333,6 +360,9 @@ fn both_sides_of_every_boundary_are_as_documented() {
             "[\"[2001:db8::1]:80\", \"192.0.2.1:81\", \"192.0.2.2:81\"]",
             "pool = \"app\"\nconnections_max = 1000000",
         ),
+        limited("1, per = \"100ms\", burst = 1, prefix_v4 = 1, prefix_v6 = 1, entries_max = 1"),
+        limited("1000000, per = \"24h\", burst = 1000000, prefix_v4 = 32, prefix_v6 = 128, entries_max = 16000000"),
+        limited("1, per = \"1s\", by = \"header\", name = \"X-Key\", prefix_v4 = 24"),
         listener("[\"192.0.2.1:81\"]", "[[route]]\nlistener = \"x\"\npool = \"app\""),
     ];
     for text in good {

@@ -105,7 +105,7 @@ impl Baton {
         let config = format!("[[listener]]\nname = \"http\"\nbind = [\"{bind}\"]\n{listener}\n{blocks}");
         let file = directory.path("baton.toml");
         fs::write(&file, config).expect("the directory is writable");
-        let child = start(&file, &directory.path("run"));
+        let child = start(&file, &directory);
         let mut baton = Self { child, port, log: Arc::default(), directory };
         baton.log.follow(&mut baton.child);
         baton.wait_for_log("baton is ready");
@@ -115,6 +115,29 @@ impl Baton {
 
     pub fn address(&self) -> SocketAddr {
         self.port.address()
+    }
+
+    /// What an operator's command says about this program: whether it was done, stdout and stderr.
+    pub fn command(&self, arguments: &[&str]) -> (bool, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+        command.args(arguments).arg("--runtime-dir").arg(self.directory.path("run")).env_clear().stdin(Stdio::null());
+        let output = command.output().expect("the program was built for this test");
+        let text = |bytes| String::from_utf8(bytes).expect("what it says is UTF-8");
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    }
+
+    /// What a command says that is done.
+    pub fn done(&self, arguments: &[&str]) -> String {
+        let (is_done, stdout, stderr) = self.command(arguments);
+        assert!(is_done, "{arguments:?}: {stderr}");
+        stdout
+    }
+
+    /// Why a command is not done.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let (is_done, stdout, stderr) = self.command(arguments);
+        assert!(!is_done && stdout.is_empty(), "{arguments:?}: {stdout}");
+        stderr.trim_end().to_owned()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -191,9 +214,10 @@ impl Baton {
     }
 }
 
-fn start(config: &Path, runtime_dir: &Path) -> Child {
+fn start(config: &Path, directory: &Directory) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-    command.arg("run").arg("--config").arg(config).arg("--runtime-dir").arg(runtime_dir);
+    command.arg("run").arg("--config").arg(config).arg("--runtime-dir").arg(directory.path("run"));
+    command.arg("--state-dir").arg(directory.path("state"));
     command.args(["--node", "lb-test"]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().expect("the program was built for this test")
 }

@@ -25,6 +25,8 @@ mod errors;
 mod fields;
 mod lifecycle;
 mod malformed;
+mod operating;
+mod rate_limit;
 mod sticky;
 mod store;
 mod tcp;

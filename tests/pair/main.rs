@@ -13,7 +13,9 @@ mod holders;
 mod scene;
 mod wire;
 
+mod administration;
 mod adverts;
+mod archive;
 mod events;
 mod failures;
 mod figures;
@@ -57,7 +59,9 @@ fn main() -> ExitCode {
         preference::trials(),
         handover::trials(),
         janitor::trials(),
+        administration::trials(),
         adverts::trials(),
+        archive::trials(),
         sockets::trials(),
         split::trials(),
         sync::trials(),

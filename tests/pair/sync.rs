@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
-use baton::lab::pair::{NODES, SERVERS};
+use baton::lab::Failure;
+use baton::lab::load::ask_once;
+use baton::lab::pair::{NODES, SERVERS, TARGET};
 use baton::lab::process::log_tail;
 use baton::status::{Role, SyncStatus};
 use libtest_mimic::Trial;
@@ -24,6 +26,9 @@ pub fn trials() -> Vec<Trial> {
         Plan::usual()
             .edit("by = \"cookie\"\nname = \"BATON\"", "by = \"source_ip\"")
             .trial("sessions_outlive_every_node_but_one", sessions_outlive_nodes),
+        Plan::usual()
+            .edit("protocol = \"http\"", "protocol = \"http\"\nrate_limit = { requests = 30, per = \"24h\" }")
+            .trial("client_over_its_rate_limit_is_so_at_every_node_that_takes_over", limit_outlives_nodes),
         Plan::usual().trial("switchover_out_of_sync_is_refused_unless_forced", refused_out_of_sync),
         Plan::usual().trial("standby_out_of_sync_takes_over_all_the_same", takes_over_out_of_sync),
         Plan::usual().prefer("lb-b").trial("preferred_node_waits_for_sync_before_it_takes_back", preferred_waits),
@@ -108,6 +113,39 @@ fn sessions_outlive_nodes(scene: &mut Scene) -> Outcome {
             let sessions = scene.status(standby)?.sessions.pools;
             Ok((sessions.first().map(|pool| (pool.pool.as_str(), pool.entries)) == Some(("app", 1))).then_some(()))
         })?;
+    }
+    Ok(())
+}
+
+/// What became of a request through the VIP, once it was answered at all.
+fn answered(scene: &Scene) -> anyhow::Result<Result<Option<String>, Failure>> {
+    let client = scene.pair.client()?;
+    until("an answer through the VIP", PATIENCE, || {
+        let answer = ask_once(client, TARGET, AT_ONCE)?;
+        Ok(Some(answer).filter(|answer| answer.is_ok() || *answer == Err(Failure::Refused)))
+    })
+}
+
+/// A client uses its limit up at one node, and is refused by the other, and by the first one when it comes back with nothing
+/// but what the peer knows.
+fn limit_outlives_nodes(scene: &mut Scene) -> Outcome {
+    let (active, standby) = scene.form()?;
+    let answers: Vec<_> = (0..31).map(|_| answered(scene)).collect::<anyhow::Result<_>>()?;
+    let (good, refused) = answers.split_at(answers.iter().take_while(|answer| answer.is_ok()).count());
+    ensure!(good.len() < 30 && !refused.is_empty(), "{answers:?}");
+    ensure!(refused.iter().all(Result::is_err), "{answers:?}");
+    scene.holds_for("the client is refused", AT_ONCE / 2, || Ok(answered(scene)? == Err(Failure::Refused)))?;
+    for (from, to) in [(active, standby), (standby, active)] {
+        scene.node_mut(from).kill_guard()?;
+        scene.wait_for_holder(to, PATIENCE)?;
+        assert_eq!(answered(scene)?, Err(Failure::Refused), "{to}");
+        scene.node_mut(from).start()?;
+        scene.pair.wait_until_healthy(PATIENCE)?;
+        let limited = until("the refusal to show", PATIENCE, || {
+            Ok(scene.status(to)?.listeners.first().map(|http| http.rate_limited).filter(|count| *count > 0))
+        })?;
+        let text = said(&baton(scene, to, &["status"])?);
+        ensure!(text.contains(&format!("  {limited} requests were over the rate limit\n")), "{text}");
     }
     Ok(())
 }

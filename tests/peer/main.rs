@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod counters;
 mod hostile;
 mod pair;
 mod rig;

@@ -9,6 +9,7 @@ use baton::config;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link, Pair, Setup};
+use baton::proxy::limits::replicated_limits;
 use baton::proxy::sessions::{Sessions, replicated_pools};
 use baton::session::ServerRef;
 use baton::session::facts::FactKey;
@@ -27,12 +28,13 @@ pub const OTHER_KEY: &[u8] = b"another key of the same length!!";
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [[listener]]
 name = "http"
 bind = ["127.0.0.1:80"]
 protocol = "http"
 pool = "app"
+rate_limit = { requests = 1000, per = "24h" }
 
 [[pool]]
 name = "app"
@@ -92,6 +94,7 @@ impl Node {
             checksum: config.short_checksum(),
             versions: VERSIONS,
             pools: replicated_pools(&config),
+            limits: replicated_limits(&config),
         };
         let pair = Pair { identity, end, peer: at.ip(), settings };
         let setup = Setup { sessions: Arc::clone(&sessions), pair: Some(pair), apply: Box::new(|_| {}) };

@@ -5,14 +5,18 @@ use std::time::Duration;
 use baton::session::facts::FactKey;
 use baton::session::frame::{self, Frame};
 
-use crate::model::{Content, Knowledge, Memory, Model};
-use crate::node::{End, FACTS, Held, KEYS, KEYS_OF_POOL, Setting, TICK};
+use crate::model::{Content, Memory, Model};
+use crate::node::{CLIENTS, End, FACTS, Held, KEYS, KEYS_OF_POOL, LIMITS, Setting, TICK};
+use crate::wire::Micros;
 use crate::world::World;
+use baton::session::counters::Counters;
 
 /// Bytes that wait for the rest of a frame at most.
 const PARTIAL_MAX: usize = 256 * 1024 + 5;
 /// Bytes under way at most: both windows, and a frame beyond each.
 const UNDER_WAY_MAX: usize = 2 * 1024 * 1024 + 192 * 1024 + 2 * 37 * 1024;
+/// Until what was counted is told, by a clock that is slow.
+const COUNTERS_WITHIN: Micros = 10_010;
 /// Bytes under way at which a node may stop speaking.
 const WINDOW: usize = 2 * 1024 * 1024;
 
@@ -22,7 +26,8 @@ pub struct Hearing<'a> {
     pub setting: &'a Setting,
     pub model: &'a Model,
     pub memory: &'a mut Memory,
-    pub greeting: Option<&'a Knowledge>,
+    /// What the other node knew when it said hello.
+    pub greeting: Option<&'a Memory>,
     /// What was said of facts.
     pub facts: Vec<(FactKey, Vec<u8>)>,
 }
@@ -37,10 +42,11 @@ impl Hearing<'_> {
             let sequence = match frame {
                 Frame::Hello(_) => {
                     end.heard_hello = true;
-                    self.greeting.into_iter().for_each(|knowledge| self.memory.knowledge.add(knowledge));
+                    self.greeting.into_iter().for_each(|other| self.memory.knowledge.add(&other.knowledge));
                     None
                 }
-                Frame::Names(_) | Frame::Goodbye { .. } => None,
+                Frame::Names(_) | Frame::Limits(_) | Frame::Goodbye { .. } => None,
+                Frame::Counters { sequence, .. } => Some(sequence),
                 Frame::Handled { sequence } => {
                     let done = end.sent.iter().take_while(|sent| sent.0 <= sequence).count();
                     end.snapshot_went |= end.sent.drain(..done).any(|sent| sent.3);
@@ -61,6 +67,7 @@ impl Hearing<'_> {
                 }
                 Frame::SnapshotEnd { sequence } => {
                     end.snapshot_came = true;
+                    self.check_snapshot()?;
                     Some(sequence)
                 }
             };
@@ -74,6 +81,23 @@ impl Hearing<'_> {
         }
         end.came = rest.to_vec();
         Ok(end.came_sequence > before)
+    }
+
+    /// The snapshot is said to be over: it brought all that the other node had when the connection began.
+    fn check_snapshot(&self) -> Result<(), String> {
+        let Some(other) = self.greeting.filter(|_| !self.setting.is_full) else { return Ok(()) };
+        let is_checked = |key: &usize| self.model.is_clear(*key) && !self.model.twice.contains(key);
+        for key in (0..KEYS).filter(|key| self.setting.is_lasting(*key)).filter(is_checked) {
+            // The table has one of those of which neither writer knew of the other.
+            let had = other.newest[key].iter().max_by_key(|write| self.model.writes[**write].version);
+            let Some(had) = had else { continue };
+            // One that stands against it may have come there first.
+            let stands = |own: &usize| self.model.writes[*own].version >= self.model.writes[*had].version;
+            if !self.memory.newest[key].iter().any(stands) {
+                return Err(format!("the snapshot is over and lacked key {key}"));
+            }
+        }
+        Ok(())
     }
 
     /// The node that says so wrote it in its own places, which `held` has undone.
@@ -119,7 +143,7 @@ impl World {
             }
         }
         let Some(end) = &mut process.end else {
-            if table.pending_changes() > 0 {
+            if table.pending_changes() > 0 || process.counters.has_changes() {
                 return Err("keeps changes for nobody".to_owned());
             }
             return Ok(());
@@ -132,10 +156,17 @@ impl World {
         if state.in_sync != (end.snapshot_came && end.snapshot_went) {
             return Err(format!("both snapshots: {}, {}; {state:?}", end.snapshot_came, end.snapshot_went));
         }
+        if pending > table.slots_in_use() && self.setting.is_lasting(0) && !self.setting.is_full {
+            return Err(format!("{pending} changes of {} entries", table.slots_in_use()));
+        }
         let is_quiet = !end.is_due && end.out.is_empty() && end.heard_hello;
         let has_work = pending > 0 || process.facts.has_changes();
         if has_work && is_quiet && end.replica.buffered().under_way < WINDOW {
             return Err(format!("{pending} changes, and nobody was told"));
+        }
+        let is_planned = end.timer_at <= now + COUNTERS_WITHIN;
+        if process.counters.has_changes() && is_quiet && !is_planned && end.replica.buffered().under_way < WINDOW {
+            return Err("counters changed, and nobody will be told".to_owned());
         }
         self.counts.lag_max = self.counts.lag_max.max(lag);
         self.counts.under_way_max = self.counts.under_way_max.max(end.replica.buffered().under_way as u64);
@@ -186,12 +217,13 @@ impl World {
             let (done, all) = state.snapshot_received;
             if done != all
                 || state.snapshot_sent.0 != state.snapshot_sent.1
-                || state.entries_useless > 0 && self.lasts()
+                || state.entries_useless > 0 && self.lasts() && !self.setting.is_full
             {
                 return Err(format!("node {node} is in sync, but {state:?}"));
             }
             self.check_table(node)?;
         }
+        self.check_counters()?;
         if self.setting.is_full {
             return Ok(());
         }
@@ -254,6 +286,24 @@ impl World {
                 return Err(format!("fact {key} is {one:?} at one node, {other:?} at the other"));
             }
             self.counts.equal_facts += u64::from(one.is_some());
+        }
+        Ok(())
+    }
+
+    /// Both nodes count the same requests of a client: none that both know of twice, and none that one told the other of
+    /// not at all. Of a whole request a little comes back during a run, at two nodes that are apart twice.
+    fn check_counters(&mut self) -> Result<(), String> {
+        for (limit, client) in (0..LIMITS).flat_map(|limit| (0..CLIENTS).map(move |client| (limit, client))) {
+            let counts = |node: usize| {
+                let (place, process) = (self.setting.limit(node, limit), self.nodes[node].as_ref()?);
+                process.counters.0.peek(place, &[client; 16], process.clock(self.now))
+            };
+            let (one, other) = (counts(0), counts(1));
+            let missing = |counts: Option<baton::limit::Counts>| counts.map_or(0, |counts| counts.missing);
+            if missing(one).abs_diff(missing(other)) > 990 {
+                return Err(format!("of client {client} one node counts {one:?}, the other {other:?}"));
+            }
+            self.counts.equal_counters += u64::from(one.is_some());
         }
         Ok(())
     }

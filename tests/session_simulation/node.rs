@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use baton::limit::{Buckets, Change, Terms};
+use baton::session::counters::{CounterRecord, Counters};
 use baton::session::facts::{FactKey, Facts};
 use baton::session::key::Key;
 use baton::session::record::Record;
@@ -23,6 +25,12 @@ pub const SERVERS: u16 = 8;
 /// Where a key has its number.
 pub const NUMBER_BYTE: usize = 4;
 pub const FACTS: usize = 10;
+pub const LIMITS: u16 = 2;
+/// Clients that are counted.
+pub const CLIENTS: u8 = 6;
+/// A request comes back after a minute and a half, and so none does during a run.
+const TERMS: Terms =
+    Terms { requests: 1_000, per: Duration::from_secs(24 * 3_600), burst: 1_000_000, entries_max: 100 };
 /// The length of a tick of the table.
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -47,6 +55,10 @@ impl Setting {
 
     pub fn server(&self, node: usize, server: u16) -> u16 {
         if self.turned && node == 1 { SERVERS - 1 - server } else { server }
+    }
+
+    pub fn limit(&self, node: usize, limit: u16) -> u16 {
+        if self.turned && node == 1 { LIMITS - 1 - limit } else { limit }
     }
 
     /// The number of a key that is checked one by one; it is in one of its bytes.
@@ -79,6 +91,37 @@ impl Setting {
         };
         [(0, "app"), (1, "web")].into_iter().map(pool).collect()
     }
+
+    fn limit_names(&self, node: usize) -> Vec<String> {
+        (0..LIMITS).map(|limit| format!("l{}", self.limit(node, limit))).collect()
+    }
+}
+
+/// Counters of requests.
+pub struct Tallies(pub Buckets);
+
+impl Counters for Tallies {
+    fn keep_changes(&self, are_kept: bool) {
+        self.0.keep_changes(are_kept);
+    }
+
+    fn has_changes(&self) -> bool {
+        self.0.has_changes()
+    }
+
+    fn take_changes(&self, now: Duration, count: usize, take: &mut dyn FnMut(&CounterRecord)) {
+        self.0.take_changes(now, count, |change| {
+            let Change { key, limit, life, total, peer_life, peer_total, missing } = change;
+            let key = Key::from_bytes(key);
+            take(&CounterRecord { key, limit, life, total, peer_life, peer_total, missing });
+        });
+    }
+
+    fn merge(&self, record: &CounterRecord, now: Duration) {
+        let CounterRecord { key, limit, life, total, peer_life, peer_total, missing } = *record;
+        let key = key.to_bytes();
+        self.0.merge(&Change { key, limit, life, total, peer_life, peer_total, missing }, now);
+    }
 }
 
 /// A node's end of a connection.
@@ -106,6 +149,7 @@ pub struct Process {
     pub incarnation: u64,
     pub table: Table,
     pub facts: Facts,
+    pub counters: Tallies,
     pub end: Option<End>,
     /// A connection that came to its end, or was taken for such, and of which something may still come.
     pub old: Option<End>,
@@ -133,7 +177,12 @@ impl Process {
         random: &mut fastrand::Rng,
     ) -> Self {
         let woken = Arc::new(AtomicBool::new(false));
-        let wake = Arc::clone(&woken);
+        let wake = || {
+            let woken = Arc::clone(&woken);
+            Box::new(move || woken.store(true, Ordering::Relaxed))
+        };
+        // Far enough apart that no two processes give a counter the same life.
+        let seed = (incarnation * 1_009 % 65_536) as u16;
         let mut pools = vec![None; 3];
         for (pool, limits) in (0..).zip(setting.limits) {
             pools[usize::from(setting.pool(node, pool))] = Some(limits);
@@ -141,8 +190,9 @@ impl Process {
         let number = [version::Node::First, version::Node::Second][node];
         Self {
             incarnation,
-            table: Table::new(number, &pools, Box::new(move || wake.store(true, Ordering::Relaxed))),
+            table: Table::new(number, &pools, wake()),
             facts: Facts::default(),
+            counters: Tallies(Buckets::new(&[TERMS; LIMITS as usize], seed, wake())),
             end: None,
             old: None,
             memory,
@@ -173,8 +223,9 @@ impl Process {
             checksum: [u8::from(setting.turned) * node as u8; 8],
             versions: VERSIONS,
             pools: setting.names(node),
+            limits: setting.limit_names(node),
         };
-        let replica = Replica::new(settings, self.clock(now), &self.table, &mut self.facts);
+        let replica = Replica::new(settings, self.clock(now), &self.table, &mut self.facts, &self.counters);
         self.old = self.end.replace(End {
             connection,
             replica,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::model::Knowledge;
+use crate::model::Memory;
 
 /// Virtual time.
 pub type Micros = u64;
@@ -44,7 +44,7 @@ pub struct Pipe {
     /// Nothing is written any more; whether the reader is told of it.
     pub closed: Option<bool>,
     /// Of the writer, when it said hello.
-    pub greeting: Option<Knowledge>,
+    pub greeting: Option<Memory>,
     last_arrival: Micros,
 }
 

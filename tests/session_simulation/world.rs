@@ -4,13 +4,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use baton::limit::Verdict;
 use baton::session::frame::{self, Frame};
 use baton::session::replica::{Fault, Replica};
 
 use crate::counts::Counts;
 use crate::faults::Trouble;
 use crate::model::{Content, Model};
-use crate::node::{Archive, End, FACTS, Held, KEYS, Process, Setting};
+use crate::node::{Archive, CLIENTS, End, FACTS, Held, KEYS, LIMITS, Process, Setting};
 use crate::wire::{Connection, MILLISECOND, Micros, Pieces};
 
 /// Until a node's turn comes that has something to say.
@@ -159,6 +160,7 @@ impl World {
             Event::Sweep { node, incarnation } => {
                 if let Some(process) = self.nodes[node].as_ref().filter(|process| process.incarnation == incarnation) {
                     process.table.sweep(process.clock(self.now));
+                    process.counters.0.sweep(process.clock(self.now));
                     self.schedule(self.now + 100 * MILLISECOND, Event::Sweep { node, incarnation });
                 }
                 Ok(())
@@ -252,7 +254,7 @@ impl World {
         if let Some(process) = self.nodes[1].as_mut() {
             if process.end.is_none() {
                 // There is nobody to connect to: the connection is closed as any other.
-                end.replica.close(&process.table);
+                end.replica.close(&process.table, &process.counters);
             } else {
                 process.old = Some(end);
                 self.counts.old_connections += 1;
@@ -294,11 +296,11 @@ impl World {
         self.hang_up(node, connection);
         let Some(process) = &mut self.nodes[node] else { return };
         if process.end(connection).is_some() {
-            process.end.as_ref().into_iter().for_each(|end| end.replica.close(&process.table));
+            process.end.as_ref().into_iter().for_each(|end| end.replica.close(&process.table, &process.counters));
             process.end = None;
         } else {
             // Which must not touch the changes of the new one.
-            process.old.take().into_iter().for_each(|old| old.replica.close(&process.table));
+            process.old.take().into_iter().for_each(|old| old.replica.close(&process.table, &process.counters));
         }
     }
 
@@ -373,7 +375,7 @@ impl World {
     fn speak(&mut self, node: usize, connection: usize) -> Result<(), String> {
         let Some(process) = &mut self.nodes[node] else { return Ok(()) };
         let now = process.clock(self.now);
-        let Process { end, table, facts, memory, .. } = process;
+        let Process { end, table, facts, counters, memory, .. } = process;
         let Some(end) = end.as_mut().filter(|end| end.connection == connection) else { return Ok(()) };
         end.is_due = false;
         if !end.out.is_empty() {
@@ -382,13 +384,13 @@ impl World {
         }
         loop {
             let before = end.out.len();
-            end.replica.transmit(now, &mut end.out, table, facts);
+            end.replica.transmit(now, &mut end.out, table, facts, counters);
             if end.out.len() == before {
                 break;
             }
             let greeting = note_sent(end, before)?;
             if greeting {
-                self.connections[connection].pipes[node].greeting = Some(memory.knowledge.clone());
+                self.connections[connection].pipes[node].greeting = Some(memory.clone());
             }
             self.counts.bytes += (end.out.len() - before) as u64;
         }
@@ -448,11 +450,11 @@ impl World {
         let greeting = self.connections[connection].pipes[1 - node].greeting.clone();
         let Some(process) = &mut self.nodes[node] else { return Ok(()) };
         let now = process.clock(self.now);
-        let Process { end, old, table, facts, memory, .. } = process;
+        let Process { end, old, table, facts, counters, memory, .. } = process;
         let is_current = end.as_ref().is_some_and(|end| end.connection == connection);
         let end = if is_current { end.as_mut() } else { old.as_mut().filter(|old| old.connection == connection) };
         let Some(end) = end else { return Ok(()) };
-        let result = end.replica.received(now, piece, table, facts);
+        let result = end.replica.received(now, piece, table, facts, counters);
         if !is_current {
             self.counts.old_pieces += 1;
             let is_refused = result == Err(Fault::Replaced);
@@ -503,7 +505,7 @@ fn note_sent(end: &mut End, before: usize) -> Result<bool, String> {
                 said_hello = true;
                 (0, 0, false)
             }
-            Frame::Names(_) | Frame::Goodbye { .. } => (0, 0, false),
+            Frame::Names(_) | Frame::Limits(_) | Frame::Goodbye { .. } => (0, 0, false),
             Frame::Handled { sequence } if sequence > end.came_sequence => {
                 return Err(format!("has dealt with frame {sequence}, and {} came", end.came_sequence));
             }
@@ -511,7 +513,7 @@ fn note_sent(end: &mut End, before: usize) -> Result<bool, String> {
             Frame::Entries { sequence, is_snapshot, records } => {
                 (sequence, if is_snapshot { 0 } else { records.len() as u64 }, false)
             }
-            Frame::Fact { sequence, .. } => (sequence, 0, false),
+            Frame::Fact { sequence, .. } | Frame::Counters { sequence, .. } => (sequence, 0, false),
             Frame::SnapshotEnd { sequence } => (sequence, 0, true),
         };
         if sequence > 0 {
@@ -537,9 +539,19 @@ impl World {
         for _ in 0..self.random.usize(1..=4) {
             if self.active[node] {
                 self.write(node)?;
+                self.count(node);
             }
         }
         Ok(())
+    }
+
+    /// A client asks an active node.
+    fn count(&mut self, node: usize) {
+        let limit = self.random.u16(0..LIMITS);
+        let key = [self.random.u8(0..CLIENTS); 16];
+        let Some(process) = &self.nodes[node] else { return };
+        let verdict = process.counters.0.take(self.setting.limit(node, limit), &key, process.clock(self.now));
+        self.counts.requests += u64::from(verdict == Verdict::Allowed);
     }
 
     fn write_fact(&mut self, node: usize) -> Result<(), String> {

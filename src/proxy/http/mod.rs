@@ -1,7 +1,7 @@
 //! HTTP/1.1: the life of a request.
 //!
-//! `client_io` lets only well-formed requests in, hyper parses them, [`answer`] below routes them, `forward` brings
-//! them to a server and the response back. One task does all of it for one client connection.
+//! `client_io` lets only well-formed requests in, hyper parses them, [`answer`] below counts and routes them, `forward`
+//! brings them to a server and the response back. One task does all of it for one client connection.
 
 pub mod body;
 mod client_io;
@@ -16,6 +16,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ pub use self::client_io::ClientStream;
 use super::state::{Listener, Site};
 use super::thread::Thread;
 use super::timers::{Deadlines, Registration};
+use crate::limit::Verdict;
 
 /// hyper's buffers for one client: no head that `strict` lets through is larger.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -127,9 +129,26 @@ async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Respon
     if client_io::is_refusal(&client.thread.refusal_target, &request) {
         return Ok(respond::refused(&client, client.refusal.get()));
     }
+    if let Some(retry_after) = over_the_limit(&client, &request) {
+        return Ok(respond::limited(&client, retry_after));
+    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
         return Ok(respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None));
     };
     Ok(forward::forward(&client, pool, request, in_flight).await)
+}
+
+/// The time after which the client may ask again, where it has asked too often.
+fn over_the_limit<B>(client: &Client, request: &Request<B>) -> Option<Duration> {
+    let limit = client.listener()?.rate_limit.as_ref()?;
+    let sessions = &client.site().sessions;
+    match sessions.limits.check(limit, client.ip, request.headers(), sessions.now()) {
+        Verdict::Allowed => None,
+        Verdict::Limited { retry_after } => {
+            let counters = client.thread.counters.by_listener.get(client.listener);
+            counters.map(|counters| counters.rate_limited.fetch_add(1, Ordering::Relaxed));
+            Some(retry_after)
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Responses of our own: errors and refusals.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -43,6 +45,19 @@ pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBo
     let fault = Fault { error: "http_request_error", server: None };
     let mut response = own(client, status, &message, Some(fault));
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The answer to a client that has asked too often (RFC 6585 section 4).
+pub fn limited(client: &Client, retry_after: Duration) -> Response<ResponseBody> {
+    // Whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes back too early.
+    let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+    let message = format!("too many requests from this client; the next one is let through after {seconds} s");
+    let fault = Fault { error: "http_request_denied", server: None };
+    let mut response = own(client, StatusCode::TOO_MANY_REQUESTS, &message, Some(fault));
+    if let Ok(seconds) = HeaderValue::try_from(seconds.to_string()) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
     response
 }
 

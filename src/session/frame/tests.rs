@@ -149,3 +149,38 @@ fn a_frame_that_is_too_long_or_of_no_kind_is_refused_before_it_is_there() {
         assert_eq!(decode(&b"\0\0\0\x08\x06\0\0\0\0\0\0\0\x02"[..end]), Ok(None), "{end}");
     }
 }
+
+#[test]
+fn counters_and_limits_have_these_bytes() {
+    let record = CounterRecord {
+        key: Key::from_bytes([7; 16]),
+        limit: 1,
+        life: 2,
+        total: 300,
+        peer_life: 4,
+        peer_total: 5,
+        missing: 600_000,
+    };
+    let mut bytes = Vec::new();
+    assert_eq!(put_counters(&mut bytes, 9, |out| put_counter(out, &record)), 1);
+    let mut expected = b"\0\0\0\x2a\x09\0\0\0\0\0\0\0\x09".to_vec();
+    expected.extend_from_slice(&[7; 16]);
+    expected.extend_from_slice(b"\0\x01\0\x02\0\0\x01\x2c\0\x04\0\0\0\x05\0\x09\x27\xc0");
+    assert_eq!(bytes, expected);
+    let Frame::Counters { sequence: 9, records } = decoded(&bytes) else { panic!("{bytes:?}") };
+    assert_eq!(records.iter().collect::<Vec<_>>(), [Some(record)]);
+    // No life is 0.
+    bytes[31..33].fill(0);
+    let Frame::Counters { records, .. } = decoded(&bytes) else { panic!("{bytes:?}") };
+    assert_eq!(records.iter().collect::<Vec<_>>(), [None]);
+    assert_eq!(put_counters(&mut bytes, 9, |_| {}), 0);
+    rejected(9, &[0; 7]);
+    rejected(9, &[0; 8 + COUNTER_BYTES + 1]);
+    rejected(9, &vec![0; 8 + COUNTER_BYTES * (RECORDS_MAX + 1)]);
+    bytes.clear();
+    put_limits(&mut bytes, &["web".to_owned(), "api".to_owned()]);
+    assert_eq!(bytes, b"\0\0\0\x0c\x08\0\0\0\x02\x03web\x03api");
+    let names = vec!["web".to_owned(), "api".to_owned()];
+    assert_eq!(decoded(&bytes), Frame::Limits(Limits { first: 0, names }));
+    rejected(8, b"\0\0\0\x02\x03web");
+}

@@ -1,16 +1,17 @@
-//! What the places in the other node's entries mean here. Pools and servers go by name, so that two nodes of which one has
-//! a newer configuration understand each other.
+//! What the places in the other node's entries and counters mean here. Pools, servers and limits go by name, so that two
+//! nodes of which one has a newer configuration understand each other.
 
 use std::collections::HashMap;
 
-use super::super::frame::Names;
+use super::super::counters::CounterRecord;
+use super::super::frame::{Limits, Names};
 use super::super::record::Record;
 use super::PoolNames;
 
 /// Places that the other node may name; beyond, its entries are unknown here.
 const PLACES_MAX: usize = 4_096;
 
-/// No server here.
+/// No server or limit here.
 const UNKNOWN: u16 = u16::MAX;
 
 /// From its places to ours.
@@ -18,6 +19,9 @@ const UNKNOWN: u16 = u16::MAX;
 pub(super) struct Directory {
     own: HashMap<String, OwnPool>,
     pools: HashMap<u16, TheirPool>,
+    own_limits: HashMap<String, u16>,
+    /// For each of its limits, the place here.
+    limits: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -35,12 +39,13 @@ struct TheirPool {
 }
 
 impl Directory {
-    pub(super) fn new(pools: Vec<PoolNames>) -> Self {
+    pub(super) fn new(pools: Vec<PoolNames>, limits: Vec<String>) -> Self {
         let own = pools.into_iter().map(|pool| {
             let servers = pool.servers.into_iter().zip(0_u16..).collect();
             (pool.name, OwnPool { place: pool.pool, servers })
         });
-        Self { own: own.collect(), pools: HashMap::new() }
+        let own_limits = limits.into_iter().zip(0_u16..).collect();
+        Self { own: own.collect(), pools: HashMap::new(), own_limits, limits: Vec::new() }
     }
 
     /// Takes what the other node calls a place.
@@ -52,12 +57,20 @@ impl Directory {
         }
         let theirs = self.pools.entry(names.pool).or_insert_with(|| TheirPool { pool: own.place, servers: Vec::new() });
         theirs.pool = own.place;
-        if theirs.servers.len() < end {
-            theirs.servers.resize(end, UNKNOWN);
+        write_places(&mut theirs.servers, names.first, &names.servers, &own.servers);
+    }
+
+    /// Takes what the other node calls the place of a limit.
+    pub(super) fn learn_limits(&mut self, limits: &Limits) {
+        if usize::from(limits.first) + limits.names.len() <= PLACES_MAX {
+            write_places(&mut self.limits, limits.first, &limits.names, &self.own_limits);
         }
-        for (place, name) in theirs.servers.iter_mut().skip(usize::from(names.first)).zip(&names.servers) {
-            *place = own.servers.get(name).copied().unwrap_or(UNKNOWN);
-        }
+    }
+
+    /// A counter in our places; `None` when there is no such limit here.
+    pub(super) fn translate_counter(&self, record: CounterRecord) -> Option<CounterRecord> {
+        let limit = *self.limits.get(usize::from(record.limit)).filter(|place| **place != UNKNOWN)?;
+        Some(CounterRecord { limit, ..record })
     }
 
     /// An entry in our places; `None` when there is no such server here.
@@ -68,5 +81,16 @@ impl Directory {
             Some(server) => Some(*theirs.servers.get(usize::from(server)).filter(|place| **place != UNKNOWN)?),
         };
         Some(Record { pool: theirs.pool, server, ..record })
+    }
+}
+
+/// Writes for each name, from a first place on, the place that it has here.
+fn write_places(places: &mut Vec<u16>, first: u16, names: &[String], own: &HashMap<String, u16>) {
+    let end = usize::from(first) + names.len();
+    if places.len() < end {
+        places.resize(end, UNKNOWN);
+    }
+    for (place, name) in places.iter_mut().skip(usize::from(first)).zip(names) {
+        *place = own.get(name).copied().unwrap_or(UNKNOWN);
     }
 }

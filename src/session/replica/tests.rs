@@ -1,3 +1,6 @@
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::super::key::Key;
 use super::super::record::ServerRef;
 use super::super::table::PoolLimits;
@@ -11,7 +14,50 @@ const LIMITS: PoolLimits =
 struct End {
     table: Table,
     facts: Facts,
+    counters: Tally,
     replica: Replica,
+}
+
+/// Counters of the simplest kind: of each key a total, and what the other node said of it.
+#[derive(Default)]
+struct Tally {
+    own: RefCell<BTreeMap<(u16, Key), u32>>,
+    theirs: RefCell<BTreeMap<(u16, Key), u32>>,
+    changed: RefCell<BTreeSet<(u16, Key)>>,
+    are_kept: Cell<bool>,
+}
+
+impl Tally {
+    fn count(&self, limit: u16, key: Key, by: u32) {
+        *self.own.borrow_mut().entry((limit, key)).or_default() += by;
+        if self.are_kept.get() {
+            self.changed.borrow_mut().insert((limit, key));
+        }
+    }
+}
+
+impl Counters for Tally {
+    fn keep_changes(&self, are_kept: bool) {
+        self.are_kept.set(are_kept);
+        *self.changed.borrow_mut() =
+            if are_kept { self.own.borrow().keys().copied().collect() } else { BTreeSet::new() };
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.changed.borrow().is_empty()
+    }
+
+    fn take_changes(&self, _: Duration, count: usize, take: &mut dyn FnMut(&CounterRecord)) {
+        for _ in 0..count {
+            let Some((limit, key)) = self.changed.borrow_mut().pop_first() else { return };
+            let total = self.own.borrow()[&(limit, key)];
+            take(&CounterRecord { key, limit, life: 1, total, peer_life: 0, peer_total: 0, missing: 0 });
+        }
+    }
+
+    fn merge(&self, record: &CounterRecord, _: Duration) {
+        self.theirs.borrow_mut().insert((record.limit, record.key), record.total);
+    }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -32,6 +78,7 @@ fn settings(node: &str, servers: &[&str]) -> Settings {
         boot: 1,
         checksum: *b"checksum",
         versions: VERSIONS,
+        limits: vec!["web".to_owned(), "api".to_owned()],
         pools: vec![PoolNames { pool: 0, name: "app".to_owned(), servers }],
     }
 }
@@ -42,8 +89,9 @@ fn end(node: Node, settings: Settings, entries: std::ops::Range<u64>) -> End {
         table.claim(&key(number), ServerRef { pool: 0, server: u16::try_from(number % 3).unwrap() }, ms(0));
     }
     let mut facts = Facts::default();
-    let replica = Replica::new(settings, ms(0), &table, &mut facts);
-    End { table, facts, replica }
+    let counters = Tally::default();
+    let replica = Replica::new(settings, ms(0), &table, &mut facts, &counters);
+    End { table, facts, counters, replica }
 }
 
 fn pair(entries: std::ops::Range<u64>) -> (End, End) {
@@ -54,12 +102,12 @@ fn pair(entries: std::ops::Range<u64>) -> (End, End) {
 impl End {
     fn says(&mut self, now: Duration) -> Vec<u8> {
         let mut out = Vec::new();
-        self.replica.transmit(now, &mut out, &self.table, &mut self.facts);
+        self.replica.transmit(now, &mut out, &self.table, &mut self.facts, &self.counters);
         out
     }
 
     fn hears(&mut self, now: Duration, bytes: &[u8]) -> Result<Received, Fault> {
-        self.replica.received(now, bytes, &self.table, &mut self.facts)
+        self.replica.received(now, bytes, &self.table, &mut self.facts, &self.counters)
     }
 
     fn state(&mut self, now: Duration) -> State {
@@ -241,19 +289,100 @@ fn what_comes_out_of_order_is_a_fault() {
 }
 
 #[test]
+fn counters_are_told_at_the_beginning_before_the_snapshot_ends_and_then_as_they_change() {
+    let (mut a, mut b) = pair(0..5_000);
+    // More than one frame.
+    (0..1_500).for_each(|number| a.counters.count(0, key(number), 300));
+    b.counters.count(0, key(7), 300);
+    [&a, &b].into_iter().for_each(|end| end.counters.keep_changes(true));
+    let mut told = 0;
+    while !b.state(ms(0)).is_snapshot_received {
+        told = b.counters.theirs.borrow().len();
+        let (from_a, from_b) = (a.says(ms(0)), b.says(ms(0)));
+        b.hears(ms(0), &from_a).unwrap();
+        a.hears(ms(0), &from_b).unwrap();
+    }
+    assert_eq!((told, a.counters.theirs.borrow()[&(0, key(7))]), (1_500, 300));
+    talk(ms(0), &mut a, &mut b);
+    a.counters.count(1, key(7), 1);
+    talk(ms(10), &mut a, &mut b);
+    assert_eq!(b.counters.theirs.borrow()[&(1, key(7))], 1);
+    // They make no lag, which is of sessions.
+    assert_eq!((a.state(ms(10)).in_sync, a.state(ms(10)).lag_entries), (true, 0));
+}
+
+#[test]
+fn counters_of_a_busy_client_are_told_every_ten_milliseconds() {
+    let (mut a, mut b) = pair(0..0);
+    talk(ms(0), &mut a, &mut b);
+    a.counters.count(0, key(1), 1);
+    talk(ms(9), &mut a, &mut b);
+    assert!(b.counters.theirs.borrow().is_empty());
+    assert_eq!(a.replica.deadline(), ms(10));
+    a.counters.count(0, key(1), 1);
+    let said = a.says(ms(10));
+    // One frame: its header, its number and one counter.
+    assert_eq!(said.len(), frame::HEADER_BYTES + 8 + frame::COUNTER_BYTES);
+    b.hears(ms(10), &said).unwrap();
+    assert_eq!(b.counters.theirs.borrow()[&(0, key(1))], 2);
+    let said = b.says(ms(10));
+    a.hears(ms(10), &said).unwrap();
+    assert_eq!(a.replica.deadline(), ms(310));
+}
+
+#[test]
+fn limits_go_by_name() {
+    let limits = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+    let mut a =
+        end(Node::First, Settings { limits: limits(["old", "web", "api"]), ..settings("lb-a", &["one"]) }, 0..0);
+    let mut b =
+        end(Node::Second, Settings { limits: limits(["api", "new", "web"]), ..settings("lb-b", &["one"]) }, 0..0);
+    (0..4).for_each(|limit| a.counters.count(limit, key(1), u32::from(limit) + 10));
+    a.counters.keep_changes(true);
+    talk(ms(0), &mut a, &mut b);
+    let theirs = b.counters.theirs.take();
+    assert_eq!(theirs, BTreeMap::from([((0, key(1)), 12), ((2, key(1)), 11)]));
+}
+
+#[test]
+fn counters_wait_for_the_window_and_nobody_keeps_them_after_the_end() {
+    let (mut a, mut b) = pair(0..0);
+    talk(ms(0), &mut a, &mut b);
+    (0..100_000).for_each(|number| a.counters.count(0, key(number), 1));
+    let mut said = Vec::new();
+    loop {
+        let more = a.says(ms(10));
+        if more.is_empty() {
+            break;
+        }
+        said.extend(more);
+    }
+    assert!((WINDOW_BYTES..WINDOW_BYTES + TRANSMIT_BYTES).contains(&said.len()), "{}", said.len());
+    // Nothing to be done but to wait.
+    assert_eq!(a.replica.deadline(), ms(310));
+    b.hears(ms(11), &said).unwrap();
+    talk(ms(11), &mut a, &mut b);
+    assert_eq!(b.counters.theirs.borrow().len(), 100_000);
+    a.counters.count(0, key(1), 1);
+    a.replica.close(&a.table, &a.counters);
+    assert!(!a.counters.has_changes() && !a.counters.are_kept.get());
+}
+
+#[test]
 fn a_connection_that_was_replaced_touches_nothing() {
     let (mut a, mut b) = pair(0..0);
     talk(ms(0), &mut a, &mut b);
     b.table.claim(&key(1), ServerRef { pool: 0, server: 1 }, ms(0));
     let late = b.says(ms(0));
-    let new = Replica::new(settings("lb-a", &["one"]), ms(1), &a.table, &mut a.facts);
+    let new = Replica::new(settings("lb-a", &["one"]), ms(1), &a.table, &mut a.facts, &a.counters);
     a.table.claim(&key(2), ServerRef { pool: 0, server: 1 }, ms(1));
     assert_eq!(a.hears(ms(1), &late), Err(Fault::Replaced));
-    assert_eq!(a.says(ms(1)), []);
-    a.replica.close(&a.table);
+    assert!(a.says(ms(1)).is_empty());
+    a.replica.close(&a.table, &a.counters);
+    assert!(a.counters.are_kept.get());
     assert_eq!((a.table.find(&key(1), ms(1)), a.table.pending_changes()), (None, 1));
     a.table.claim(&key(3), ServerRef { pool: 0, server: 1 }, ms(1));
     assert_eq!(a.table.pending_changes(), 2);
-    new.close(&a.table);
+    new.close(&a.table, &a.counters);
     assert_eq!(a.table.pending_changes(), 0);
 }

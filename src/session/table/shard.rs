@@ -109,7 +109,11 @@ impl Shard {
         let mut number = self.bucket(key)?.load(Ordering::Relaxed);
         for _ in 0..CHAIN_MAX {
             let slot = self.slots.get(number)?;
-            if slot.has_key(key) && slot.meta().is_taken() {
+            // A free one: the chain is being rewritten, and the rest of the way leads through free ones.
+            if !slot.meta().is_taken() {
+                return None;
+            }
+            if slot.has_key(key) {
                 return Some((number, slot));
             }
             number = slot.next.load(Ordering::Relaxed);

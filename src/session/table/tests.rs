@@ -367,3 +367,45 @@ fn an_entry_that_has_expired_does_not_stand_in_the_way_of_an_older_one_that_was_
     assert_eq!(other.find(&key(1), s(61)), Some(server(1)));
     assert_eq!(other.stats(0), PoolStats { entries: 1, evicted: 0, expired: 1 });
 }
+
+#[test]
+fn an_entry_that_the_other_node_has_under_another_pool_makes_way() {
+    let pools = [Some(limits(2, 60)), Some(limits(2, 60))];
+    let table = Table::new(Node::First, &pools, Box::new(|| {}));
+    let of_other =
+        Record { key: key(1), pool: 1, server: Some(3), version: Version::new(9).unwrap(), idle: s(0), age: s(0) };
+    assert_eq!(table.merge(&of_other, s(0)), Merged::Taken);
+    table.claim(&key(2), ServerRef { pool: 1, server: 0 }, s(1));
+    assert_eq!(table.claim(&key(1), server(2), s(2)), server(2));
+    assert_eq!((table.counts(0), table.counts(1)), (vec![0, 0, 1, 0], vec![1, 0, 0, 0]));
+    assert_eq!(table.merge(&of_other, s(2)), Merged::Useless);
+    // Both orders of use are whole: everything is found to be swept.
+    (0..10).for_each(|_| table.sweep(s(100)));
+    assert_eq!(table.slots_in_use(), 0);
+}
+
+#[test]
+fn what_comes_from_elsewhere_and_is_older_than_all_of_a_full_pool_takes_no_place() {
+    let (one, other) = (table(Node::First, limits(3, 600)), table(Node::Second, limits(3, 600)));
+    (1..=3).for_each(|number| _ = one.claim(&key(number), server(1), s(number)));
+    (4..=6).for_each(|number| _ = other.claim(&key(number), server(2), s(100 + number)));
+    for record in scanned(&one, s(200), 10) {
+        assert_eq!(other.merge(&record, s(200)), Merged::Useless);
+    }
+    assert_eq!(other.stats(0), PoolStats { entries: 3, evicted: 0, expired: 0 });
+    for record in scanned(&other, s(200), 10) {
+        assert_eq!(one.merge(&record, s(200)), Merged::Taken);
+    }
+    assert_eq!((one.counts(0), one.stats(0).evicted), (vec![0, 0, 3, 0], 3));
+}
+
+#[test]
+fn a_small_pool_beside_a_large_one_keeps_to_its_maximum() {
+    let pools = [Some(limits(500_000, 600)), Some(limits(2, 600))];
+    let table = Table::new(Node::Only, &pools, Box::new(|| {}));
+    for number in 0..500 {
+        table.claim(&key(number), ServerRef { pool: 1, server: 0 }, s(number));
+        assert!(table.stats(1).entries <= 2, "{number}");
+    }
+    assert!(table.find(&key(499), s(500)).is_some());
+}

@@ -1,0 +1,271 @@
+//! The admin listener: metrics and the API over HTTP/1.1, on a thread of its own, so that whoever asks here takes nothing
+//! from requests. One request a connection.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{access, metrics, questions, target};
+use crate::inquiry::{Answer, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
+use crate::proxy::state::Site;
+use crate::status::{NodeStatus, PoolStatus};
+
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 32;
+/// Time for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for all of a connection: the longest list takes a fraction of it.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// hyper's buffer, and so the longest head.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// The longest body, which is not looked at: no request needs one.
+const BODY_BYTES_MAX: u64 = 4 * 1024;
+/// Time for the guard to say how the node is.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time after which accepting is tried again when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the thread is started with.
+pub struct Setup {
+    /// Where it listens.
+    pub socket: std::net::TcpListener,
+    /// What is asked about.
+    pub site: Arc<Site>,
+    /// What changes need; `None` refuses them.
+    pub token: Option<Vec<u8>>,
+    /// Asks the guard how the node is.
+    pub status: mpsc::Sender<oneshot::Sender<Box<NodeStatus>>>,
+    /// The pools, of which the worker knows.
+    pub pools: Box<dyn Fn() -> Vec<PoolStatus> + Send + Sync>,
+    /// Called when sessions were removed.
+    pub cleared: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Starts it. It ends with the process.
+///
+/// # Errors
+/// What epoll_create(2) or clone(2) says.
+pub fn start(setup: Setup) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    setup.socket.set_nonblocking(true)?;
+    let run = move || runtime.block_on(serve(setup));
+    std::thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
+}
+
+async fn serve(setup: Setup) -> io::Result<()> {
+    let listener = TcpListener::from_std(setup.socket.try_clone()?)?;
+    let setup = Arc::new(setup);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return Ok(()) };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let setup = Arc::clone(&setup);
+        tokio::spawn(async move {
+            // Whoever dawdles has no claim to more.
+            drop(timeout(CONNECTION_TIMEOUT, converse(stream, setup)).await);
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(stream: TcpStream, setup: Arc<Setup>) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        let setup = Arc::clone(&setup);
+        async move { Ok::<_, Infallible>(setup.answer(request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false).max_buf_size(BUFFER_BYTES_MAX);
+    builder.serve_connection(TokioIo::new(stream), service).await
+}
+
+/// What is answered when it was not done.
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+}
+
+/// A page of sessions.
+#[derive(Serialize)]
+struct SessionsPage<T: Serialize> {
+    sessions: T,
+    /// For `after` of the next page; `None` on the last one.
+    next: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    removed: u64,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+/// The guard does not say how the node is.
+struct Unknown;
+
+impl Unknown {
+    fn reply(self) -> Reply {
+        failure(StatusCode::GATEWAY_TIMEOUT, "the guard does not say how the node is")
+    }
+}
+
+fn refused(refusal: access::Refusal) -> Reply {
+    let mut reply = failure(refusal.status(), refusal.reason());
+    if refusal == access::Refusal::WrongToken {
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    reply
+}
+
+impl Setup {
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        if request.body().size_hint().upper().is_none_or(|length| length > BODY_BYTES_MAX) {
+            return failure(StatusCode::PAYLOAD_TOO_LARGE, "no request needs so long a body");
+        }
+        let Some((path, query)) = target::parse(request.uri()) else {
+            return failure(StatusCode::BAD_REQUEST, "the target is not percent-encoded UTF-8");
+        };
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match (path.as_slice(), request.method()) {
+            (["metrics"], &Method::GET | &Method::HEAD) => self.metrics().await,
+            (["v1", "status"], &Method::GET | &Method::HEAD) => match self.node_status().await {
+                Ok(status) => json(&status),
+                Err(unknown) => unknown.reply(),
+            },
+            (["v1", "sessions"], &Method::GET | &Method::HEAD) => self.list(&query).await,
+            (["v1", "sessions"], &Method::DELETE) => match self.admit(&request) {
+                Ok(()) => self.clear(&query).await,
+                Err(refusal) => refused(refusal),
+            },
+            (["v1", "servers", pool, server, order], &Method::POST) => match self.admit(&request) {
+                Ok(()) => self.set_admin(pool, server, order).await,
+                Err(refusal) => refused(refusal),
+            },
+            (["metrics"] | ["v1", "status"], _) => not_allowed("GET, HEAD"),
+            (["v1", "sessions"], _) => not_allowed("GET, HEAD, DELETE"),
+            (["v1", "servers", _, _, _], _) => not_allowed("POST"),
+            _ => failure(
+                StatusCode::NOT_FOUND,
+                "there are /metrics, /v1/status, /v1/sessions and /v1/servers/POOL/SERVER/{drain,disable,enable}",
+            ),
+        }
+    }
+
+    /// Lets a request go on that changes something.
+    fn admit(&self, request: &Request<Incoming>) -> Result<(), access::Refusal> {
+        access::check(request.headers(), self.token.as_deref(), &self.site.node)
+    }
+
+    async fn node_status(&self) -> Result<Box<NodeStatus>, Unknown> {
+        let (sender, status) = oneshot::channel();
+        let is_asked = self.status.try_send(sender).is_ok();
+        let answered = if is_asked { timeout(STATUS_TIMEOUT, status).await.ok().and_then(Result::ok) } else { None };
+        let mut status = answered.ok_or(Unknown)?;
+        status.pools = (self.pools)();
+        Ok(status)
+    }
+
+    async fn metrics(&self) -> Reply {
+        match self.node_status().await {
+            Ok(status) => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status)),
+            Err(unknown) => unknown.reply(),
+        }
+    }
+
+    async fn list(&self, query: &target::Query) -> Reply {
+        let asked = query.only(&["pool", "server", "limit", "after"]).and_then(|()| {
+            let limit = query.get("limit").map_or(Ok(100), |limit| {
+                let limit = limit.parse().ok().filter(|limit| (1..=PAGE_ENTRIES_MAX).contains(limit));
+                limit.ok_or_else(|| format!("limit must be 1 to {PAGE_ENTRIES_MAX}; next leads on from there"))
+            })?;
+            let after = query.get("after").map(str::to_owned);
+            Ok(SessionsQuestion::List { filter: query.filter(), after, limit })
+        });
+        match asked {
+            Ok(question) => self.ask(Question::Sessions(question)).await,
+            Err(reason) => failure(StatusCode::BAD_REQUEST, &reason),
+        }
+    }
+
+    async fn clear(&self, query: &target::Query) -> Reply {
+        let filter = query.filter();
+        let is_all = query.get("all") == Some("true");
+        if let Err(reason) = query.only(&["pool", "server", "key", "all"]) {
+            return failure(StatusCode::BAD_REQUEST, &reason);
+        }
+        if filter.is_empty() != is_all {
+            return failure(StatusCode::BAD_REQUEST, "say which sessions, with pool, server or key; or all=true alone");
+        }
+        let reply = self.ask(Question::Sessions(SessionsQuestion::Clear { filter })).await;
+        if reply.status() == StatusCode::OK {
+            (self.cleared)();
+        }
+        reply
+    }
+
+    async fn set_admin(&self, pool: &str, server: &str, order: &str) -> Reply {
+        let order = match order {
+            "drain" => Order::Drain,
+            "disable" => Order::Disable,
+            "enable" => Order::Enable,
+            _ => return failure(StatusCode::NOT_FOUND, "a server can be told to drain, disable and enable"),
+        };
+        self.ask(Question::Server { pool: pool.to_owned(), server: server.to_owned(), order }).await
+    }
+
+    async fn ask(&self, question: Question) -> Reply {
+        let site = Arc::clone(&self.site);
+        let answered = tokio::task::spawn_blocking(move || questions::answer(&site, &question)).await;
+        match answered {
+            Ok(Answer::Entries { entries, next }) => json(&SessionsPage { sessions: entries, next }),
+            Ok(Answer::Counts(counts)) => json(&counts),
+            Ok(Answer::Cleared { count }) => json(&Removed { removed: count }),
+            Ok(Answer::Server(done)) => json(&done),
+            Ok(Answer::Refused(reason)) => failure(StatusCode::NOT_FOUND, &reason),
+            Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the question was not answered"),
+        }
+    }
+}
+
+fn json(content: &impl Serialize) -> Reply {
+    match serde_json::to_string(content) {
+        Ok(text) => reply(StatusCode::OK, "application/json", text + "\n"),
+        Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, "application/json", String::new()),
+    }
+}
+
+fn failure(status: StatusCode, error: &str) -> Reply {
+    let text = serde_json::to_string(&Failure { error }).unwrap_or_default() + "\n";
+    reply(status, "application/json", text)
+}
+
+fn not_allowed(methods: &'static str) -> Reply {
+    let mut reply = failure(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+    reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    reply
+}
+
+fn reply(status: StatusCode, content_type: &'static str, text: String) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(text)));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    reply
+}

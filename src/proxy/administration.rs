@@ -1,0 +1,110 @@
+//! What operators and the other node have said of servers: the few values beside the sessions that both nodes share, and
+//! what follows from them here.
+
+use tracing::info;
+
+use super::state::{Admin, Server, Site};
+use crate::link::KeptFact;
+use crate::session::facts::FactKey;
+use crate::session::version::Version;
+
+/// The value of a health that is good.
+const UP: &[u8] = b"up";
+/// And of one that is not.
+const DOWN: &[u8] = b"down";
+
+impl Admin {
+    const ALL: [Admin; 3] = [Admin::Enabled, Admin::Draining, Admin::Disabled];
+
+    /// As it is said to people and to the other node.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Admin::Enabled => "enabled",
+            Admin::Draining => "draining",
+            Admin::Disabled => "disabled",
+        }
+    }
+
+    fn from_value(value: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|admin| admin.as_str().as_bytes() == value)
+    }
+}
+
+impl Site {
+    /// Takes an operator's order, here and on the other node. False when there is no such server.
+    pub fn administer(&self, pool: &str, server: &str, admin: Admin) -> bool {
+        let Some(found) = self.server(pool, server) else { return false };
+        found.set_admin(admin);
+        info!(pool, server, state = admin.as_str(), "the administrative state of a server was set");
+        let key = FactKey::Admin { pool: pool.to_owned(), server: server.to_owned() };
+        // There is room for two values of every server.
+        let _is_told = self.sessions.tell(key, admin.as_str().into());
+        true
+    }
+
+    /// Lets the other node know what this node's checks say of a server.
+    pub fn publish_health(&self, pool: &str, server: &str, is_up: bool) {
+        let key = FactKey::Health { node: self.node.clone(), pool: pool.to_owned(), server: server.to_owned() };
+        let _is_told = self.sessions.tell(key, if is_up { UP } else { DOWN }.to_vec());
+    }
+
+    /// Does what follows from a value that came from the other node and stands now. What is about servers that are not in
+    /// this node's configuration is of no consequence.
+    pub fn apply_fact(&self, key: &FactKey, value: &[u8]) {
+        match key {
+            FactKey::Admin { pool, server } => {
+                if let (Some(found), Some(admin)) = (self.server(pool, server), Admin::from_value(value)) {
+                    found.set_admin(admin);
+                    info!(pool, server, state = admin.as_str(), "the administrative state of a server was learned");
+                }
+            }
+            FactKey::Health { node, pool, server } => {
+                let Some(found) = self.server(pool, server) else { return };
+                if *node != self.node {
+                    found.hint(value == UP);
+                } else if let Some(is_up) = found.checked().filter(|is_up| (value == UP) != *is_up) {
+                    // What an earlier worker of this node had found.
+                    self.publish_health(pool, server, is_up);
+                }
+            }
+            FactKey::TicketKeys => {}
+        }
+    }
+
+    /// What operators have said of servers, for the next worker of this node.
+    pub fn administration(&self) -> Vec<KeptFact> {
+        let facts = self.sessions.facts();
+        let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
+            FactKey::Admin { pool, server } => Some(KeptFact {
+                pool: pool.clone(),
+                server: server.clone(),
+                value: value.to_vec(),
+                version: version.get(),
+            }),
+            FactKey::Health { .. } | FactKey::TicketKeys => None,
+        });
+        kept.collect()
+    }
+
+    /// Takes what an earlier worker has left.
+    pub fn restore_administration(&self, kept: &[KeptFact]) {
+        for KeptFact { pool, server, value, version } in kept {
+            let Some(version) = Version::new(*version) else { continue };
+            let key = FactKey::Admin { pool: pool.clone(), server: server.clone() };
+            self.sessions.table.saw(version);
+            let is_taken = self.sessions.facts().merge(&key, version, value);
+            if is_taken {
+                self.apply_fact(&key, value);
+            }
+        }
+    }
+
+    fn server(&self, pool: &str, server: &str) -> Option<&Server> {
+        let pool = self.pools.iter().find(|known| known.config.name == pool)?;
+        let position = pool.config.servers.iter().position(|known| known.name == server)?;
+        pool.servers.get(position)
+    }
+}
+
+#[cfg(test)]
+mod tests;
