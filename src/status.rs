@@ -85,6 +85,9 @@ pub struct SyncStatus {
     pub lag_us: u64,
     /// The longest such time in the last ten seconds, in microseconds.
     pub lag_max_us: u64,
+    /// How long changes took to be acknowledged, since the worker started.
+    #[serde(default)]
+    pub delays: DelaysStatus,
     /// Entries of the snapshot for the peer that it has acknowledged, and of all that are to be sent.
     pub snapshot_sent: ProgressStatus,
     /// Entries of the peer's snapshot that have come, and of all that it announced.
@@ -101,6 +104,17 @@ pub struct SyncStatus {
     pub last_error: Option<String>,
     /// Whether the peer runs another configuration than this node.
     pub config_differs: bool,
+}
+
+/// How long things took.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelaysStatus {
+    /// Upper bounds of the classes in microseconds, ascending; one more class has none.
+    pub bounds_us: Vec<u64>,
+    /// How many there were in each class alone.
+    pub counts: Vec<u64>,
+    /// The sum of all of them in microseconds.
+    pub sum_us: u64,
 }
 
 /// How far something is.

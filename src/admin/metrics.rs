@@ -2,7 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::status::{ArchiveStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, SyncStatus, VipStatus};
+use crate::status::{
+    ArchiveStatus, DelaysStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus, VipStatus,
+};
 
 /// The Content-Type of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +42,14 @@ pub fn render(status: &NodeStatus) -> String {
     sessions(&mut text, &status.sessions.pools);
     if let Some(archive) = &status.sessions.archive {
         of_archive(&mut text, archive);
+    }
+    if let Some(store) = &status.sessions.store {
+        of_store(&mut text, store);
+    }
+    text.family("baton_listener_rate_limited_total", "counter", "Requests over the rate limit, by listener.");
+    for listener in &status.listeners {
+        let labels = [("listener", listener.name.as_str())];
+        text.sample("baton_listener_rate_limited_total", &labels, listener.rate_limited);
     }
     servers(&mut text, &status.pools);
     others(&mut text, status);
@@ -114,6 +124,9 @@ fn of_sync(text: &mut Text, sync: &SyncStatus) {
     text.one("baton_sync_lag_seconds", "gauge", help, seconds_of_us(sync.lag_us));
     let help = "The longest such time in the last ten seconds.";
     text.one("baton_sync_lag_max_seconds", "gauge", help, seconds_of_us(sync.lag_max_us));
+    text.histogram("baton_sync_delay_seconds", "How long changes took to be acknowledged.", &sync.delays);
+    let help = "Whether the other node runs another configuration.";
+    text.one("baton_sync_config_differs", "gauge", help, u8::from(sync.config_differs));
     let directions = [("sent", &sync.snapshot_sent), ("received", &sync.snapshot_received)];
     text.family("baton_sync_snapshot_entries", "gauge", "Entries of the last snapshot that are done.");
     for (direction, progress) in directions {
@@ -163,6 +176,16 @@ fn of_archive(text: &mut Text, archive: &ArchiveStatus) {
     }
     let is_failing = u8::from(archive.last_error.is_some());
     text.one("baton_archive_failing", "gauge", "Whether the copy could not be written or read last.", is_failing);
+}
+
+fn of_store(text: &mut Text, store: &StoreStatus) {
+    let is_connected = u8::from(store.state == "connected");
+    text.one("baton_store_connected", "gauge", "Whether the session store answers.", is_connected);
+    let mut count = |name, help, value| text.one(name, "counter", help, value);
+    count("baton_store_lookups_total", "Questions asked of the session store.", store.lookups);
+    count("baton_store_hits_total", "Questions that found a session.", store.hits);
+    count("baton_store_timeouts_total", "Questions that were not answered in time.", store.timeouts);
+    count("baton_store_hashed_total", "Requests that were placed by hashing, without the store.", store.hashed);
 }
 
 fn servers(text: &mut Text, pools: &[PoolStatus]) {
@@ -222,6 +245,19 @@ impl Text {
         }
         let end = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.0, "{end} {value}");
+    }
+
+    /// A histogram of times. Classes on the page hold those below as well.
+    fn histogram(&mut self, name: &str, help: &str, delays: &DelaysStatus) {
+        self.family(name, "histogram", help);
+        let (bucket, mut count) = (format!("{name}_bucket"), 0);
+        let bounds = delays.bounds_us.iter().map(|bound| seconds_of_us(*bound).to_string());
+        for (bound, of_class) in bounds.chain(["+Inf".to_owned()]).zip(&delays.counts) {
+            count += of_class;
+            self.sample(&bucket, &[("le", &bound)], count);
+        }
+        self.sample(&format!("{name}_sum"), &[], seconds_of_us(delays.sum_us));
+        self.sample(&format!("{name}_count"), &[], count);
     }
 
     /// A metric with one sample.

@@ -13,8 +13,8 @@ use super::endpoint::Established;
 use super::refusals::{Reason, Refusal, Refusals};
 use crate::proxy::sessions::Sessions;
 use crate::session::frame;
-use crate::session::replica::{Fault, Replica, Settings};
-use crate::status::{ProgressStatus, SyncStatus};
+use crate::session::replica::{Fault, LAG_BOUNDS_US, LagCounts, Replica, Settings};
+use crate::status::{DelaysStatus, ProgressStatus, SyncStatus};
 
 /// Time between two looks at the table for what has expired, and between two updates of the status.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
@@ -53,6 +53,7 @@ struct History {
     disconnects: u64,
     entries_sent: u64,
     entries_received: u64,
+    lags: LagCounts,
     state: &'static str,
     since: Instant,
 }
@@ -70,6 +71,7 @@ impl Driver {
             disconnects: 0,
             entries_sent: 0,
             entries_received: 0,
+            lags: LagCounts::default(),
             state: "connecting",
             since: Instant::now(),
         };
@@ -141,6 +143,7 @@ impl Driver {
         self.history.disconnects += 1;
         self.history.entries_sent += state.entries_sent;
         self.history.entries_received += state.entries_received;
+        self.history.lags += replica.lag_counts();
         self.tell_whether_synced();
         self.publish();
     }
@@ -225,6 +228,10 @@ impl Driver {
             None => "connecting",
         };
         let (now, table) = (self.sessions.now(), &self.sessions.table);
+        let mut lags = self.history.lags.clone();
+        if let Some(conversation) = &self.conversation {
+            lags += conversation.replica.lag_counts();
+        }
         let replica = self.conversation.as_mut().map(|conversation| conversation.replica.state(now, table));
         let replica = replica.unwrap_or_default();
         if std::mem::replace(&mut self.history.state, state) != state {
@@ -239,6 +246,11 @@ impl Driver {
             lag_entries: replica.lag_entries,
             lag_us: micros(replica.lag),
             lag_max_us: micros(replica.lag_max),
+            delays: DelaysStatus {
+                bounds_us: LAG_BOUNDS_US.to_vec(),
+                counts: lags.classes.to_vec(),
+                sum_us: lags.sum_us,
+            },
             snapshot_sent: progress_of(replica.snapshot_sent, replica.is_snapshot_sent),
             snapshot_received: progress_of(replica.snapshot_received, replica.is_snapshot_received),
             entries_sent: self.history.entries_sent + replica.entries_sent,

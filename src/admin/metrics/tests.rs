@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::status::{
-    EventsStatus, PathStatus, PeerStatus, ProgressStatus, ServerSessionsStatus, ServerStatus, SessionsStatus,
-    WitnessStatus, WorkerStatus,
+    EventsStatus, ListenerStatus, PathStatus, PeerStatus, ProgressStatus, ServerSessionsStatus, ServerStatus,
+    SessionsStatus, WitnessStatus, WorkerStatus,
 };
 
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
@@ -51,7 +51,12 @@ fn status() -> NodeStatus {
             connections: 7,
             requests: 99,
         },
-        listeners: Vec::new(),
+        listeners: vec![ListenerStatus {
+            name: "http".to_owned(),
+            bind: Vec::new(),
+            protocol: "http".to_owned(),
+            rate_limited: 2,
+        }],
         pools: vec![PoolStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
@@ -71,6 +76,7 @@ fn status() -> NodeStatus {
             protocol: 1,
             lag_entries: 5,
             lag_us: 2_500,
+            delays: DelaysStatus { bounds_us: vec![100, 2_500], counts: vec![3, 0, 1], sum_us: 10_300 },
             snapshot_sent: ProgressStatus { done: 10, total: 20, finished: false },
             refused: BTreeMap::from([("wrong key".to_owned(), 6)]),
             ..SyncStatus::default()
@@ -85,7 +91,7 @@ fn status() -> NodeStatus {
                 by_server: vec![counted("app1", 10), counted("app2", 20)],
             }],
             archive: Some(ArchiveStatus { written_ms: Some(60_000), bytes: 1_024, ..ArchiveStatus::default() }),
-            ..SessionsStatus::default()
+            store: Some(StoreStatus { state: "connected".to_owned(), timeouts: 5, ..StoreStatus::default() }),
         },
         warnings: vec!["one".to_owned()],
     }
@@ -97,7 +103,7 @@ fn read(page: &str) -> BTreeMap<String, f64> {
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             assert_eq!(family.0, name, "HELP comes first: {line}");
             family.1 = kind.to_owned();
@@ -112,7 +118,9 @@ fn read(page: &str) -> BTreeMap<String, f64> {
         }
         let (sample, value) = line.rsplit_once(' ').unwrap();
         let name = sample.split('{').next().unwrap();
-        assert_eq!(family.0, name, "a sample outside its family");
+        let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let of_family = of_histogram.filter(|_| family.1 == "histogram").unwrap_or(name);
+        assert_eq!(family.0, of_family, "a sample outside its family");
         assert!(!family.1.is_empty());
         assert!(name.starts_with("baton_"), "{name}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
@@ -142,6 +150,12 @@ fn every_measure_is_on_the_page() {
         ("baton_sync_in_sync", 1.0),
         ("baton_sync_lag_entries", 5.0),
         ("baton_sync_lag_seconds", 0.0025),
+        (r#"baton_sync_delay_seconds_bucket{le="0.0001"}"#, 3.0),
+        (r#"baton_sync_delay_seconds_bucket{le="0.0025"}"#, 3.0),
+        (r#"baton_sync_delay_seconds_bucket{le="+Inf"}"#, 4.0),
+        ("baton_sync_delay_seconds_sum", 0.0103),
+        ("baton_sync_delay_seconds_count", 4.0),
+        ("baton_sync_config_differs", 0.0),
         (r#"baton_sync_snapshot_entries{direction="sent"}"#, 10.0),
         (r#"baton_sync_snapshot_entries_expected{direction="sent"}"#, 20.0),
         (r#"baton_sync_refused_total{reason="wrong key"}"#, 6.0),
@@ -155,6 +169,9 @@ fn every_measure_is_on_the_page() {
         (r#"baton_server_up{pool="app",server="app2"}"#, 0.0),
         (r#"baton_server_admin{pool="app",server="app1",state="draining"}"#, 1.0),
         (r#"baton_server_admin{pool="app",server="app1",state="enabled"}"#, 0.0),
+        ("baton_store_connected", 1.0),
+        ("baton_store_timeouts_total", 5.0),
+        (r#"baton_listener_rate_limited_total{listener="http"}"#, 2.0),
         ("baton_events_waiting", 1.0),
         ("baton_events_dropped_total", 3.0),
         ("baton_witness_reachable", 1.0),
@@ -168,10 +185,10 @@ fn every_measure_is_on_the_page() {
 fn what_is_not_configured_is_not_on_the_page() {
     let mut alone = status();
     (alone.sync, alone.peer, alone.events, alone.witness) = (None, None, None, None);
-    alone.sessions.archive = None;
+    (alone.sessions.archive, alone.sessions.store) = (None, None);
     let samples = read(&render(&alone));
     let is_there = |prefix: &str| samples.keys().any(|sample| sample.starts_with(prefix));
-    for prefix in ["baton_sync_", "baton_peer_", "baton_events_", "baton_witness_", "baton_archive_"] {
+    for prefix in ["baton_sync_", "baton_peer_", "baton_events_", "baton_witness_", "baton_archive_", "baton_store_"] {
         assert!(!is_there(prefix), "{prefix}");
     }
 }

@@ -18,6 +18,13 @@ pub struct LagCounts {
     pub sum_us: u64,
 }
 
+impl std::ops::AddAssign<&Self> for LagCounts {
+    fn add_assign(&mut self, other: &Self) {
+        self.classes.iter_mut().zip(&other.classes).for_each(|(class, more)| *class += more);
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Lags {
     counts: LagCounts,
