@@ -15,6 +15,7 @@ use baton::net::listen;
 use baton::peer::endpoint::End;
 use baton::peer::identity::Identity;
 use baton::peer::{self, Link};
+use baton::proxy::limits::replicated_limits;
 use baton::proxy::sessions::{Sessions, replicated_pools};
 use baton::session::ServerRef;
 use baton::session::key::Key;
@@ -94,6 +95,7 @@ impl LinkNode {
             checksum: pairing.config.short_checksum(),
             versions: VERSIONS,
             pools: replicated_pools(&pairing.config),
+            limits: replicated_limits(&pairing.config),
         };
         let identity = identity.map_err(|reason| anyhow!(reason))?;
         let (sessions, listens) = (Arc::clone(&self.sessions), ends.listens);

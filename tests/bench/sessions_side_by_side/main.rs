@@ -67,7 +67,7 @@ enum Part {
 #[derive(Debug, Parser)]
 #[command(
     name = "tests/bench/sessions",
-    after_help = "Keep the machine quiet meanwhile. All of it takes about 40 minutes."
+    after_help = "Keep the machine quiet meanwhile. All of it takes some 25 minutes."
 )]
 struct Arguments {
     /// What is measured, in this order; everything when not given
