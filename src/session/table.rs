@@ -31,6 +31,8 @@ const EVICTION_SAMPLE: usize = 8;
 const REFRESH_SHARE: u32 = 16;
 /// Expired entries that one call of [`Table::sweep`] removes from a part.
 const SWEEP_MAX: usize = 1_024;
+/// Ticks for which an expired entry is kept where there is another node: longer than anything is under way.
+const GRACE: u32 = 20;
 /// Entries that are read under one hold of a lock.
 const PAGE: u32 = 256;
 /// Room for changes that a part keeps.
@@ -295,7 +297,9 @@ impl Table {
                 for _ in 0..SWEEP_MAX {
                     let number = order.oldest.load(Ordering::Relaxed);
                     let oldest = writer.taken(number);
-                    if !oldest.is_some_and(|slot| self.expire(&mut writer, number, slot, now)) {
+                    if !oldest
+                        .is_some_and(|slot| self.expire(&mut writer, number, slot, now.saturating_sub(self.grace())))
+                    {
                         break;
                     }
                 }
@@ -418,8 +422,8 @@ impl Table {
         self.pools.iter().flatten().map(|pool| pool.slots.load(Ordering::Relaxed)).sum()
     }
 
-    /// Takes an entry from elsewhere if it is newer than the one that is there. With equal versions it is one entry, and
-    /// the later use counts.
+    /// Takes an entry from elsewhere. Of two writes the newer one counts, and of two uses the later one, whichever write it
+    /// was of: so both nodes come to the same in whatever order they hear of them.
     pub fn merge(&self, record: &Record, now: Duration) -> Merged {
         self.clock.seen(record.version);
         let (halves, ticks) = (halves(&record.key), ticks(now));
@@ -429,9 +433,7 @@ impl Table {
         let (used, made) = (ticks.saturating_sub(span(record.idle)), ticks.saturating_sub(span(record.age)));
         let meta = meta(record);
         let mut writer = shard.lock();
-        // One that has expired is as good as swept. An older one that was used since at the other node stands there.
-        let known = writer.find(&halves).filter(|(number, slot)| !self.expire(&mut writer, *number, slot, ticks));
-        let Some((number, slot)) = known else {
+        let Some((number, slot)) = writer.find(&halves) else {
             // In a full pool, what would be the next to go must not take the place of what is used.
             let is_full = pool.slots.load(Ordering::Relaxed) >= pool.entries_max;
             let is_last = is_full && self.oldest(index, record.pool).is_some_and(|(oldest, _)| used < oldest);
@@ -441,23 +443,35 @@ impl Table {
             self.add(&mut writer, &halves, meta, record.version, (used, made));
             return Merged::Taken;
         };
-        if slot.meta().pool() != record.pool {
+        let before = seen(slot);
+        if before.meta.pool() != record.pool {
             return Merged::Useless;
         }
-        let known = slot.version.load(Ordering::Relaxed);
         // A node that lost its memory may have given one version twice: both nodes then choose the same one.
-        let is_newer = (record.version.get(), record.server) > (known, slot.meta().server());
-        if is_newer {
-            self.count(slot.meta(), -1);
+        let known = (slot.version.load(Ordering::Relaxed), before.meta.server());
+        let told = (record.version.get(), record.server);
+        let (is_newer, is_older) = (told > known, told < known);
+        let latest = used.max(before.used);
+        // A write whose absolute time is over gives way to an older one that is not over.
+        let is_over = |made: u32| pool.is_expired(&Seen { meta, used: latest, made }, ticks);
+        let counts = match (is_newer, is_over(made), is_over(before.made)) {
+            (true, true, false) => return Merged::Useless,
+            (false, false, true) => is_older,
+            _ => is_newer,
+        };
+        if counts {
+            self.count(before.meta, -1);
             writer.write(slot, meta, record.version.get(), made);
             self.count(meta, 1);
         }
-        let is_same = record.version.get() == known && record.server == slot.meta().server();
-        if is_newer || is_same && used > slot.used.load(Ordering::Relaxed) {
+        if used > before.used {
             writer.use_at(number, slot, used);
-            return Merged::Taken;
+            if is_older && !counts {
+                // The other node has heard of the newer write without this use, or of neither, if it had expired here.
+                self.note_change(&mut writer, index, number, now);
+            }
         }
-        Merged::Known
+        if counts || used > before.used { Merged::Taken } else { Merged::Known }
     }
 }
 
@@ -585,6 +599,14 @@ impl Table {
                 pool.evicted.fetch_add(1, Ordering::Relaxed);
             }
             self.take_out(writer, number, slot);
+        }
+    }
+
+    /// Ticks for which what has expired is kept: a later use of it at the other node may be under way.
+    const fn grace(&self) -> u32 {
+        match self.node {
+            Node::Only => 0,
+            Node::First | Node::Second => GRACE,
         }
     }
 

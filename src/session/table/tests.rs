@@ -295,10 +295,12 @@ fn a_deleted_entry_does_not_come_back_from_the_other_node() {
     let stale = scanned(&one, s(0), 10)[0];
     other.merge(&stale, s(0));
     assert!(other.remove(&key(1), s(1)));
-    assert_eq!(other.merge(&stale, s(2)), Merged::Known);
+    assert_eq!(other.merge(&stale, s(0)), Merged::Known);
     assert_eq!(other.find(&key(1), s(2)), None);
-    // Once no copy can be left, what was left of it goes as well.
-    (0..10).for_each(|_| other.sweep(s(61)));
+    // Once no copy can be left, what was left of it goes as well, two seconds later.
+    (0..10).for_each(|_| other.sweep(s(62)));
+    assert_eq!(other.slots_in_use(), 1);
+    (0..10).for_each(|_| other.sweep(s(63)));
     assert_eq!(other.slots_in_use(), 0);
     assert_eq!(other.merge(&Record { idle: s(60), ..stale }, s(61)), Merged::Useless);
 }
@@ -355,17 +357,37 @@ fn readers_never_see_half_a_write() {
 }
 
 #[test]
-fn an_entry_that_has_expired_does_not_stand_in_the_way_of_an_older_one_that_was_used_since() {
+fn the_newest_write_and_the_latest_use_stand_whichever_expired_meanwhile() {
     let (one, other) = (table(Node::First, limits(10, 60)), table(Node::Second, limits(10, 60)));
     one.claim(&key(1), server(1), s(0));
     scanned(&one, s(0), 10).iter().for_each(|record| _ = other.merge(record, s(0)));
     // While the nodes are apart.
     other.put(&key(1), server(2), s(1));
     assert_eq!(one.find(&key(1), s(50)), Some(server(1)));
+    // The second's write has expired, and so it does not tell of it, until it hears of the later use.
+    other.keep_changes(true);
     let record = scanned(&one, s(61), 10)[0];
+    assert_eq!(scanned(&other, s(61), 10), []);
     assert_eq!(other.merge(&record, s(61)), Merged::Taken);
-    assert_eq!(other.find(&key(1), s(61)), Some(server(1)));
-    assert_eq!(other.stats(0), PoolStats { entries: 1, evicted: 0, expired: 1 });
+    assert_eq!(other.find(&key(1), s(61)), Some(server(2)));
+    let told = changes(&other, s(61));
+    assert_eq!(told.len(), 1);
+    assert_eq!(one.merge(&told[0], s(61)), Merged::Taken);
+    assert_eq!((one.find(&key(1), s(62)), other.find(&key(1), s(62))), (Some(server(2)), Some(server(2))));
+}
+
+#[test]
+fn a_deletion_lasts_as_long_as_the_other_node_may_have_the_entry() {
+    let (one, other) = (table(Node::First, limits(10, 60)), table(Node::Second, limits(10, 60)));
+    one.claim(&key(1), server(1), s(0));
+    scanned(&one, s(0), 10).iter().for_each(|record| _ = other.merge(record, s(0)));
+    // While the nodes are apart one deletes what the other goes on using.
+    assert!(other.remove(&key(1), s(1)));
+    assert_eq!(one.find(&key(1), s(50)), Some(server(1)));
+    other.merge(&scanned(&one, s(55), 10)[0], s(55));
+    (0..10).for_each(|_| other.sweep(s(100)));
+    one.merge(&scanned(&other, s(100), 10)[0], s(100));
+    assert_eq!((one.find(&key(1), s(100)), other.find(&key(1), s(100))), (None, None));
 }
 
 #[test]
