@@ -41,6 +41,7 @@ impl Config {
         if !self.vips.is_empty() && self.nodes.len() > 1 {
             self.warn_of_keys(&mut warnings);
         }
+        self.warn_of_sessions(&mut warnings);
         for vip in &self.vips {
             warn_of_versions(vip, &mut warnings);
         }
@@ -90,6 +91,25 @@ impl Config {
                 "pair.key_file is not set, so that no heartbeat runs between further_addresses of the family of address"
                     .to_owned(),
             );
+        }
+    }
+
+    /// What is lost of sessions and counters without a pair key.
+    fn warn_of_sessions(&self, warnings: &mut Vec<String>) {
+        if self.pair.key_file.is_some() {
+            return;
+        }
+        let mut warn = |lost: &str| warnings.push(format!("pair.key_file is not set, so that {lost}"));
+        let has_table = self.pools.iter().any(|pool| matches!(pool.sticky, Some(Sticky::Table(_))));
+        let is_pair = self.nodes.len() > 1;
+        if is_pair && has_table && self.sessions.store.is_none() {
+            warn("the nodes exchange no sessions, and a failover loses them");
+        }
+        if is_pair && self.listeners.iter().any(|listener| listener.rate_limit.is_some()) {
+            warn("each node counts for its rate limits alone");
+        }
+        if self.pools.iter().any(|pool| pool.sticky.is_some()) {
+            warn("anybody can work out a server's cookie or another client's key");
         }
     }
 

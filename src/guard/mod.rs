@@ -218,7 +218,7 @@ impl Guard {
         warnings.extend(fitness::warnings(&config));
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
-        warnings.iter().for_each(|warning| warn!("{warning}"));
+        warnings.iter().chain(&config.warnings()).for_each(|warning| warn!("{warning}"));
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),

@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::archive::Archive;
 use self::tickets::TicketKeeper;
@@ -323,11 +323,6 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
-    if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
-        warn!(
-            "sticky sessions are not keyed: set pair.key_file, so that nobody can work out a server's cookie or another client's key"
-        );
-    }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
