@@ -49,6 +49,8 @@ pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answe
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             anyhow!("the guard does not answer on {} within {} s", path.display(), PATIENCE.as_secs())
         }
+        // It answered, and says itself what it did not do and why.
+        io::ErrorKind::Other => anyhow!("{error}"),
         _ => anyhow!("failed to ask the guard on {}: {error}", path.display()),
     })
 }
