@@ -368,6 +368,11 @@ impl Replica {
         Ok(())
     }
 
+    /// Whether the other side has said hello, and what it said was good.
+    pub fn has_heard_hello(&self) -> bool {
+        self.has_heard_hello
+    }
+
     /// How it is doing.
     pub fn state(&mut self, now: Duration, table: &Table) -> State {
         let changes = self.under_way.iter().filter_map(|frame| match frame.kind {
