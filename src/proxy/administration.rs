@@ -71,19 +71,21 @@ impl Site {
         }
     }
 
-    /// What operators have said of servers, for the next worker of this node.
+    /// What operators have said of servers, for the next worker of this node. No more than this node has servers, and nothing
+    /// that is no such word, whatever the other node says: it goes to the guard.
     pub fn administration(&self) -> Vec<KeptFact> {
+        let server_count = self.pools.iter().map(|pool| pool.servers.len()).sum();
         let facts = self.sessions.facts();
         let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
-            FactKey::Admin { pool, server } => Some(KeptFact {
+            FactKey::Admin { pool, server } if Admin::from_value(value).is_some() => Some(KeptFact {
                 pool: pool.clone(),
                 server: server.clone(),
                 value: value.to_vec(),
                 version: version.get(),
             }),
-            FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::TicketKeys => None,
         });
-        kept.collect()
+        kept.take(server_count).collect()
     }
 
     /// Takes what an earlier worker has left.
