@@ -63,8 +63,13 @@ fn describe(status: &NodeStatus) -> String {
         describe_vip(&mut text, vip);
     }
     if let Some(peer) = &status.peer {
-        let heard = peer.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("heard {} ago", time(ms)));
-        let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
+        let heard = match peer.last_heard_ms {
+            Some(ms) => format!(": heard {} ago", time(ms)),
+            // There is no heartbeat to hear.
+            None if status.vips.is_empty() => String::new(),
+            None => ": never heard".to_owned(),
+        };
+        let _ = writeln!(text, "\npeer {} at {}{heard}", peer.node, peer.address);
     }
     if let Some(sync) = &status.sync {
         describe_sync(&mut text, sync);
