@@ -566,6 +566,22 @@ fn a_store_that_no_pool_has_a_use_for_is_warned_of() {
 }
 
 #[test]
+fn a_password_of_the_store_that_others_can_read_is_warned_of() {
+    let warnings = |url: &str, more: &str| {
+        let sessions = format!("[pair]\nkey_file = \"k\"\n[sessions]\nstore = \"{url}\"\n{more}");
+        good(&format!("{MINIMAL}sticky = {{ by = \"source_ip\" }}\n{sessions}")).warnings()
+    };
+    let password = "store_password_file = \"p\"\n";
+    let clear = "the password of sessions.store travels in clear: write rediss:// where the store has TLS";
+    assert_eq!(warnings("redis://10.0.0.5", password), [clear]);
+    assert_eq!(warnings("redis://store.example", password), [clear]);
+    assert_eq!(warnings("redis://10.0.0.5", ""), [""; 0]);
+    for url in ["rediss://10.0.0.5", "redis://127.0.0.1", "redis://[::1]", "redis://localhost"] {
+        assert_eq!(warnings(url, password), [""; 0], "{url}");
+    }
+}
+
+#[test]
 fn warnings_say_what_sessions_lose_without_a_pair_key() {
     let nodes = "[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n[[node]]\nname = \"b\"\naddress = \"192.0.2.12\"\n";
     let keyless = "pair.key_file is not set, so that anybody can work out a server's cookie or another client's key";

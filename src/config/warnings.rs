@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, Transport, Vip, VrrpVersion};
+use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion};
 use super::values::duration_text;
 use super::{machine, values};
 
@@ -33,6 +33,17 @@ impl Config {
             warnings.push(
                 "sessions.store is used by no pool, as none is sticky by something that has to be remembered"
                     .to_owned(),
+            );
+        }
+        let is_heard = |url: &StoreUrl| !url.is_tls && !is_this_machine(&url.host);
+        if self
+            .sessions
+            .store
+            .as_ref()
+            .is_some_and(|store| store.password_file.is_some() && store.urls.iter().any(is_heard))
+        {
+            warnings.push(
+                "the password of sessions.store travels in clear: write rediss:// where the store has TLS".to_owned(),
             );
         }
         if !self.vips.is_empty() && self.nodes.len() == 1 {
@@ -180,6 +191,12 @@ impl Config {
             }
         }
     }
+}
+
+/// Whether nobody on a network sees what is sent to a host.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
 /// Whether a connect to `address` reaches one of the binds; `[::]` takes IPv4 as well.
