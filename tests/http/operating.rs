@@ -104,6 +104,9 @@ fn sessions_are_cleared_by_server_key_and_all() {
     let on_first = users.values().filter(|server| *server == "0").count();
     assert_eq!(baton.refused(&["sessions", "clear"]), "say which sessions, with --pool, --server or --key; or --all");
     let user = users.iter().find(|(_, server)| *server == "1").unwrap().0;
+    let (is_done, shown, _) = baton.command_with(&["sessions", "show", "--key", "-"], &format!("{user}\nmore\n"));
+    assert!(is_done && shown.starts_with("app/app2\n"), "{shown}");
+    assert_eq!(baton.refused(&["sessions", "show", "--key", "-"]), "there is no session of this key");
     assert_eq!(baton.done(&["sessions", "clear", "--key", user]), "removed 1 session\n");
     assert_eq!(baton.done(&["sessions", "clear", "--key", user]), "removed 0 sessions\n");
     let cleared = baton.done(&["sessions", "clear", "--pool", "app", "--server", "app1"]);
