@@ -37,6 +37,10 @@ pub struct Spec {
     pub advert_interval: Duration,
     /// Without them keepalived learns of HAProxy's end by asking it.
     pub process_events: Option<ProcessEvents>,
+    /// Settings of keepalived as a whole, besides those that it has in any case.
+    pub keepalived: &'static str,
+    /// Of HAProxy on both nodes, with DIRECTORY for the node's own one. It answers on port 8404.
+    pub haproxy: String,
 }
 
 /// Both nodes. Dropping it kills what is left of them.
@@ -92,7 +96,7 @@ impl KeepalivedNode {
         let directory = spec.directory.join(name);
         fs::create_dir_all(&directory)?;
         let namespace = topology.host(name)?;
-        let haproxy = start_haproxy(namespace, &directory, name)?;
+        let haproxy = start_haproxy(namespace, &directory, name, &spec.haproxy)?;
         let health = format!("10.77.0.{}:8404", last_octet(name)).parse()?;
         let client = topology.host(CLIENT)?;
         wait_for("HAProxy to answer", PATIENCE, || ask_once(client, health, HEALTH_TIMEOUT).ok()?.ok())?;
@@ -123,6 +127,21 @@ impl KeepalivedNode {
 
     pub fn signal_haproxy(&mut self, signal: Signal) -> Result<()> {
         Ok(self.haproxy.signal(signal)?)
+    }
+
+    /// Kills HAProxy, and leaves keepalived alone.
+    #[allow(dead_code, reason = "for the benchmark of sessions")]
+    pub fn kill_haproxy(&mut self) -> Result<()> {
+        self.haproxy.signal(Signal::KILL)?;
+        self.haproxy.wait(PATIENCE)?;
+        Ok(())
+    }
+
+    /// Starts HAProxy anew after it was killed.
+    #[allow(dead_code, reason = "for the benchmark of sessions")]
+    pub fn start_haproxy(&mut self, namespace: &Namespace, configuration: &str) -> Result<()> {
+        self.haproxy = start_haproxy(namespace, &self.directory, self.name, configuration)?;
+        Ok(())
     }
 
     /// Kills the child that speaks VRRP; its parent lives.
@@ -158,12 +177,16 @@ fn last_octet(node: &str) -> u8 {
 }
 
 /// HAProxy under a name of its own on each node: both are in one process table, and keepalived looks for a name.
-fn start_haproxy(namespace: &Namespace, directory: &Path, node: &str) -> Result<Process> {
+pub fn start_haproxy(namespace: &Namespace, directory: &Path, node: &str, configuration: &str) -> Result<Process> {
     let program = directory.join(format!("haproxy-{node}"));
-    symlink(find_program("haproxy")?, &program)?;
-    fs::write(directory.join("haproxy.cfg"), haproxy_configuration())?;
+    if !program.exists() {
+        symlink(find_program("haproxy")?, &program)?;
+    }
+    let configuration = configuration.replace("DIRECTORY", &directory.display().to_string());
+    fs::write(directory.join("haproxy.cfg"), configuration)?;
     let mut command = namespace.command(program);
-    command.arg("-db").arg("-f").arg(directory.join("haproxy.cfg"));
+    // Among peers it goes by the name of its node.
+    command.arg("-db").args(["-L", node]).arg("-f").arg(directory.join("haproxy.cfg"));
     Ok(Process::spawn("haproxy", command, &directory.join("haproxy.log"))?)
 }
 
@@ -181,7 +204,7 @@ fn start_keepalived(namespace: &Namespace, spec: &Spec, directory: &Path, node: 
 }
 
 /// Checks at the pace of Baton's, of which the lab's configuration says the same.
-fn haproxy_configuration() -> String {
+pub fn haproxy_configuration() -> String {
     let servers: String = (1..=3)
         .map(|number| format!("  server web{number} 10.77.0.2{number}:8080 check inter 500ms fall 2 rise 1\n"))
         .collect();
@@ -213,7 +236,7 @@ backend app
 fn keepalived_configuration(spec: &Spec, directory: &Path, node: &str) -> String {
     let (state, priority) = if node == NODES[0] { ("MASTER", 101) } else { ("BACKUP", 100) };
     let advert_int = spec.advert_interval.as_secs_f64();
-    let directory = directory.display();
+    let (directory, further) = (directory.display(), spec.keepalived);
     let (process, track_process) = match &spec.process_events {
         Some(_) => (
             format!("vrrp_track_process haproxy {{\n  process haproxy-{node}\n  quorum 1\n}}"),
@@ -227,6 +250,7 @@ fn keepalived_configuration(spec: &Spec, directory: &Path, node: &str) -> String
   vrrp_version 3
   script_user root
   vrrp_rt_priority 50
+{further}
 }}
 {process}
 vrrp_script http {{

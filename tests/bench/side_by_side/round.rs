@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::capture::Capture;
 use crate::event::Event;
-use crate::keepalived::{KeepalivedPair, ProcessEvents, Spec};
+use crate::keepalived::{KeepalivedPair, ProcessEvents, Spec, haproxy_configuration};
 use crate::report::Round;
 
 /// Time for a pair to form, or for service to come back, over and above some intervals.
@@ -113,6 +113,8 @@ impl Stage {
                     directory: self.pair.directory().join(format!("keepalived-{}", self.played)),
                     advert_interval: self.interval,
                     process_events: self.process_events.clone(),
+                    keepalived: "",
+                    haproxy: haproxy_configuration(),
                 };
                 Ok(Running::Keepalived(KeepalivedPair::start(self.pair.topology(), &spec)?))
             }
