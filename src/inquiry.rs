@@ -10,8 +10,8 @@ use crate::status::SessionPoolStatus;
 /// The most entries in one answer; there is a cursor for more.
 pub const PAGE_ENTRIES_MAX: u32 = 5_000;
 
-/// The longest value that may be asked for: no header or cookie that a listener lets through is longer.
-pub const VALUE_BYTES_MAX: usize = 16 * 1024;
+/// The longest value that may be asked for: a listener lets no longer head of a request through.
+pub const VALUE_BYTES_MAX: usize = 32 * 1024;
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

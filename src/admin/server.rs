@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{access, metrics, questions, target};
@@ -33,6 +33,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 const BUFFER_BYTES_MAX: usize = 32 * 1024;
 /// The longest body, which is not looked at: no request needs one.
 const BODY_BYTES_MAX: u64 = 4 * 1024;
+/// Lists that are made at a time, for whoever asks: looking through a large table keeps a core busy, and the others are for
+/// clients.
+static LISTS: Semaphore = Semaphore::const_new(1);
 /// Time for the guard to say how the node is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time after which accepting is tried again when there are no descriptors left.
@@ -137,6 +140,10 @@ impl Setup {
         if request.body().size_hint().upper().is_none_or(|length| length > BODY_BYTES_MAX) {
             return failure(StatusCode::PAYLOAD_TOO_LARGE, "no request needs so long a body");
         }
+        if request.uri().authority().is_some() {
+            // It would take the place of the Host header (RFC 9112 section 3.2.2), which is what is looked at.
+            return failure(StatusCode::BAD_REQUEST, "the target is not a path");
+        }
         let Some((path, query)) = target::parse(request.uri()) else {
             return failure(StatusCode::BAD_REQUEST, "the target is not percent-encoded UTF-8");
         };
@@ -197,7 +204,11 @@ impl Setup {
             Ok(SessionsQuestion::List { filter: query.filter(), after, limit })
         });
         match asked {
-            Ok(question) => self.ask(Question::Sessions(question)).await,
+            Ok(question) => {
+                // Kept until the list is made, also where nobody waits for it any more. Never closed.
+                let permit = LISTS.acquire().await.ok();
+                self.ask(Question::Sessions(question), permit).await
+            }
             Err(reason) => failure(StatusCode::BAD_REQUEST, &reason),
         }
     }
@@ -211,7 +222,7 @@ impl Setup {
         if filter.is_empty() != is_all {
             return failure(StatusCode::BAD_REQUEST, "say which sessions, with pool, server or key; or all=true alone");
         }
-        let reply = self.ask(Question::Sessions(SessionsQuestion::Clear { filter })).await;
+        let reply = self.ask(Question::Sessions(SessionsQuestion::Clear { filter }), None).await;
         if reply.status() == StatusCode::OK {
             (self.cleared)();
         }
@@ -225,12 +236,17 @@ impl Setup {
             "enable" => Order::Enable,
             _ => return failure(StatusCode::NOT_FOUND, "a server can be told to drain, disable and enable"),
         };
-        self.ask(Question::Server { pool: pool.to_owned(), server: server.to_owned(), order }).await
+        self.ask(Question::Server { pool: pool.to_owned(), server: server.to_owned(), order }, None).await
     }
 
-    async fn ask(&self, question: Question) -> Reply {
+    async fn ask(&self, question: Question, permit: Option<SemaphorePermit<'static>>) -> Reply {
         let site = Arc::clone(&self.site);
-        let answered = tokio::task::spawn_blocking(move || questions::answer(&site, &question)).await;
+        let work = move || {
+            let answer = questions::answer(&site, &question);
+            drop(permit);
+            answer
+        };
+        let answered = tokio::task::spawn_blocking(work).await;
         match answered {
             Ok(Answer::Entries { entries, next }) => json(&SessionsPage { sessions: entries, next }),
             Ok(Answer::Counts(counts)) => json(&counts),

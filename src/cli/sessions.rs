@@ -1,6 +1,7 @@
 //! `baton sessions`: which clients belong to which servers. Keys are shown as hashes alone.
 
 use std::fmt::Write as _;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::status::{ask, describe_sync, time};
 use crate::guard::control::{self, Answer, Request};
-use crate::inquiry::{self, Filter, PAGE_ENTRIES_MAX, SessionCounts, SessionEntry, SessionsQuestion};
+use crate::inquiry::{self, Filter, PAGE_ENTRIES_MAX, SessionCounts, SessionEntry, SessionsQuestion, VALUE_BYTES_MAX};
 use crate::status::{SessionsStatus, SyncStatus};
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +37,8 @@ struct Chosen {
     /// On servers of this name alone
     #[arg(long, value_name = "SERVER")]
     server: Option<String>,
-    /// Of the client that sends this: the value of the cookie, header or parameter, or the source address
+    /// Of the client that sends this: the value of the cookie, header or parameter, or the source address; - reads it from
+    /// standard input, as other users of the machine can see arguments
     #[arg(long, value_name = "VALUE")]
     key: Option<String>,
     /// Where the node keeps its control socket
@@ -75,9 +77,22 @@ struct Clear {
 }
 
 impl Chosen {
-    fn filter(&self) -> Filter {
-        Filter { pool: self.pool.clone(), server: self.server.clone(), key: self.key.clone() }
+    /// # Errors
+    /// When the key cannot be read from standard input.
+    fn filter(&self) -> anyhow::Result<Filter> {
+        let key = match self.key.as_deref() {
+            Some("-") => Some(key_of_stdin().context("failed to read the key from standard input")?),
+            key => key.map(str::to_owned),
+        };
+        Ok(Filter { pool: self.pool.clone(), server: self.server.clone(), key })
     }
+}
+
+/// The first line. One that is too long is read as far as it takes to be refused for that.
+fn key_of_stdin() -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(io::stdin().take(VALUE_BYTES_MAX as u64 + 2)).read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Does what was asked.
@@ -104,12 +119,13 @@ const UNEXPECTED: &str = "the guard answered something else than was asked";
 impl List {
     /// Page by page, so that neither this program nor the node holds more than a page.
     fn run(&self) -> anyhow::Result<()> {
+        let filter = self.chosen.filter()?;
         let mut left = self.limit;
         let mut after = None;
         let mut is_first = true;
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(PAGE_ENTRIES_MAX).min(PAGE_ENTRIES_MAX);
-            let question = SessionsQuestion::List { filter: self.chosen.filter(), after, limit };
+            let question = SessionsQuestion::List { filter: filter.clone(), after, limit };
             let inquiry::Answer::Entries { entries, next } = ask_worker(&self.chosen.runtime_dir, question)? else {
                 bail!(UNEXPECTED);
             };
@@ -171,7 +187,7 @@ impl Show {
 
     /// The entries of a key: one in each pool that has it.
     fn one(&self) -> anyhow::Result<String> {
-        let question = SessionsQuestion::List { filter: self.chosen.filter(), after: None, limit: PAGE_ENTRIES_MAX };
+        let question = SessionsQuestion::List { filter: self.chosen.filter()?, after: None, limit: PAGE_ENTRIES_MAX };
         let inquiry::Answer::Entries { entries, .. } = ask_worker(&self.chosen.runtime_dir, question)? else {
             bail!(UNEXPECTED);
         };
@@ -196,7 +212,7 @@ impl Show {
     }
 
     fn counts(&self) -> anyhow::Result<String> {
-        let question = SessionsQuestion::Count { filter: self.chosen.filter() };
+        let question = SessionsQuestion::Count { filter: self.chosen.filter()? };
         let inquiry::Answer::Counts(counts) = ask_worker(&self.chosen.runtime_dir, question)? else {
             bail!(UNEXPECTED);
         };
@@ -244,7 +260,7 @@ fn describe_counts(counts: &SessionCounts, sync: Option<&SyncStatus>, sessions: 
 
 impl Clear {
     fn run(&self) -> anyhow::Result<()> {
-        let filter = self.chosen.filter();
+        let filter = self.chosen.filter()?;
         if filter.is_empty() && !self.all {
             bail!("say which sessions, with --pool, --server or --key; or --all");
         }

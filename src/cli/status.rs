@@ -49,6 +49,8 @@ pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answe
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             anyhow!("the guard does not answer on {} within {} s", path.display(), PATIENCE.as_secs())
         }
+        // It answered, and says itself what it did not do and why.
+        io::ErrorKind::Other => anyhow!("{error}"),
         _ => anyhow!("failed to ask the guard on {}: {error}", path.display()),
     })
 }
@@ -61,8 +63,13 @@ fn describe(status: &NodeStatus) -> String {
         describe_vip(&mut text, vip);
     }
     if let Some(peer) = &status.peer {
-        let heard = peer.last_heard_ms.map_or("never heard".to_owned(), |ms| format!("heard {} ago", time(ms)));
-        let _ = writeln!(text, "\npeer {} at {}: {heard}", peer.node, peer.address);
+        let heard = match peer.last_heard_ms {
+            Some(ms) => format!(": heard {} ago", time(ms)),
+            // There is no heartbeat to hear.
+            None if status.vips.is_empty() => String::new(),
+            None => ": never heard".to_owned(),
+        };
+        let _ = writeln!(text, "\npeer {} at {}{heard}", peer.node, peer.address);
     }
     if let Some(sync) = &status.sync {
         describe_sync(&mut text, sync);

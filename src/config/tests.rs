@@ -534,7 +534,8 @@ fn warnings_name_pools_whose_cookies_take_each_other_away() {
         )
     };
     let route = |keys: &str, pool: &str| format!("[[route]]\nlistener = \"web\"\n{keys}\npool = \"{pool}\"\n");
-    let warnings = |more: [String; 4]| good(&format!("{MINIMAL}sticky = {{}}\n{}", more.concat())).warnings();
+    let key = "[pair]\nkey_file = \"k\"\n";
+    let warnings = |more: [String; 4]| good(&format!("{MINIMAL}sticky = {{}}\n{key}{}", more.concat())).warnings();
     let api = route("path_prefix = \"/api\"", "api");
     let shop = route("host = \"shop.example\"", "shop");
     let cart = route("host = \"shop.example\"\npath_prefix = \"/cart\"", "cart");
@@ -555,12 +556,50 @@ fn warnings_name_pools_whose_cookies_take_each_other_away() {
 
 #[test]
 fn a_store_that_no_pool_has_a_use_for_is_warned_of() {
-    let warnings = |sticky: &str| good(&format!("{MINIMAL}{sticky}[sessions]\nstore = \"redis://a\"\n")).warnings();
+    let rest = "[pair]\nkey_file = \"k\"\n[sessions]\nstore = \"redis://a\"\n";
+    let warnings = |sticky: &str| good(&format!("{MINIMAL}{sticky}{rest}")).warnings();
     assert_eq!(
         warnings("sticky = {}\n"),
         ["sessions.store is used by no pool, as none is sticky by something that has to be remembered"]
     );
     assert_eq!(warnings("sticky = { by = \"source_ip\" }\n"), [""; 0]);
+}
+
+#[test]
+fn a_password_of_the_store_that_others_can_read_is_warned_of() {
+    let warnings = |url: &str, more: &str| {
+        let sessions = format!("[pair]\nkey_file = \"k\"\n[sessions]\nstore = \"{url}\"\n{more}");
+        good(&format!("{MINIMAL}sticky = {{ by = \"source_ip\" }}\n{sessions}")).warnings()
+    };
+    let password = "store_password_file = \"p\"\n";
+    let clear = "the password of sessions.store travels in clear: write rediss:// where the store has TLS";
+    assert_eq!(warnings("redis://10.0.0.5", password), [clear]);
+    assert_eq!(warnings("redis://store.example", password), [clear]);
+    assert_eq!(warnings("redis://10.0.0.5", ""), [""; 0]);
+    for url in ["rediss://10.0.0.5", "redis://127.0.0.1", "redis://[::1]", "redis://localhost"] {
+        assert_eq!(warnings(url, password), [""; 0], "{url}");
+    }
+}
+
+#[test]
+fn warnings_say_what_sessions_lose_without_a_pair_key() {
+    let nodes = "[[node]]\nname = \"a\"\naddress = \"192.0.2.11\"\n[[node]]\nname = \"b\"\naddress = \"192.0.2.12\"\n";
+    let keyless = "pair.key_file is not set, so that anybody can work out a server's cookie or another client's key";
+    let alone = "pair.key_file is not set, so that the nodes exchange no sessions, and a failover loses them";
+    let counts = "pair.key_file is not set, so that each node counts for its rate limits alone";
+    let warnings = |sticky: &str, rest: &str| good(&format!("{MINIMAL}{sticky}{rest}")).warnings();
+    let by_address = "sticky = { by = \"source_ip\" }\n";
+    assert_eq!(warnings("", ""), [""; 0]);
+    assert_eq!(warnings("sticky = {}\n", ""), [keyless]);
+    assert_eq!(warnings("sticky = {}\n", nodes), [keyless]);
+    assert_eq!(warnings(by_address, nodes), [alone, keyless]);
+    let store = format!("{nodes}[sessions]\nstore = \"redis://a\"\n");
+    assert_eq!(warnings(by_address, &store), [keyless]);
+    assert_eq!(warnings(by_address, &format!("{nodes}[pair]\nkey_file = \"k\"\n")), [""; 0]);
+    let limited =
+        MINIMAL.replace("pool = \"app\"\n\n", "pool = \"app\"\nrate_limit = { requests = 1, per = \"1s\" }\n\n");
+    assert_eq!(good(&limited).warnings(), [""; 0]);
+    assert_eq!(good(&format!("{limited}{nodes}")).warnings(), [counts]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, Transport, Vip, VrrpVersion};
+use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion};
 use super::values::duration_text;
 use super::{machine, values};
 
@@ -35,12 +35,24 @@ impl Config {
                     .to_owned(),
             );
         }
+        let is_heard = |url: &StoreUrl| !url.is_tls && !is_this_machine(&url.host);
+        if self
+            .sessions
+            .store
+            .as_ref()
+            .is_some_and(|store| store.password_file.is_some() && store.urls.iter().any(is_heard))
+        {
+            warnings.push(
+                "the password of sessions.store travels in clear: write rediss:// where the store has TLS".to_owned(),
+            );
+        }
         if !self.vips.is_empty() && self.nodes.len() == 1 {
             warnings.push("there is one node, so that nobody takes its vips over".to_owned());
         }
         if !self.vips.is_empty() && self.nodes.len() > 1 {
             self.warn_of_keys(&mut warnings);
         }
+        self.warn_of_sessions(&mut warnings);
         for vip in &self.vips {
             warn_of_versions(vip, &mut warnings);
         }
@@ -90,6 +102,25 @@ impl Config {
                 "pair.key_file is not set, so that no heartbeat runs between further_addresses of the family of address"
                     .to_owned(),
             );
+        }
+    }
+
+    /// What is lost of sessions and counters without a pair key.
+    fn warn_of_sessions(&self, warnings: &mut Vec<String>) {
+        if self.pair.key_file.is_some() {
+            return;
+        }
+        let mut warn = |lost: &str| warnings.push(format!("pair.key_file is not set, so that {lost}"));
+        let has_table = self.pools.iter().any(|pool| matches!(pool.sticky, Some(Sticky::Table(_))));
+        let is_pair = self.nodes.len() > 1;
+        if is_pair && has_table && self.sessions.store.is_none() {
+            warn("the nodes exchange no sessions, and a failover loses them");
+        }
+        if is_pair && self.listeners.iter().any(|listener| listener.rate_limit.is_some()) {
+            warn("each node counts for its rate limits alone");
+        }
+        if self.pools.iter().any(|pool| pool.sticky.is_some()) {
+            warn("anybody can work out a server's cookie or another client's key");
         }
     }
 
@@ -160,6 +191,12 @@ impl Config {
             }
         }
     }
+}
+
+/// Whether nobody on a network sees what is sent to a host.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.to_canonical().is_loopback())
 }
 
 /// Whether a connect to `address` reaches one of the binds; `[::]` takes IPv4 as well.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -136,7 +137,9 @@ impl Shared {
     }
 
     fn open_current(&self) -> io::Result<()> {
-        let opened = File::open(self.path(FILE));
+        // Whatever is there in place of a file, such as a pipe, is not waited for.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(self.path(FILE));
         *lock(&self.current) = opened.as_ref().ok().map(File::try_clone).transpose()?;
         opened.map(drop)
     }

@@ -3,8 +3,8 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`]
-//! cleans up when all of them are gone.
+//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
+//! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod addresses;
 mod archive;
@@ -218,7 +218,7 @@ impl Guard {
         warnings.extend(fitness::warnings(&config));
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
-        warnings.iter().for_each(|warning| warn!("{warning}"));
+        warnings.iter().chain(&config.warnings()).for_each(|warning| warn!("{warning}"));
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),

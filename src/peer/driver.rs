@@ -46,6 +46,9 @@ pub struct Conversations {
 struct Conversation {
     connection: Connection,
     replica: Replica,
+    /// Whether the peer has said hello. Before, it may still refuse this node's key: a client's handshake is over before the
+    /// server has looked at that (RFC 8446 section 4.6).
+    is_greeted: bool,
 }
 
 /// What former conversations have come to.
@@ -114,17 +117,17 @@ impl Driver {
             self.end(Ending::Over("the peer has made another one".to_owned()));
         }
         self.refusals().reached();
-        info!(remote = %established.remote, "the sync link is up");
         let sessions = &self.sessions;
         let (now, mut facts) = (sessions.now(), sessions.facts());
         let replica = Replica::new(settings, now, &sessions.table, &mut facts, &sessions.limits);
         drop(facts);
-        self.conversation = Some(Conversation { connection: Connection::new(established), replica });
+        let connection = Connection::new(established);
+        self.conversation = Some(Conversation { connection, replica, is_greeted: false });
         self.publish();
     }
 
     fn end(&mut self, ending: Ending) {
-        let Some(Conversation { connection, mut replica }) = self.conversation.take() else { return };
+        let Some(Conversation { connection, mut replica, .. }) = self.conversation.take() else { return };
         let remote = connection.remote;
         match ending {
             Ending::Over(reason) => {
@@ -150,7 +153,7 @@ impl Driver {
 
     /// Puts what is to be said next into the connection.
     fn speak(&mut self) {
-        let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
+        let Some(Conversation { connection, replica, .. }) = &mut self.conversation else { return };
         if let Some(room) = connection.room() {
             let sessions = &self.sessions;
             replica.transmit(sessions.now(), room, &sessions.table, &mut sessions.facts(), &sessions.limits);
@@ -159,7 +162,7 @@ impl Driver {
 
     /// Ends the conversation when the peer lets it wait for too long.
     fn look_at_the_time(&mut self) {
-        let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
+        let Some(Conversation { connection, replica, .. }) = &mut self.conversation else { return };
         let silence = replica.timer(self.sessions.now()).map_err(ending_of);
         if let Err(ending) = connection.check(Instant::now()).and(silence) {
             self.end(ending);
@@ -168,13 +171,16 @@ impl Driver {
 
     /// Takes what the peer said.
     fn heed(&mut self) {
-        let Some(Conversation { connection, replica }) = &mut self.conversation else { return };
+        let Some(Conversation { connection, replica, is_greeted }) = &mut self.conversation else { return };
         if connection.received().is_empty() {
             return;
         }
         let sessions = &self.sessions;
         let (now, bytes) = (sessions.now(), connection.received());
         let received = replica.received(now, bytes, &sessions.table, &mut sessions.facts(), &sessions.limits);
+        if received.is_ok() && !std::mem::replace(is_greeted, replica.has_heard_hello()) && *is_greeted {
+            info!(remote = %connection.remote, "the sync link is up");
+        }
         match received {
             Ok(received) if received.facts.is_empty() => {}
             Ok(received) => (self.apply)(&received.facts),
@@ -183,7 +189,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let Conversation { connection, replica } = self.conversation.as_ref()?;
+        let Conversation { connection, replica, .. } = self.conversation.as_ref()?;
         // While something waits to be written nothing more can be said, whatever is due.
         let left = replica.deadline().saturating_sub(self.sessions.now());
         connection.deadline().or_else(|| Some(Instant::now() + left))
@@ -223,9 +229,9 @@ impl Driver {
         let in_sync = *self.synced.borrow();
         let state = match &self.conversation {
             Some(_) if in_sync => "in_sync",
-            Some(_) => "connected",
-            None if refusals.is_last() => "refused",
-            None => "connecting",
+            Some(conversation) if conversation.is_greeted => "connected",
+            _ if refusals.is_last() => "refused",
+            _ => "connecting",
         };
         let (now, table) = (self.sessions.now(), &self.sessions.table);
         let mut lags = self.history.lags.clone();

@@ -110,6 +110,10 @@ impl Gate {
             End::Listen(listener) => {
                 let listener = ready(listener).map_err(|error| format!("the sync link cannot listen: {error}"))?;
                 let acceptor = self.identity.acceptor()?;
+                self.refusals().waiting(format!(
+                    "{} has not connected yet; it does when its file has this node as the first [[node]] and a pair key",
+                    self.peer
+                ));
                 self.listen(&listener, &acceptor).await;
             }
             End::Connect { from, to } => {

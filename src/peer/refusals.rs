@@ -106,6 +106,8 @@ pub struct Refusals {
     counts: BTreeMap<Reason, Count>,
     /// Why the peer could not be reached, while it cannot.
     unreachable: Option<String>,
+    /// What is waited for, until it has come.
+    waiting: Option<String>,
     last: Option<String>,
     is_last: bool,
 }
@@ -130,7 +132,7 @@ impl Refusals {
             let count = std::mem::take(&mut count.unlogged);
             warn!(remote, reason = reason.as_str(), detail, count, "refused on the sync link");
         }
-        (self.last, self.is_last) = (Some(format!("{remote}: {detail}")), true);
+        (self.last, self.is_last) = (Some(printable(&format!("{remote}: {detail}"))), true);
     }
 
     /// Notes that the peer cannot be reached. Logged once for each cause: it is tried again and again.
@@ -142,14 +144,19 @@ impl Refusals {
         }
     }
 
+    /// Notes what is waited for, while nothing else has happened.
+    pub fn waiting(&mut self, detail: String) {
+        self.waiting = Some(detail);
+    }
+
     /// Notes why a connection ended that broke no rule.
     pub fn ended(&mut self, reason: String) {
-        (self.last, self.is_last) = (Some(reason), false);
+        (self.last, self.is_last) = (Some(printable(&reason)), false);
     }
 
     /// Notes that it can be again.
     pub fn reached(&mut self) {
-        self.unreachable = None;
+        (self.unreachable, self.waiting) = (None, None);
     }
 
     /// How many, by the name of the reason; reasons never seen are left out.
@@ -162,10 +169,16 @@ impl Refusals {
         self.is_last
     }
 
-    /// What went wrong last, in words: a refusal, the end of a connection, or why the peer could not be reached.
+    /// What went wrong last, in words: a refusal, the end of a connection, why the peer could not be reached, or that it has
+    /// not come.
     pub fn last(&self) -> Option<&str> {
-        self.last.as_deref()
+        self.last.as_deref().or(self.waiting.as_deref())
     }
+}
+
+/// What a terminal may be shown: some of it are the peer's own words.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -184,6 +197,17 @@ mod tests {
         let expected = [("not_tls".to_owned(), 1), ("wrong_key".to_owned(), 2)];
         assert_eq!(refusals.counts(), BTreeMap::from(expected));
         assert_eq!(refusals.last(), Some("unknown: no TLS"));
+        refusals.ended("it said \x1b[2J\nnothing".to_owned());
+        assert_eq!((refusals.last(), refusals.is_last()), (Some("it said [2Jnothing"), false));
+    }
+
+    #[test]
+    fn what_is_waited_for_is_told_until_it_comes() {
+        let mut refusals = Refusals::default();
+        refusals.waiting("the peer".to_owned());
+        assert_eq!((refusals.last(), refusals.is_last()), (Some("the peer"), false));
+        refusals.reached();
+        assert_eq!(refusals.last(), None);
     }
 
     #[test]

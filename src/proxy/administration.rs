@@ -34,12 +34,24 @@ impl Site {
     /// Takes an operator's order, here and on the other node. False when there is no such server.
     pub fn administer(&self, pool: &str, server: &str, admin: Admin) -> bool {
         let Some(found) = self.server(pool, server) else { return false };
-        found.set_admin(admin);
         info!(pool, server, state = admin.as_str(), "the administrative state of a server was set");
         let key = FactKey::Admin { pool: pool.to_owned(), server: server.to_owned() };
-        // There is room for two values of every server.
-        let _is_told = self.sessions.tell(key, admin.as_str().into());
+        if self.sessions.tell(key.clone(), admin.as_str().into()) {
+            self.follow(&key, found);
+        } else {
+            // There is room for two values of every server, unless the other node has filled it.
+            found.set_admin(admin);
+        }
         true
+    }
+
+    /// Has a server be what the value says that stands now. Under the lock, so that of two writes at once, here and at the
+    /// other node, the one that stands is also the one that is followed.
+    fn follow(&self, key: &FactKey, server: &Server) -> Option<Admin> {
+        let facts = self.sessions.facts();
+        let admin = Admin::from_value(facts.get(key)?)?;
+        server.set_admin(admin);
+        Some(admin)
     }
 
     /// Lets the other node know what this node's checks say of a server.
@@ -53,8 +65,7 @@ impl Site {
     pub fn apply_fact(&self, key: &FactKey, value: &[u8]) {
         match key {
             FactKey::Admin { pool, server } => {
-                if let (Some(found), Some(admin)) = (self.server(pool, server), Admin::from_value(value)) {
-                    found.set_admin(admin);
+                if let Some(admin) = self.server(pool, server).and_then(|found| self.follow(key, found)) {
                     info!(pool, server, state = admin.as_str(), "the administrative state of a server was learned");
                 }
             }
@@ -71,19 +82,21 @@ impl Site {
         }
     }
 
-    /// What operators have said of servers, for the next worker of this node.
+    /// What operators have said of servers, for the next worker of this node. No more than this node has servers, and nothing
+    /// that is no such word, whatever the other node says: it goes to the guard.
     pub fn administration(&self) -> Vec<KeptFact> {
+        let server_count = self.pools.iter().map(|pool| pool.servers.len()).sum();
         let facts = self.sessions.facts();
         let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
-            FactKey::Admin { pool, server } => Some(KeptFact {
+            FactKey::Admin { pool, server } if Admin::from_value(value).is_some() => Some(KeptFact {
                 pool: pool.clone(),
                 server: server.clone(),
                 value: value.to_vec(),
                 version: version.get(),
             }),
-            FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::TicketKeys => None,
         });
-        kept.collect()
+        kept.take(server_count).collect()
     }
 
     /// Takes what an earlier worker has left.

@@ -2,8 +2,8 @@
 //!
 //! `forward` asks in this order: [`Stickiness::visit`] before a server is picked, [`Stickiness::settle`] when one was,
 //! [`Stickiness::answered`] when it has answered. Where load balancers share their sessions, [`Stickiness::recall`] comes
-//! after the first, [`Stickiness::agree`] before the second, [`Stickiness::share`] after the third. Whoever passes connections on begins with
-//! [`Stickiness::connection`], and ends with [`Stickiness::connected`].
+//! after the first, [`Stickiness::agree`] before the second, [`Stickiness::share`] after the third. Whoever passes
+//! connections on begins with [`Stickiness::connection`], and ends with [`Stickiness::connected`].
 
 mod handshake;
 mod shared;

@@ -6,6 +6,8 @@ use super::version::Version;
 
 /// Values at most: two for each of as many servers as any pair will have.
 pub const FACTS_MAX: usize = 65_536;
+/// Bytes of all values and names at most: twice what all of them take with the longest names of a configuration.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a value at most.
 pub const VALUE_BYTES_MAX: usize = 4_096;
 /// Bytes of a name in a key at most; names in the configuration are shorter.
@@ -34,6 +36,17 @@ pub enum FactKey {
     TicketKeys,
 }
 
+impl FactKey {
+    /// Bytes of its names.
+    fn len_bytes(&self) -> usize {
+        match self {
+            FactKey::Admin { pool, server } => pool.len() + server.len(),
+            FactKey::Health { node, pool, server } => node.len() + pool.len() + server.len(),
+            FactKey::TicketKeys => 0,
+        }
+    }
+}
+
 /// A value and when it was written.
 #[derive(Clone, PartialEq, Eq)]
 struct Fact {
@@ -45,6 +58,8 @@ struct Fact {
 #[derive(Default)]
 pub struct Facts {
     values: BTreeMap<FactKey, Fact>,
+    /// Bytes of the values and their keys' names.
+    bytes: usize,
     /// What the other node has not been sent yet.
     changed: BTreeSet<FactKey>,
 }
@@ -81,10 +96,15 @@ impl Facts {
     pub fn merge(&mut self, key: &FactKey, version: Version, value: &[u8]) -> bool {
         let known = self.values.get(key);
         let is_newer = known.is_none_or(|known| (version, value) > (known.version, &known.value));
-        let has_room = known.is_some() || self.values.len() < FACTS_MAX;
+        let has_place = known.is_some() || self.values.len() < FACTS_MAX;
+        let freed = known.map_or(0, |known| key.len_bytes() + known.value.len());
+        let bytes = self.bytes - freed + key.len_bytes() + value.len();
+        // What takes no more than before always has room.
+        let has_room = has_place && (bytes <= BYTES_MAX || bytes <= self.bytes);
         if !is_newer || !has_room || value.len() > VALUE_BYTES_MAX {
             return false;
         }
+        self.bytes = bytes;
         self.values.insert(key.clone(), Fact { version, value: value.to_vec() });
         true
     }
@@ -161,5 +181,21 @@ mod tests {
         }
         assert!(!facts.set(FactKey::TicketKeys, b"x".to_vec(), version(2)));
         assert!(facts.set(admin("7"), b"y".to_vec(), version(2)));
+    }
+
+    #[test]
+    fn all_of_them_take_no_more_than_sixteen_mebibytes() {
+        let mut facts = Facts::default();
+        let long = vec![0; VALUE_BYTES_MAX];
+        let fits = |facts: &mut Facts, number: usize, value: &[u8], at| {
+            facts.merge(&admin(&format!("{number:05}")), version(at), value)
+        };
+        // 3 + 5 bytes of names and 4096 of value.
+        let taken = (0..10_000).filter(|number| fits(&mut facts, *number, &long, 1)).count();
+        assert_eq!(taken, 4_088);
+        assert!(fits(&mut facts, 7, &long, 2), "in place of one as long");
+        assert!(fits(&mut facts, 8, b"short", 2), "in place of a longer one");
+        assert!(fits(&mut facts, 4_088, &long[..4_000], 3), "where another has become shorter");
+        assert!(!fits(&mut facts, 4_089, &long[..4_000], 3));
     }
 }

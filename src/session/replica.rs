@@ -2,8 +2,8 @@
 //!
 //! Both sides say hello, name their servers, and send a snapshot of their whole table, and changes as they come, changes
 //! first. Counters of rate limits go as they change, all of them at the beginning, and at most every 10 ms, for what a frame
-//! of them says holds for all that came before. Each frame of entries has a number, and the other side says up to which number it has dealt with them; no more
-//! than a window of them is under way. A table keeps no queue of changes but a mark on each changed entry, so that nothing
+//! of them says holds for all that came before. Each frame of entries has a number, and the other side says up to which
+//! number it has dealt with them; no more than a window of them is under way. A table keeps no queue of changes but a mark on each changed entry, so that nothing
 //! overflows while the other side is slow. A new connection starts with a new snapshot.
 //!
 //! The shell gives it what it read ([`Replica::received`]), writes what it has to say ([`Replica::transmit`]) whenever
@@ -366,6 +366,11 @@ impl Replica {
             return Err(Fault::Stalled);
         }
         Ok(())
+    }
+
+    /// Whether the other side has said hello, and what it said was good.
+    pub fn has_heard_hello(&self) -> bool {
+        self.has_heard_hello
     }
 
     /// How it is doing.

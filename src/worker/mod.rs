@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::archive::Archive;
 use self::tickets::TicketKeeper;
@@ -47,6 +47,9 @@ use crate::telemetry;
 
 /// Probes on their way to one thread, and answers on their way back.
 const QUEUE_MAX: usize = 16;
+
+/// Time after which the guard is asked again how the node is: what is asked may be lost where its queue is full.
+const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs the worker until the guard drains it or goes away.
 ///
@@ -93,8 +96,9 @@ struct Worker {
     archive: Option<Archive>,
     /// The admin listener asks how the node is. At most as many at a time as it has connections.
     status_asked: mpsc::Receiver<Asker>,
-    /// Who waits for the guard to say how the node is.
+    /// Who waits for the guard to say how the node is, and since when it has been asked.
     curious: Vec<Asker>,
+    asked_at: Option<Instant>,
     drain_timeout: Duration,
     /// What the guard keeps for the next worker, as it was told last.
     administration: Vec<KeptFact>,
@@ -138,6 +142,7 @@ impl Worker {
             archive,
             status_asked,
             curious: Vec::new(),
+            asked_at: None,
             drain_timeout: config.worker.drain_timeout,
             administration: bootstrap.administration.clone(),
             warnings,
@@ -188,10 +193,7 @@ impl Worker {
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
-                    Some(ToWorker::Status(status)) => self.curious.drain(..).for_each(|asker| {
-                        // Whoever asked may have gone away.
-                        drop(asker.send(status.clone()));
-                    }),
+                    Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 Some((_, sequence)) = self.alive.recv() => {
@@ -201,9 +203,9 @@ impl Worker {
                     }
                 }
                 Some(asker) = self.status_asked.recv() => {
-                    self.curious.retain(|asker| !asker.is_closed());
-                    self.curious.push(asker);
-                    sender.send(&FromWorker::AskStatus).await?;
+                    if self.has_to_ask(asker) {
+                        sender.send(&FromWorker::AskStatus).await?;
+                    }
                 }
                 Some((id, answer)) = answers.recv() => {
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
@@ -218,6 +220,26 @@ impl Worker {
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
                 _ = ticket_turns.tick() => self.tickets.turn(),
             }
+        }
+    }
+
+    /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so
+    /// that those who ask here cannot keep it busy.
+    fn has_to_ask(&mut self, asker: Asker) -> bool {
+        self.curious.retain(|asker| !asker.is_closed());
+        self.curious.push(asker);
+        let is_asked = self.asked_at.is_some_and(|at| at.elapsed() < STATUS_PATIENCE);
+        if !is_asked {
+            self.asked_at = Some(Instant::now());
+        }
+        !is_asked
+    }
+
+    fn tell_status(&mut self, status: &NodeStatus) {
+        self.asked_at = None;
+        for asker in self.curious.drain(..) {
+            // Whoever asked may have gone away.
+            drop(asker.send(Box::new(status.clone())));
         }
     }
 
@@ -323,11 +345,6 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
     }
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
-    if bootstrap.pair_key.is_none() && config.pools.iter().any(|pool| pool.sticky.is_some()) {
-        warn!(
-            "sticky sessions are not keyed: set pair.key_file, so that nobody can work out a server's cookie or another client's key"
-        );
-    }
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());

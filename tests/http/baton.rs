@@ -119,8 +119,16 @@ impl Baton {
 
     /// What an operator's command says about this program: whether it was done, stdout and stderr.
     pub fn command(&self, arguments: &[&str]) -> (bool, String, String) {
+        self.command_with(arguments, "")
+    }
+
+    /// As [`Baton::command`], with something on its standard input.
+    pub fn command_with(&self, arguments: &[&str], input: &str) -> (bool, String, String) {
+        let file = self.directory.path(&format!("input-{:016x}", fastrand::u64(..)));
+        fs::write(&file, input).expect("the directory is writable");
+        let input = fs::File::open(&file).expect("it was just written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
-        command.args(arguments).arg("--runtime-dir").arg(self.directory.path("run")).env_clear().stdin(Stdio::null());
+        command.args(arguments).arg("--runtime-dir").arg(self.directory.path("run")).env_clear().stdin(input);
         let output = command.output().expect("the program was built for this test");
         let text = |bytes| String::from_utf8(bytes).expect("what it says is UTF-8");
         (output.status.success(), text(output.stdout), text(output.stderr))

@@ -104,6 +104,9 @@ fn sessions_are_cleared_by_server_key_and_all() {
     let on_first = users.values().filter(|server| *server == "0").count();
     assert_eq!(baton.refused(&["sessions", "clear"]), "say which sessions, with --pool, --server or --key; or --all");
     let user = users.iter().find(|(_, server)| *server == "1").unwrap().0;
+    let (is_done, shown, _) = baton.command_with(&["sessions", "show", "--key", "-"], &format!("{user}\nmore\n"));
+    assert!(is_done && shown.starts_with("app/app2\n"), "{shown}");
+    assert_eq!(baton.refused(&["sessions", "show", "--key", "-"]), "there is no session of this key");
     assert_eq!(baton.done(&["sessions", "clear", "--key", user]), "removed 1 session\n");
     assert_eq!(baton.done(&["sessions", "clear", "--key", user]), "removed 0 sessions\n");
     let cleared = baton.done(&["sessions", "clear", "--pool", "app", "--server", "app1"]);
@@ -116,11 +119,11 @@ fn sessions_are_cleared_by_server_key_and_all() {
 fn names_that_are_not_there_are_told_with_those_that_are() {
     let servers = two_servers();
     let baton = by_user(&servers);
-    assert!(baton.refused(&["sessions", "list", "--pool", "ap"]).ends_with("there is no pool ap; this node has app"));
+    assert_eq!(baton.refused(&["sessions", "list", "--pool", "ap"]), "there is no pool ap; this node has app");
     let unknown = baton.refused(&["sessions", "clear", "--server", "app3"]);
-    assert!(unknown.ends_with("there is no server app3; pool app has app1, app2"), "{unknown}");
+    assert_eq!(unknown, "there is no server app3; pool app has app1, app2");
     let unknown = baton.refused(&["server", "drain", "app/app3"]);
-    assert!(unknown.ends_with("there is no server app3; pool app has app1, app2"), "{unknown}");
+    assert_eq!(unknown, "there is no server app3; pool app has app1, app2");
     let unnamed = baton.refused(&["server", "drain", "app1"]);
     assert_eq!(unnamed, "app1 names no server: write its pool in front, as in app/app1");
 }
@@ -338,6 +341,11 @@ fn api_changes_nothing_without_a_token() {
     let rebound =
         format!("DELETE /v1/sessions?all=true HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
     assert_eq!(Client::connect(with_token.address()).ask(rebound).status(), 403);
+    let absolute = format!(
+        "POST http://evil.example/v1/servers/app/app1/disable HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n",
+        with_token.address()
+    );
+    assert_eq!(Client::connect(with_token.address()).ask(absolute).status(), 400);
     for admin in [&admin, &with_token] {
         assert_eq!(json(&admin.baton.done(&["sessions", "show", "--json"]))["entries"].as_u64(), Some(5));
         assert_eq!(server_status(&admin.baton, 0)["admin"], "enabled");
@@ -360,6 +368,26 @@ fn api_drains_servers_and_removes_sessions_with_the_token() {
     assert_eq!((removed.status(), json(&removed.text())["removed"].as_u64()), (200, Some(1)));
     let removed = admin.change("DELETE", "/v1/sessions?all=true");
     assert_eq!(json(&removed.text())["removed"].as_u64(), Some(users.len() as u64 - 1));
+}
+
+/// The guard is asked once for all who ask while it is being asked, and lists are made one after the other.
+#[test]
+fn everybody_who_asks_at_once_is_answered() {
+    let servers = two_servers();
+    let admin = Admin::new(&servers, false);
+    users(&admin.baton, 5);
+    std::thread::scope(|scope| {
+        for asker in 0..12 {
+            let (admin, target) = (&admin, ["/v1/status", "/metrics", "/v1/sessions"][asker % 3]);
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let answer = admin.ask("GET", target, "");
+                    assert_eq!(answer.status(), 200, "{target}: {}", answer.text());
+                }
+            });
+        }
+    });
+    assert_eq!(server_status(&admin.baton, 0)["admin"], "enabled");
 }
 
 #[test]

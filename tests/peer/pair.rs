@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use baton::peer::identity::Identity;
+
 use crate::rig::{KEY, Node, ONE, OTHER_KEY, TWO, assert_in_service, pair, until};
 
 #[test]
@@ -111,6 +113,33 @@ fn a_node_that_comes_back_takes_the_place_of_its_former_life() {
     second.wait_until_synced();
     assert_in_service(&first, &second, "new");
     until("the former connection to be gone", || (former.status().disconnects >= 1).then_some(()));
+}
+
+#[test]
+fn a_node_that_listens_says_whom_it_waits_for() {
+    let first = Node::first(KEY);
+    let told = until("what it waits for", || first.status().last_error);
+    assert!(told.contains("127.0.0.1 has not connected yet") && told.contains("as the first [[node]]"), "{told}");
+    assert_eq!(first.status().state, "connecting");
+    let second = Node::second(KEY, first.at);
+    first.wait_until_synced();
+    assert_in_service(&first, &second, "there you are");
+}
+
+/// The handshake of the node that connects is over before the other one has refused its key.
+#[test]
+fn a_node_whose_key_is_refused_is_never_connected() {
+    let listener = baton::net::listen::sync("127.0.0.1:0".parse().unwrap()).unwrap();
+    let identity = Identity::derive(KEY, "lb-a", "lb-x").unwrap();
+    let first = Node::waiting_for_another(KEY, listener, identity);
+    let second = Node::second(KEY, first.at);
+    let told = second.wait_until_refused("our_key_refused", 1);
+    assert!(told.contains("it refuses this node's key"), "{told}");
+    until("three refusals", || {
+        let status = second.status();
+        assert!(["refused", "connecting"].contains(&status.state.as_str()), "{status:?}");
+        (status.refused["our_key_refused"] >= 3).then_some(())
+    });
 }
 
 #[test]

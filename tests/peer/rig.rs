@@ -77,6 +77,12 @@ impl Node {
         Self::start(version::Node::First, key, at, identity, End::Listen(listener), "lb-b")
     }
 
+    /// The first node of a pair whose second one has another name.
+    pub fn waiting_for_another(key: &[u8], listener: TcpListener, identity: Identity) -> Self {
+        let at = listener.local_addr().unwrap();
+        Self::start(version::Node::First, key, at, identity, End::Listen(listener), "lb-x")
+    }
+
     /// The second one, which connects to it.
     pub fn second(key: &[u8], first: SocketAddr) -> Self {
         let identity = Identity::derive(key, "lb-b", "lb-a").unwrap();

@@ -157,3 +157,19 @@ fn nothing_is_kept_where_no_pool_has_sessions() {
     let config = crate::config::parse(&config, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     assert!(Archive::open(&config, Path::new("/nowhere")).is_none());
 }
+
+#[test]
+fn a_pipe_in_place_of_the_archive_is_not_waited_for() {
+    let directory = Directory::new();
+    let path = directory.0.join(FILE);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    let archive = directory.open();
+    let (mut socket, file) = handed(&archive);
+    assert_eq!(file.unwrap().read(&mut [0]).unwrap(), 0, "as an empty file");
+    send_damaged(&mut socket, "it is cut off").unwrap();
+    send_part(&mut socket, b"new").unwrap();
+    send_complete(&mut socket).unwrap();
+    drop(socket);
+    finish(&archive);
+    assert_eq!(directory.read(FILE).as_deref(), Some(&b"new"[..]));
+}

@@ -122,11 +122,42 @@ fn what_an_earlier_worker_had_found_is_set_right() {
 }
 
 #[test]
+fn what_is_applied_late_does_not_undo_what_stands() {
+    let a = site(Node::First, "lb-a");
+    let key = FactKey::Admin { pool: "app".to_owned(), server: "app1".to_owned() };
+    let version = Version::new(2).unwrap();
+    a.sessions.table.saw(version);
+    assert!(a.sessions.facts().merge(&key, version, b"draining"));
+    // Before the link's thread comes to do what follows from it.
+    a.administer("app", "app1", Admin::Disabled);
+    a.apply_fact(&key, b"draining");
+    assert_eq!(admin(&a, 0), Admin::Disabled);
+}
+
+#[test]
 fn values_of_no_meaning_change_nothing() {
     let a = site(Node::First, "lb-a");
     let key = |server: &str| FactKey::Admin { pool: "app".to_owned(), server: server.to_owned() };
-    a.apply_fact(&key("app1"), b"asleep");
-    a.apply_fact(&key("app3"), b"disabled");
+    for (server, value) in [("app1", &b"asleep"[..]), ("app3", b"disabled")] {
+        assert!(a.sessions.facts().merge(&key(server), Version::new(2).unwrap(), value));
+        a.apply_fact(&key(server), value);
+    }
     a.apply_fact(&FactKey::TicketKeys, b"x");
     assert_eq!((admin(&a, 0), admin(&a, 1)), (Admin::Enabled, Admin::Enabled));
+}
+
+#[test]
+fn whatever_the_other_node_says_the_guard_gets_no_more_than_a_word_for_each_server() {
+    let a = site(Node::First, "lb-a");
+    let version = Version::new(2).unwrap();
+    for number in 0..1_000 {
+        let key = FactKey::Admin { pool: "app".to_owned(), server: format!("server{number:03}") };
+        let value: &[u8] = if number < 998 { &[b'x'; 4_096] } else { b"draining" };
+        assert!(a.sessions.facts().merge(&key, version, value));
+    }
+    let kept = a.administration();
+    let kept: Vec<_> = kept.iter().map(|fact| (fact.server.as_str(), fact.value.as_slice())).collect();
+    assert_eq!(kept, [("server998", &b"draining"[..]), ("server999", &b"draining"[..])]);
+    a.administer("app", "app1", Admin::Draining);
+    assert_eq!(a.administration().len(), 2);
 }
