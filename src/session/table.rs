@@ -450,12 +450,17 @@ impl Table {
         // A node that lost its memory may have given one version twice: both nodes then choose the same one.
         let known = (slot.version.load(Ordering::Relaxed), before.meta.server());
         let told = (record.version.get(), record.server);
-        let (is_newer, is_older) = (told > known, told < known);
+        // Only by version: of one version given twice each node may hold another to be the newer one, without end.
+        let (is_newer, is_older) = (told > known, record.version.get() < slot.version.load(Ordering::Relaxed));
         let latest = used.max(before.used);
         // A write whose absolute time is over gives way to an older one that is not over.
         let is_over = |made: u32| pool.is_expired(&Seen { meta, used: latest, made }, ticks);
         let counts = match (is_newer, is_over(made), is_over(before.made)) {
-            (true, true, false) => return Merged::Useless,
+            (true, true, false) => {
+                // The other node may have passed over what stands here for it.
+                self.note_change(&mut writer, index, number, now);
+                return Merged::Useless;
+            }
             (false, false, true) => is_older,
             _ => is_newer,
         };
@@ -466,10 +471,11 @@ impl Table {
         }
         if used > before.used {
             writer.use_at(number, slot, used);
-            if is_older && !counts {
-                // The other node has heard of the newer write without this use, or of neither, if it had expired here.
-                self.note_change(&mut writer, index, number, now);
-            }
+        }
+        // The other node has not heard of what stands now: that its write is not the newest, or that the newest is over, or
+        // of the newest write together with this use.
+        if is_older || counts && used < before.used {
+            self.note_change(&mut writer, index, number, now);
         }
         if counts || used > before.used { Merged::Taken } else { Merged::Known }
     }
