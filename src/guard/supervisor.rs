@@ -170,6 +170,7 @@ impl Supervisor {
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut state = Watched::new(Instant::now());
         let mut failure = None;
+        let mut order = None;
         loop {
             // What has arrived comes before any judgement: this loop may have been late itself.
             tokio::select! {
@@ -193,9 +194,11 @@ impl Supervisor {
                     // It is about to end, or talks nonsense; either way it is of no more use.
                     Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, failure).await),
                 },
-                Some(order) = self.orders.recv(), if state.is_ready => {
-                    if to_worker.try_send(order).is_err() {
-                        return kill(child, "it reads no orders".to_owned()).await;
+                // Orders may come in a burst, one for each vip. A worker that reads none answers no probe either.
+                Some(next) = self.orders.recv(), if state.is_ready && order.is_none() => order = Some(next),
+                Ok(room) = to_worker.clone().reserve_owned(), if order.is_some() => {
+                    if let Some(order) = order.take() {
+                        room.send(order);
                     }
                 }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
