@@ -101,15 +101,13 @@ impl WriterClock {
         Version(self.latest.load(Ordering::Relaxed))
     }
 
-    /// Begins a new epoch: this node has become active. One in which nothing was written yet is new enough: a node takes
-    /// over many vips at once. At the last epoch it stays there, and the counter decides alone.
+    /// Begins a new epoch: this node has become active. At the last epoch it stays there, and the counter decides alone.
     pub fn begin_epoch(&self) {
         let next = |latest: u64| {
             let epoch = (latest >> EPOCH_SHIFT) + 1;
-            let is_unused = epoch > 1 && latest << (u64::BITS - EPOCH_SHIFT) >> (u64::BITS - COUNTER_BITS) == 0;
-            (epoch <= Version::MAX.epoch() && !is_unused).then_some(epoch << EPOCH_SHIFT | self.node.bit())
+            (epoch <= Version::MAX.epoch()).then_some(epoch << EPOCH_SHIFT | self.node.bit())
         };
-        // Refused only in these two cases.
+        // Refused only at the last epoch.
         let _unchanged = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 }
@@ -152,16 +150,6 @@ mod tests {
         assert!(new.next() > old.next());
         assert_eq!(new.latest().epoch(), 1);
         assert_eq!(new.latest().to_string(), "1.1.1");
-    }
-
-    #[test]
-    fn taking_over_many_vips_at_once_is_one_epoch() {
-        let clock = WriterClock::new(Node::Second);
-        (0..26).for_each(|_| clock.begin_epoch());
-        assert_eq!(clock.latest().epoch(), 1);
-        clock.next();
-        (0..26).for_each(|_| clock.begin_epoch());
-        assert_eq!(clock.latest().epoch(), 2);
     }
 
     #[test]
