@@ -12,9 +12,9 @@ use anyhow::{Context, ensure};
 use baton::lab::pair::{NODES, TARGET};
 use baton::status::{ArchiveStatus, NodeStatus};
 use libtest_mimic::Trial;
-use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, program, until};
+use crate::small_disk::SmallDisk;
 
 /// Users by a header, and a copy on the disk each second.
 fn by_user() -> Plan {
@@ -188,30 +188,6 @@ fn damaged_archive_is_set_aside_and_reported(scene: &mut Scene) -> Outcome {
         let archive = archive(&scene.status(active_now)?);
         Ok((archive.entries == 30 && archive.written_ms.is_some()).then_some(()))
     })
-}
-
-/// A file system of 64 KiB, taken away at its end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)?;
-        rustix::mount::mount("baton", path, "tmpfs", MountFlags::NOSUID, c"size=64k,mode=0755")?;
-        Ok(Self(path.to_owned()))
-    }
-
-    fn fill(&self) -> anyhow::Result<PathBuf> {
-        let filler = self.0.join("filler");
-        let mut file = fs::File::create(&filler)?;
-        while file.write_all(&[0; 4096]).is_ok() {}
-        Ok(filler)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
 }
 
 fn full_disk_keeps_the_archive_before(scene: &mut Scene) -> Outcome {

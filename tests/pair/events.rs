@@ -14,12 +14,12 @@ use baton::lab::pair::NODES;
 use baton::lab::process::ProcessHandle;
 use baton::status::{EventsStatus, Role};
 use libtest_mimic::Trial;
-use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::scene::{Outcome, PATIENCE, Plan, Scene, until};
+use crate::small_disk::SmallDisk;
 
 /// The node of these tests: one is enough, and then it is always the active one.
 const NODE: &str = NODES[0];
@@ -239,30 +239,6 @@ fn events_are_told_without_a_spool(scene: &mut Scene) -> Outcome {
     // Numbers that an earlier run cannot have used.
     assert!(events[0].sequence > 1_700_000_000_000 && events[1].sequence == events[0].sequence + 1);
     Ok(())
-}
-
-/// A file system of 64 KiB, taken away at its end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(path)?;
-        rustix::mount::mount("baton", path, "tmpfs", MountFlags::NOSUID, c"size=64k,mode=0755")?;
-        Ok(Self(path.to_owned()))
-    }
-
-    fn fill(&self) -> anyhow::Result<PathBuf> {
-        let filler = self.0.join("filler");
-        let mut file = fs::File::create(&filler)?;
-        while file.write_all(&[0; 4096]).is_ok() {}
-        Ok(filler)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-    }
 }
 
 fn full_disk_keeps_events_in_memory(scene: &mut Scene) -> Outcome {

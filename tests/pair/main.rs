@@ -11,6 +11,7 @@
 
 mod holders;
 mod scene;
+mod small_disk;
 mod wire;
 
 mod administration;
