@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
-use super::http::{self, Client, ClientStream};
+use super::http::client::{Client, Connection};
+use super::http::{self, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
@@ -311,7 +312,8 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let client = Client::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
         Some(acceptor) => {

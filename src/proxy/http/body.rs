@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::Client;
+use super::client::Client;
+use super::transaction::Transaction;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 use crate::proxy::upstream::Upstream;
@@ -26,29 +27,6 @@ pub enum BodyError {
     /// The server sent nothing for too long.
     #[error("the server's body made no progress in time")]
     ServerTimeout,
-}
-
-/// Counts a request as in flight until its response has been sent or given up.
-pub struct InFlight(Rc<Client>);
-
-impl InFlight {
-    /// Begins to count.
-    pub fn begin(client: &Rc<Client>) -> Self {
-        client.in_flight.set(client.in_flight.get() + 1);
-        client.deadlines().clear(Party::ClientRead);
-        Self(Rc::clone(client))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
-        self.0.deadlines().clear(Party::Server);
-        // From now on it is the client's turn, and nothing may run that would notice.
-        if let Some(listener) = self.0.listener() {
-            self.0.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
-        }
-    }
 }
 
 /// A request's body on its way to a server.
@@ -151,7 +129,8 @@ impl Body for RequestBody {
 /// A response's body on its way to a client.
 pub struct ResponseBody {
     source: Source,
-    _in_flight: Option<InFlight>,
+    /// Ends with it.
+    _transaction: Option<Transaction>,
 }
 
 enum Source {
@@ -174,12 +153,12 @@ struct ServerBody {
 impl ResponseBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: Source::Text(None), _in_flight: None }
+        Self { source: Source::Text(None), _transaction: None }
     }
 
     /// A text of our own.
     pub fn text(text: Bytes) -> Self {
-        Self { source: Source::Text(Some(text)), _in_flight: None }
+        Self { source: Source::Text(Some(text)), _transaction: None }
     }
 
     /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
@@ -187,12 +166,17 @@ impl ResponseBody {
         incoming: Incoming,
         upstream: Box<Upstream>,
         place: Place,
-        in_flight: InFlight,
+        client: &Rc<Client>,
         timeout: Duration,
     ) -> Self {
-        let client = Rc::clone(&in_flight.0);
+        let client = Rc::clone(client);
         let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
-        Self { source: Source::Server(body), _in_flight: Some(in_flight) }
+        Self { source: Source::Server(body), _transaction: None }
+    }
+
+    /// The same, as the body of a transaction's response.
+    pub fn of(self, transaction: Transaction) -> Self {
+        Self { _transaction: Some(transaction), ..self }
     }
 }
 
@@ -258,7 +242,7 @@ impl Drop for ServerBody {
         // A server that answers early leaves the connection in the middle of a request, with the client inside it.
         let is_free = is_complete && !self.client.is_uploading.get();
         if is_free && let Some(upstream) = self.upstream.take() {
-            self.client.thread.give_back(self.place, upstream);
+            self.client.thread().give_back(self.place, upstream);
         }
     }
 }

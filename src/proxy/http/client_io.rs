@@ -14,8 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::client::{Client, Refusal};
 use super::strict::{Gate, Limits, Phase, Verdict};
-use super::{Client, Refusal};
+
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
@@ -163,7 +164,7 @@ impl ClientIo {
         self.client.refusal.set(Some(refusal));
         self.is_ended = true;
         if self.gate.phase() != Phase::Body {
-            self.passed.extend_from_slice(&refusal_request(&self.client.thread.refusal_target));
+            self.passed.extend_from_slice(&refusal_request(&self.client.thread().refusal_target));
         }
     }
 

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use super::body::{BodyError, InFlight, RequestBody, ResponseBody};
+use super::body::{BodyError, RequestBody, ResponseBody};
+use super::client::Client;
+use super::headers;
 use super::respond::{self, Fault};
-use super::{Client, headers};
+use super::transaction::Transaction;
 use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
@@ -46,15 +48,15 @@ enum Attempt {
 
 /// Brings a request to a server of a pool, and its response back.
 pub async fn forward(
-    client: &Rc<Client>,
+    transaction: &mut Transaction,
     index: PoolIndex,
     request: Request<Incoming>,
-    in_flight: InFlight,
 ) -> Response<ResponseBody> {
+    let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
-    let mut visit = visit(client, pool, &request);
+    let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
@@ -73,7 +75,8 @@ pub async fn forward(
         let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
-                return errand.finish(server, upstream, response, in_flight).await;
+                transaction.place = Some(Place { pool: index, server });
+                return errand.finish(server, upstream, response).await;
             }
             Attempt::Again => {}
             Attempt::GivenUp => break,
@@ -83,9 +86,9 @@ pub async fn forward(
 }
 
 /// What is known of the client that asks.
-fn visit<B>(client: &Client, pool: &Pool, request: &Request<B>) -> Visit {
+fn visit<B>(transaction: &Transaction, pool: &Pool, request: &Request<B>) -> Visit {
     let Some(sticky) = &pool.sticky else { return Visit::default() };
-    sticky.visit(&client.site().sessions, client.ip, request)
+    sticky.visit(&transaction.client.site().sessions, transaction.ip, request)
 }
 
 /// The client belongs to a server that cannot serve it, and no other may.
@@ -120,7 +123,7 @@ impl Errand<'_> {
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
         let sessions = &self.client.site().sessions;
         let picked = if failed.is_empty() {
-            let by_hash = |key: &Key| self.client.thread.pick_by_hash(self.index, key);
+            let by_hash = |key: &Key| self.client.thread().pick_by_hash(self.index, key);
             sticky.agree(sessions, &self.visit, picked, by_hash, may_take).await
         } else {
             picked
@@ -129,7 +132,7 @@ impl Errand<'_> {
     }
 
     fn next(&self) -> Option<usize> {
-        self.client.thread.pick(self.index, |server| !self.failed.contains(&server))
+        self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
@@ -138,7 +141,7 @@ impl Errand<'_> {
         let Some(request) = self.request.take() else { return Attempt::GivenUp };
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.reused;
-        self.client.thread.count(place);
+        self.client.thread().count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
             Some(Ok(response)) => Attempt::Answered(upstream, response),
@@ -152,7 +155,7 @@ impl Errand<'_> {
 
     /// A connection to a server: one that is idle, or a new one.
     async fn connection(&mut self, place: Place) -> Option<Box<Upstream>> {
-        if let Some(idle) = self.client.thread.idle_connection(place) {
+        if let Some(idle) = self.client.thread().idle_connection(place) {
             return Some(idle);
         }
         let address = self.pool.config.servers.get(place.server)?.address;
@@ -213,7 +216,6 @@ impl Errand<'_> {
         server: usize,
         upstream: Box<Upstream>,
         response: Response<Incoming>,
-        in_flight: InFlight,
     ) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if is_ambiguous(&parts) {
@@ -228,13 +230,14 @@ impl Errand<'_> {
         headers::to_client(&mut parts.headers);
         if let Some(sticky) = &self.pool.sticky {
             let sessions = &self.client.site().sessions;
-            let learned = sticky.answered(sessions, &self.visit, server, self.client.is_tls, &mut parts.headers);
+            let learned =
+                sticky.answered(sessions, &self.visit, server, self.client.connection.is_tls, &mut parts.headers);
             sticky.share(sessions, learned).await;
         }
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
         let timeout = self.pool.config.response_timeout;
-        Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, in_flight, timeout))
+        Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, self.client, timeout))
     }
 
     /// No server could answer.

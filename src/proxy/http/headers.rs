@@ -4,7 +4,7 @@ use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::request;
 use http::uri::{self, PathAndQuery, Uri};
 
-use super::Client;
+use super::client::Client;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -27,9 +27,9 @@ pub fn to_server(parts: &mut request::Parts, client: &Client) {
         parts.headers.remove(header::EXPECT);
     }
     parts.version = http::Version::HTTP_11;
-    add_to_list(&mut parts.headers, FORWARDED_FOR, &client.address);
+    add_to_list(&mut parts.headers, FORWARDED_FOR, &client.connection.address);
     add_to_list(&mut parts.headers, header::VIA, &via);
-    let protocol = HeaderValue::from_static(if client.is_tls { "https" } else { "http" });
+    let protocol = HeaderValue::from_static(if client.connection.is_tls { "https" } else { "http" });
     parts.headers.insert(FORWARDED_PROTO, protocol);
     match parts.headers.get(header::HOST).cloned() {
         Some(host) => drop(parts.headers.insert(FORWARDED_HOST, host)),

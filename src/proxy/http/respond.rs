@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
-use super::{Client, Refusal};
+use super::client::{Client, Refusal};
 
 /// Says which proxy answered, and who was at fault (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

@@ -1,0 +1,105 @@
+//! Who speaks with us: a connection, and on it one or more requests.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use http::HeaderValue;
+
+use super::strict;
+use crate::proxy::state::{Listener, Site};
+use crate::proxy::thread::Thread;
+use crate::proxy::timers::{Deadlines, Registration};
+
+/// One client connection: what all requests on it share.
+pub struct Connection {
+    /// Where it runs.
+    pub thread: Rc<Thread>,
+    /// Index of the listener that accepted it.
+    pub listener: usize,
+    /// Where it comes from.
+    pub ip: IpAddr,
+    /// The same for X-Forwarded-For.
+    pub address: HeaderValue,
+    /// Whether the client speaks TLS to us.
+    pub is_tls: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
+        let ip = peer.ip().to_canonical();
+        // An address consists of digits, letters, dots and colons, so this cannot fail.
+        let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Rc::new(Self { thread, listener, ip, address, is_tls })
+    }
+
+    /// What all threads share.
+    pub fn site(&self) -> &Site {
+        &self.thread.site
+    }
+
+    /// The listener that accepted it.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.site().listeners.get(self.listener)
+    }
+}
+
+/// Who speaks in one task: an HTTP/1 connection, whose requests take turns, or one stream of an HTTP/2 connection.
+pub struct Client {
+    /// The connection that it is or is on.
+    pub connection: Rc<Connection>,
+    /// Requests whose response is not yet sent: 0 or 1.
+    pub in_flight: Cell<u32>,
+    /// Why the request stream was refused.
+    pub refusal: Cell<Option<Refusal>>,
+    /// A response was given up in the middle.
+    pub broken_off: Cell<bool>,
+    /// A request's body is on its way to a server.
+    pub is_uploading: Cell<bool>,
+    registration: Registration,
+}
+
+/// Why no more requests are read from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It broke a rule of HTTP.
+    Malformed(strict::Rejection),
+    /// It took too long to say what it wants.
+    TooSlow,
+}
+
+impl Client {
+    /// One in front of its first request.
+    pub fn new(connection: Rc<Connection>) -> Rc<Self> {
+        let registration = connection.thread.timers.register();
+        Rc::new(Self {
+            connection,
+            in_flight: Cell::new(0),
+            refusal: Cell::new(None),
+            broken_off: Cell::new(false),
+            is_uploading: Cell::new(false),
+            registration,
+        })
+    }
+
+    /// Its deadlines.
+    pub fn deadlines(&self) -> &Rc<Deadlines> {
+        self.registration.deadlines()
+    }
+
+    /// What all threads share.
+    pub fn site(&self) -> &Site {
+        self.connection.site()
+    }
+
+    /// The listener that accepted its connection.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.connection.listener()
+    }
+
+    /// The thread that it runs on.
+    pub fn thread(&self) -> &Rc<Thread> {
+        &self.connection.thread
+    }
+}

@@ -1,0 +1,39 @@
+//! One request and its response, from the request's head to the response's last byte.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::client::Client;
+use crate::proxy::thread::Place;
+use crate::proxy::timers::Party;
+
+/// A request under way, and what is known of it by now. It ends when its response has been sent or given up.
+pub struct Transaction {
+    /// Who asks.
+    pub client: Rc<Client>,
+    /// The address that counts as the client's.
+    pub ip: IpAddr,
+    /// The server that answers, once there is one.
+    pub place: Option<Place>,
+}
+
+impl Transaction {
+    /// Begins with a request's head.
+    pub fn begin(client: &Rc<Client>) -> Self {
+        client.in_flight.set(client.in_flight.get() + 1);
+        client.deadlines().clear(Party::ClientRead);
+        Self { client: Rc::clone(client), ip: client.connection.ip, place: None }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let client = &self.client;
+        client.in_flight.set(client.in_flight.get().saturating_sub(1));
+        client.deadlines().clear(Party::Server);
+        // From now on it is the client's turn, and nothing may run that would notice.
+        if let Some(listener) = client.listener() {
+            client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+        }
+    }
+}
