@@ -24,6 +24,7 @@ mod resolve;
 mod sticky;
 mod store;
 mod traffic;
+mod upstream;
 mod values;
 mod vips;
 mod warnings;

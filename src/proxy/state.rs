@@ -9,6 +9,7 @@ use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use super::tls::Termination;
+use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
@@ -42,6 +43,8 @@ pub struct Pool {
     pub config: config::Pool,
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Server>,
+    /// How its servers are reached.
+    pub dialer: Dialer,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
 }
@@ -234,7 +237,7 @@ impl Pool {
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, sticky }
+        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky }
     }
 
     /// What there is to know of a server when one is picked for a new client.
