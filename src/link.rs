@@ -25,8 +25,10 @@ use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
 use crate::status::{NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
-/// The longest line. A report on 1024 servers in each of 100 pools stays below it.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The longest line. A report on as many servers as a configuration of a mebibyte can name stays below it.
+const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Room for a line that is kept for the next one.
+const LINE_BYTES_KEPT_MAX: usize = 1024 * 1024;
 
 /// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
 /// addresses, one a thread; that of the sync link; and then the further descriptors.
@@ -199,6 +201,7 @@ pub struct ListenerLoad {
 pub struct Receiver {
     reader: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
+    last_len_bytes: usize,
 }
 
 /// Writes one message a line.
@@ -210,7 +213,7 @@ pub struct Sender {
 /// Both directions of a connection.
 pub fn halves(stream: UnixStream) -> (Sender, Receiver) {
     let (reader, writer) = stream.into_split();
-    (Sender { writer }, Receiver { reader: BufReader::new(reader), line: Vec::new() })
+    (Sender { writer }, Receiver { reader: BufReader::new(reader), line: Vec::new(), last_len_bytes: 0 })
 }
 
 impl Receiver {
@@ -226,8 +229,17 @@ impl Receiver {
             return if closed_cleanly { Ok(None) } else { Err(invalid("a line that is cut off or too long")) };
         }
         let message = serde_json::from_slice(&self.line).map_err(|error| invalid(&error.to_string()))?;
+        self.last_len_bytes = self.line.len();
         self.line.clear();
+        if self.last_len_bytes > LINE_BYTES_KEPT_MAX {
+            self.line.shrink_to(LINE_BYTES_KEPT_MAX);
+        }
         Ok(Some(message))
+    }
+
+    /// Length of the message that came last.
+    pub fn last_len_bytes(&self) -> usize {
+        self.last_len_bytes
     }
 }
 

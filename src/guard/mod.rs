@@ -72,6 +72,9 @@ use crate::net::realtime;
 /// Messages of each kind that may wait; each sender says what happens at the limit.
 const QUEUE_MAX: usize = 256;
 
+/// Events of the worker that are dealt with before everybody else gets a turn.
+const WORKER_EVENTS_MAX: u32 = 16;
+
 /// Time that the heartbeat gets to give every VIP up at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -287,11 +290,14 @@ impl Guard {
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
+        let mut worker_events_count = 0;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
         loop {
             tokio::select! {
                 biased;
-                Some(event) = worker_events.recv() => {
+                // First, as the others judge by what it said; but not for as long as it goes on.
+                Some(event) = worker_events.recv(), if worker_events_count < WORKER_EVENTS_MAX => {
+                    worker_events_count += 1;
                     if matches!(event, supervisor::Event::StatusAsked) {
                         // A full queue has the worker ask again.
                         drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
@@ -318,6 +324,7 @@ impl Guard {
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
+                () = std::future::ready(()), if worker_events_count >= WORKER_EVENTS_MAX => worker_events_count = 0,
             }
             self.tell_service_manager();
         }
