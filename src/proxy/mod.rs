@@ -7,6 +7,7 @@ pub mod administration;
 pub mod files;
 pub mod http;
 pub mod limits;
+pub mod proxy_protocol;
 mod server_io;
 pub mod sessions;
 pub mod state;
