@@ -337,7 +337,8 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
     let mut acceptors = Vec::new();
     for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
         let alpn = match listener.protocol {
-            Protocol::Http => &["http/1.1"][..],
+            Protocol::Http if listener.http2 => &["h2", "http/1.1"][..],
+            Protocol::Http => &["http/1.1"],
             Protocol::Tcp => &[],
         };
         let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
