@@ -36,6 +36,7 @@ const CORES: &[&str] = &[
     "proxy/http/h2_frames",
     "proxy/http/h2_request",
     "proxy/tcp/hello",
+    "proxy/proxy_protocol",
 ];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
