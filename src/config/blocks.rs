@@ -187,6 +187,7 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) http2: bool,
 }
 
 /// The pool of a listener.

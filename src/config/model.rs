@@ -254,6 +254,9 @@ pub struct Listener {
     pub connections_max: u32,
     /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
     pub rate_limit: Option<RateLimit>,
+    /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
+    /// true; only with protocol http.
+    pub http2: bool,
 }
 
 /// How often a client may ask. Both nodes count together.
@@ -290,7 +293,7 @@ pub enum RateLimitKey {
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 and HTTP/1.0.
+    /// HTTP/1.1, HTTP/1.0 and HTTP/2.
     Http,
     /// Bytes, whatever they mean; with `tls`, what is within TLS.
     Tcp,

@@ -194,6 +194,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
+        http2: block.http2,
         name,
     })
 }

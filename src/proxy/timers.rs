@@ -174,7 +174,8 @@ impl Deadlines {
         }
     }
 
-    fn wake(&self) {
+    /// Has the connection's task take a turn.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

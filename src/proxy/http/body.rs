@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::Client;
+use super::client_body::{ClientBody, ClientBodyError};
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
@@ -20,7 +20,7 @@ use crate::proxy::upstream::{ArrivalError, Arriving};
 pub enum BodyError {
     /// The client's, on its way to a server.
     #[error("the client's body ended early")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientBodyError),
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] ArrivalError),
@@ -36,7 +36,7 @@ pub enum RequestBody {
     /// From the client.
     Client {
         /// The rest of it.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// A part that was read before a server was chosen.
         first: Option<Frame<Bytes>>,
         /// Whose it is.
@@ -53,7 +53,7 @@ impl RequestBody {
     /// When it is malformed: then no server has to see the request at all.
     pub fn begin(
         client: &Rc<Client>,
-        mut incoming: Incoming,
+        mut incoming: ClientBody,
         expects_100: bool,
         server_timeout: Duration,
     ) -> Result<Self, BodyError> {

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
+use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
 use super::transaction::Transaction;
@@ -53,7 +53,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -102,7 +102,7 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
 }
 
 /// Makes the client's request one for a server.
-fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Result<Request<RequestBody>, BodyError> {
+fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<ClientBody>) -> Result<Request<RequestBody>, BodyError> {
     let (mut parts, body) = request.into_parts();
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
