@@ -12,6 +12,7 @@
 mod blocks;
 mod choose;
 mod cross;
+mod files;
 mod key;
 mod machine;
 mod model;
@@ -40,6 +41,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
+pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};

@@ -340,9 +340,9 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
-        Some(acceptor) => {
+        Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = acceptor.accept(stream);
+            let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                 // It failed or took too long, which is the client's affair.

@@ -37,6 +37,7 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_reload;
 
 use std::time::Duration;
 
