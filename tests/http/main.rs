@@ -29,6 +29,7 @@ mod lifecycle;
 mod malformed;
 mod operating;
 mod rate_limit;
+mod retries;
 mod sticky;
 mod store;
 mod tcp;
