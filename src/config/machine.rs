@@ -1,6 +1,7 @@
 //! What depends on the machine: interfaces, key files, certificates. The same file can be good on one node and not on
 //! the other, so these checks are apart from those of the file.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,15 @@ use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
+use super::users::Users;
 use crate::net::privileges;
+use crate::units::networks::parse_list;
 
 /// Checks the file's blocks against this machine.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_interfaces(blocks, mistakes);
     check_secrets(blocks, mistakes);
+    check_access(blocks, mistakes);
     for user in blocks.worker_user.iter().chain(&blocks.events.user) {
         if let Ok(None) = privileges::user(&user.value) {
             mistakes.value(
@@ -79,6 +83,43 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
         }
     }
+}
+
+/// Bytes of a list of networks, and of a file of users.
+const LIST_BYTES_MAX: u64 = 64 << 20;
+const USERS_BYTES_MAX: u64 = 32 << 20;
+
+fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_routes = blocks.routes.iter().map(|route| &route.access_files);
+    for files in blocks.listeners.iter().map(|listener| &listener.access_files).chain(of_routes) {
+        for file in &files.lists {
+            let list = read_file(&file.value, LIST_BYTES_MAX).and_then(|bytes| {
+                parse_list(&bytes).map_err(|error| {
+                    Wrong::new(error.to_string(), "write one network such as \"10.0.0.0/8\" or one address a line")
+                })
+            });
+            usable(list, file, mistakes);
+        }
+        for file in &files.users {
+            let users = read_file(&file.value, USERS_BYTES_MAX)
+                .and_then(|bytes| Users::parse(&bytes).map_err(|error| Wrong::new(error.to_string(), error.remedy)));
+            usable(users, file, mistakes);
+        }
+    }
+}
+
+fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Wrong> {
+    let unreadable = |error: std::io::Error| {
+        Wrong::new(format!("failed to read {}: {error}", path.display()), "put the file there, or change the path")
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        let rule = format!("{} is larger than {} MiB", path.display(), bytes_max >> 20);
+        return Err(Wrong::new(rule, "name the right file, or shorten it"));
+    }
+    Ok(bytes)
 }
 
 fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {

@@ -1,10 +1,14 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod identity;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
+
+pub use identity::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -254,6 +258,10 @@ pub struct Listener {
     pub connections_max: u32,
     /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
     pub rate_limit: Option<RateLimit>,
+    /// Who clients are taken for.
+    pub identity: Identity,
+    /// Who may come in.
+    pub access: ListenerAccess,
 }
 
 /// How often a client may ask. Both nodes count together.
@@ -322,6 +330,8 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// Where it goes.
     pub pool: PoolIndex,
+    /// Who may come in.
+    pub access: RouteAccess,
 }
 
 /// A set of servers.
