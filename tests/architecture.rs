@@ -34,6 +34,7 @@ const CORES: &[&str] = &[
     "limit",
     "proxy/http/strict",
     "proxy/tcp/hello",
+    "proxy/http/forwarded",
     "proxy/proxy_protocol",
 ];
 

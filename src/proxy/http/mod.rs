@@ -9,6 +9,7 @@ pub mod body;
 pub mod client;
 mod client_io;
 mod forward;
+pub mod forwarded;
 mod headers;
 mod respond;
 mod route;
