@@ -1,7 +1,6 @@
 //! What depends on the machine: interfaces, key files, certificates. The same file can be good on one node and not on
 //! the other, so these checks are apart from those of the file.
 
-use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use rustls::sign::CertifiedKey;
 
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
+use super::files::{FileKind, read_file};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
@@ -85,15 +85,11 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     }
 }
 
-/// Bytes of a list of networks, and of a file of users.
-const LIST_BYTES_MAX: u64 = 64 << 20;
-const USERS_BYTES_MAX: u64 = 32 << 20;
-
 fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let of_routes = blocks.routes.iter().map(|route| &route.access_files);
     for files in blocks.listeners.iter().map(|listener| &listener.access_files).chain(of_routes) {
         for file in &files.lists {
-            let list = read_file(&file.value, LIST_BYTES_MAX).and_then(|bytes| {
+            let list = read(&file.value, FileKind::Public).and_then(|bytes| {
                 parse_list(&bytes).map_err(|error| {
                     Wrong::new(error.to_string(), "write one network such as \"10.0.0.0/8\" or one address a line")
                 })
@@ -101,25 +97,11 @@ fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             usable(list, file, mistakes);
         }
         for file in &files.users {
-            let users = read_file(&file.value, USERS_BYTES_MAX)
+            let users = read(&file.value, FileKind::Public)
                 .and_then(|bytes| Users::parse(&bytes).map_err(|error| Wrong::new(error.to_string(), error.remedy)));
             usable(users, file, mistakes);
         }
     }
-}
-
-fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Wrong> {
-    let unreadable = |error: std::io::Error| {
-        Wrong::new(format!("failed to read {}: {error}", path.display()), "put the file there, or change the path")
-    };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > bytes_max {
-        let rule = format!("{} is larger than {} MiB", path.display(), bytes_max >> 20);
-        return Err(Wrong::new(rule, "name the right file, or shorten it"));
-    }
-    Ok(bytes)
 }
 
 fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {
@@ -181,10 +163,15 @@ fn usable<T>(found: Result<T, Wrong>, file: &Located<PathBuf>, mistakes: &Mistak
     found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok()
 }
 
+/// As the guard reads it for the worker.
+fn read(path: &Path, kind: FileKind) -> Result<Vec<u8>, Wrong> {
+    read_file(path, kind).map_err(|error| Wrong::new(error.to_string(), error.remedy()))
+}
+
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     let unusable = |error| not_pem(path, &error, "a certificate");
-    let chain =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unusable)?;
+    let text = read(path, FileKind::Public)?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
     if chain.is_empty() {
         return Err(unusable(pem::Error::NoItemsFound));
     }
@@ -192,15 +179,13 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
+    let text = read(path, FileKind::Secret)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
 }
 
 fn not_pem(path: &Path, error: &pem::Error, wanted: &str) -> Wrong {
     let path = path.display();
     match error {
-        pem::Error::Io(error) => {
-            Wrong::new(format!("failed to read {path}: {error}"), "put the file there, or change the path")
-        }
         pem::Error::NoItemsFound => Wrong::new(
             format!("{path} holds no {}", wanted.trim_start_matches("a ")),
             format!("name a PEM file with {wanted} in it"),
@@ -237,13 +222,6 @@ pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
         for address in node.all_addresses().filter(|address| !is_here(*address)) {
             warnings
                 .push(format!("node {} has address {address}, which is on no interface of this machine", node.name));
-        }
-    }
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    for certificate in certificates.flat_map(|tls| &tls.certificates) {
-        let mode = std::fs::metadata(&certificate.key).map_or(0, |metadata| metadata.mode());
-        if mode & 0o007 != 0 {
-            warnings.push(format!("{} can be used by every user of this machine", certificate.key.display()));
         }
     }
     warnings

@@ -12,6 +12,7 @@
 mod blocks;
 mod choose;
 mod cross;
+mod files;
 mod identity;
 mod key;
 mod machine;
@@ -24,6 +25,7 @@ mod resolve;
 mod sticky;
 mod store;
 mod traffic;
+mod upstream;
 mod users;
 mod values;
 mod vips;
@@ -41,6 +43,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
+pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};

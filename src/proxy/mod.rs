@@ -4,6 +4,7 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod administration;
+pub mod files;
 pub mod http;
 pub mod limits;
 pub mod proxy_protocol;

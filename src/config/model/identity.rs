@@ -125,6 +125,24 @@ pub struct RouteAccess {
     pub authorize: RouteRule<Authorize>,
 }
 
+impl ListenerAccess {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.lists.files().chain(self.basic_auth.as_ref().map(|basic| &basic.users_file))
+    }
+}
+
+impl RouteAccess {
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let users = match &self.basic_auth {
+            RouteRule::Own(basic) => Some(&basic.users_file),
+            RouteRule::OfListener | RouteRule::Off => None,
+        };
+        self.lists.files().chain(users)
+    }
+}
+
 /// What a route says about something that its listener may say something about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RouteRule<T> {
