@@ -1,10 +1,14 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod identity;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
+
+pub use identity::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -257,6 +261,10 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
+    /// Who clients are taken for.
+    pub identity: Identity,
+    /// Who may come in.
+    pub access: ListenerAccess,
 }
 
 /// How often a client may ask. Both nodes count together.
@@ -325,6 +333,8 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// Where it goes.
     pub pool: PoolIndex,
+    /// Who may come in.
+    pub access: RouteAccess,
 }
 
 /// A set of servers.

@@ -18,6 +18,7 @@ mod h2_frames;
 mod h2_io;
 mod h2_request;
 mod h2_stream;
+pub mod forwarded;
 mod headers;
 mod respond;
 mod route;
