@@ -43,7 +43,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
-pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
+pub use files::{FileError, FileKind, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};

@@ -23,6 +23,8 @@ pub struct Site {
     pub listeners: Vec<Listener>,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
+    /// Some pool's servers are told whose connection it is.
+    pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
 }
@@ -162,20 +164,23 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with, `dialers` how the servers of
+    /// each pool are reached.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
         tls: Vec<Option<Termination>>,
+        dialers: Vec<Dialer>,
     ) -> Self {
-        let pools = config.pools.iter().enumerate();
-        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
+        let pools = config.pools.iter().zip(dialers).enumerate();
+        let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
         let listeners =
             listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
-        Self { pools, listeners, sessions, node }
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        Self { pools, listeners, sessions, tells_clients, node }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -184,6 +189,11 @@ impl Site {
         for listener in &self.listeners {
             if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
                 warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
+            }
+        }
+        for pool in &self.pools {
+            if let Err(reason) = pool.dialer.files_changed(files) {
+                warnings.push(format!("pool {} keeps its former certificates: {reason}", pool.config.name));
             }
         }
         warnings
@@ -232,12 +242,12 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky }
+        Self { config: config.clone(), servers, dialer, sticky }
     }
 
     /// What there is to know of a server when one is picked for a new client.

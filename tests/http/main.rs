@@ -15,6 +15,7 @@ mod baton;
 mod client;
 mod curl;
 mod h2_server;
+mod nginx;
 mod redis;
 mod server;
 mod wire;
@@ -38,6 +39,7 @@ mod tickets;
 mod timeouts;
 mod tls;
 mod tls_reload;
+mod tls_servers;
 
 use std::time::Duration;
 

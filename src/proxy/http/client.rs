@@ -10,6 +10,7 @@ use super::strict;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
+use crate::proxy::upstream::dial::OnBehalf;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -23,15 +24,21 @@ pub struct Connection {
     pub address: HeaderValue,
     /// Whether the client speaks TLS to us.
     pub is_tls: bool,
+    behalf: OnBehalf,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
+    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool, behalf: OnBehalf) -> Rc<Self> {
         let ip = peer.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, address, is_tls })
+        Rc::new(Self { thread, listener, ip, address, is_tls, behalf })
+    }
+
+    /// Whose connection it is, for servers that are told.
+    pub fn on_behalf(&self) -> OnBehalf {
+        self.behalf
     }
 
     /// What all threads share.
