@@ -197,6 +197,46 @@ fn administrative_state_outlives_a_worker() {
 }
 
 #[test]
+fn administrative_state_outlives_a_restart_of_the_only_node() {
+    let servers = two_servers();
+    let mut baton = by_user(&servers);
+    baton.done(&["server", "drain", "app/app1"]);
+    baton.terminate();
+    assert!(baton.wait().success());
+    baton.start_again();
+    until("a status of the next start", || server_status(&baton, 0)["admin"] == "draining");
+    assert_eq!(server_of(&mut baton.client(), "new"), "1");
+    // What is said now is newer than what was kept.
+    baton.done(&["server", "enable", "app/app1"]);
+    baton.done(&["server", "disable", "app/app2"]);
+    until("it to be on the disk", || {
+        std::fs::read_to_string(baton.state_file("servers")).is_ok_and(|text| text.matches("\"version\"").count() == 2)
+    });
+    baton.kill();
+    baton.wait();
+    baton.start_again();
+    until("a status of the next start", || server_status(&baton, 1)["admin"] == "disabled");
+    assert_eq!(server_status(&baton, 0)["admin"], "enabled");
+}
+
+#[test]
+fn damaged_administrative_state_is_set_aside_and_reported() {
+    let servers = two_servers();
+    let mut baton = by_user(&servers);
+    baton.done(&["server", "drain", "app/app1"]);
+    baton.terminate();
+    assert!(baton.wait().success());
+    std::fs::write(baton.state_file("servers"), "something else").expect("it is writable");
+    baton.start_again();
+    let warnings = baton.status()["warnings"].to_string();
+    assert!(warnings.contains("servers.damaged; drain and disable servers again"), "{warnings}");
+    assert_eq!(server_status(&baton, 0)["admin"], "enabled");
+    assert!(baton.state_file("servers.damaged").exists());
+    baton.done(&["server", "disable", "app/app1"]);
+    until("the warning to go", || !baton.status()["warnings"].to_string().contains("servers.damaged"));
+}
+
+#[test]
 fn questions_to_a_worker_that_hangs_are_answered_with_an_error() {
     let servers = two_servers();
     let baton = by_user(&servers);
