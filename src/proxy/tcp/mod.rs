@@ -179,7 +179,7 @@ impl Passage<'_> {
                 Progress::Complete(hello) => {
                     opening.value = match sought {
                         Sought::ServerName => hello.server_name.map(String::into_bytes),
-                        Sought::SessionId => Some(hello.session_id),
+                        Sought::SessionId => hello.resumable_id().map(<[u8]>::to_vec),
                     };
                     break;
                 }
