@@ -621,6 +621,8 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// A file with the token that changes need; without one they are refused.
     pub token_file: Option<PathBuf>,
+    /// Names under which it may be asked, besides addresses, `localhost` and the node's own.
+    pub hosts: Vec<String>,
 }
 
 /// How the worker process runs and is watched.

@@ -61,6 +61,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,
                 token_file: block.token_file.into_known().map(|file| file.value),
+                hosts: block.hosts,
             }),
             None => None,
         },
