@@ -4,6 +4,7 @@
 //! The guard trusts nothing that the worker says beyond its form: the worker reads what clients send.
 
 pub mod archive;
+pub mod files;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -19,6 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use self::files::HandedFiles;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
 use crate::status::{NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
@@ -50,8 +52,8 @@ pub struct Bootstrap {
     pub user: Option<String>,
     /// The pair key, when there is one. A secret.
     pub pair_key: Option<Vec<u8>>,
-    /// Certificate chains and keys in PEM, for each listener in order. A secret.
-    pub certificates: Vec<Vec<CertificatePem>>,
+    /// What the files of the configuration hold. Secrets are among them.
+    pub files: HandedFiles,
     /// What the descriptors are that follow the listeners' sockets.
     pub further: Vec<Further>,
     /// What operators have said of servers, as an earlier worker last knew it.
@@ -98,15 +100,6 @@ pub struct StoreSecrets {
     pub ca_pem: Option<String>,
 }
 
-/// A certificate chain and its key.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct CertificatePem {
-    /// The chain.
-    pub chain: Vec<u8>,
-    /// The private key. A secret.
-    pub key: Vec<u8>,
-}
-
 /// From the guard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +120,8 @@ pub enum ToWorker {
         /// What is asked.
         question: Question,
     },
+    /// Files have changed: all of them as they are now.
+    Files(Box<HandedFiles>),
     /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
     Status(Box<NodeStatus>),
 }

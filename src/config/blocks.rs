@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
-    WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Identity, ListenerAccess, Pool, Protocol, RateLimit, RouteAccess,
+    Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -189,6 +190,12 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) http2: bool,
+    /// Whole when the file has no mistake.
+    pub(super) identity: Identity,
+    /// Whole when the file has no mistake.
+    pub(super) access: ListenerAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// The pool of a listener.
@@ -214,6 +221,9 @@ pub(super) struct RouteBlock {
     pub(super) pool: Option<Located<String>>,
     /// Whether host and path prefix were read as they stand.
     pub(super) is_whole: bool,
+    /// Whole when the file has no mistake.
+    pub(super) access: RouteAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// `[[pool]]`
@@ -237,7 +247,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| traffic::listener(table, directory))
             .collect(),
-        routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
+        routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)

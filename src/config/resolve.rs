@@ -195,6 +195,9 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
+        http2: block.http2,
+        identity: block.identity,
+        access: block.access,
         name,
     })
 }
@@ -213,7 +216,8 @@ fn routes_of(listener: &str, routes: &[RouteBlock], pools: &[&str]) -> Option<Ve
     let mut resolved = Vec::new();
     for route in routes.iter().filter(of_listener) {
         let pool = pool_index(&route.pool.as_ref()?.value, pools)?;
-        resolved.push(Route { host: route.host.clone(), path_prefix: route.path_prefix.clone(), pool });
+        let (host, path_prefix, access) = (route.host.clone(), route.path_prefix.clone(), route.access.clone());
+        resolved.push(Route { host, path_prefix, pool, access });
     }
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     resolved.sort_by_key(|route| Reverse((length(&route.host), length(&route.path_prefix))));

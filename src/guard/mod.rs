@@ -3,7 +3,8 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk and [`administration`] what was said of servers, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
+//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it, [`fitness`] looks
+//! at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod addresses;
@@ -12,6 +13,7 @@ mod archive;
 pub mod control;
 mod counters;
 mod events;
+mod files;
 mod fitness;
 mod heartbeat;
 pub mod janitor;
@@ -44,7 +46,7 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -64,7 +66,8 @@ use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
-use crate::link::{Bootstrap, CertificatePem, Further, StoreSecrets, ToWorker};
+use crate::link::files::HandedFiles;
+use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -172,7 +175,7 @@ struct Bootstrapping {
     node: String,
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
-    certificates: Vec<Vec<CertificatePem>>,
+    files: watch::Receiver<files::Snapshot>,
     archive: Option<Rc<Archive>>,
     administration: Rc<Administration>,
     admin: Option<AdminListener>,
@@ -229,7 +232,7 @@ impl Guard {
             administration: Administration::open(&config, &state_dir),
             admin,
             pair_key,
-            certificates: listeners::certificates(&config)?,
+            files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
             store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
@@ -263,6 +266,7 @@ impl Guard {
         let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
+        let mut files = bootstrapping.files.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
@@ -273,6 +277,7 @@ impl Guard {
             orders: worker_orders,
             stop,
             commands,
+            files: files.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
@@ -307,6 +312,7 @@ impl Guard {
                     }
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
+                Ok(()) = files.changed() => self.node.file_warnings.clone_from(&files.borrow_and_update().warnings),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
@@ -502,7 +508,7 @@ impl Bootstrapping {
             has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
-            certificates: self.certificates.clone(),
+            files: HandedFiles::clone(&self.files.borrow().files),
             further: Vec::new(),
             administration: self.administration.facts(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),

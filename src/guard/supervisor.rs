@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use self::attention::{Attention, Paced};
+use super::files::Snapshot;
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
+use crate::link::files::HandedFiles;
 use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
 use crate::net::child;
 
@@ -122,6 +124,8 @@ pub struct Supervisor {
     pub stop: mpsc::Receiver<()>,
     /// From the guard.
     pub commands: mpsc::Receiver<Command>,
+    /// What the worker needs of files. Each worker begins with what is there at its start.
+    pub files: watch::Receiver<Snapshot>,
 }
 
 /// Why watching a worker ended.
@@ -162,8 +166,9 @@ impl Supervisor {
     }
 
     /// Starts a worker and hands it its bootstrap. Never waits for it.
-    fn spawn(&self) -> io::Result<(Child, UnixStream)> {
+    fn spawn(&mut self) -> io::Result<(Child, UnixStream)> {
         let (child, ours) = child::spawn("worker")?;
+        self.files.mark_unchanged();
         let (bootstrap, further) = (self.bootstrap)();
         let sockets = self.sockets.iter().map(AsFd::as_fd).chain(further.iter().map(AsFd::as_fd));
         link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
@@ -204,6 +209,10 @@ impl Supervisor {
                     if let Some(order) = order.take() {
                         room.send(order);
                     }
+                }
+                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() => {
+                    let files = HandedFiles::clone(&self.files.borrow_and_update().files);
+                    order = Some(ToWorker::Files(Box::new(files)));
                 }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
