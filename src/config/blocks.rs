@@ -188,6 +188,8 @@ pub(super) struct ListenerBlock {
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) http2: bool,
+    pub(super) connect: bool,
+    pub(super) tunnel_timeout: Duration,
 }
 
 /// The pool of a listener.
