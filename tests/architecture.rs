@@ -36,6 +36,7 @@ const CORES: &[&str] = &[
     "proxy/http/h2_frames",
     "proxy/http/h2_request",
     "proxy/tcp/hello",
+    "proxy/http/forwarded",
     "proxy/proxy_protocol",
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
-use super::values;
+use super::{identity, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -28,6 +28,7 @@ const RATE_ENTRIES_DEFAULT: u32 = 100_000;
 
 /// Reads a `[[listener]]`.
 pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
+    let (access, access_files) = identity::listener_access(&mut table, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -55,12 +56,17 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         http2: table.boolean("http2", true),
         connect: table.boolean("connect", false),
         tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
+        identity: identity::identity(&mut table),
+        access,
+        access_files,
     };
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
         table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests";
+        table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
     }
     table.finish();
     block
@@ -125,7 +131,7 @@ fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
 }
 
 /// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
+pub(super) fn route(mut table: Table<'_>, directory: &Path) -> RouteBlock {
     let place = table.place().clone();
     let listener = table
         .required("listener", "name the listener whose requests it picks")
@@ -135,8 +141,11 @@ pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
     let pool = table
         .required("pool", "name the pool that its requests go to")
         .and_then(|value| value.parsed(values::reference));
+    let (access, access_files) = identity::route_access(&mut table, directory);
     table.finish();
     RouteBlock {
+        access,
+        access_files,
         place,
         listener,
         is_whole: !matches!(host, Some(None)) && !matches!(path_prefix, Some(None)),

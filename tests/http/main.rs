@@ -31,6 +31,7 @@ mod lifecycle;
 mod malformed;
 mod operating;
 mod rate_limit;
+mod retries;
 mod sticky;
 mod store;
 mod tcp;

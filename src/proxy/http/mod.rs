@@ -12,6 +12,7 @@ mod client_body;
 mod client_io;
 mod date;
 mod forward;
+pub mod forwarded;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use super::client::Client;
 use crate::proxy::server_io::ServerIo;
 use crate::proxy::tcp;
+use crate::proxy::timers::Party;
 
 /// Another protocol that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +123,8 @@ impl Tunnel {
         let (thread, deadlines) = (client.thread(), client.deadlines());
         let mut server = self.server;
         deadlines.attach_here().await;
+        // Its time is over with the response.
+        deadlines.clear(Party::Request);
         let to_server = deadlines.within(timeout, server.write_all(&read_ahead)).await;
         let to_client = deadlines.within(timeout, stream.write_all(&self.read_ahead)).await;
         if matches!((to_server, to_client), (Some(Ok(())), Some(Ok(())))) {
