@@ -261,6 +261,12 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
+    /// Whether CONNECT goes to servers, which then open the tunnel or do not; otherwise it is refused. Default false; only
+    /// with protocol http.
+    pub connect: bool,
+    /// Time that no byte may move in either direction once a connection or stream has changed to another protocol
+    /// (WebSocket, CONNECT), 10 ms to 24 h. Default 1 h; only with protocol http.
+    pub tunnel_timeout: Duration,
     /// Who clients are taken for.
     pub identity: Identity,
     /// Who may come in.
@@ -648,6 +654,8 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// A file with the token that changes need; without one they are refused.
     pub token_file: Option<PathBuf>,
+    /// Names under which it may be asked, besides addresses, `localhost` and the node's own.
+    pub hosts: Vec<String>,
 }
 
 /// How the worker process runs and is watched.

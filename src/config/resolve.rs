@@ -61,6 +61,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,
                 token_file: block.token_file.into_known().map(|file| file.value),
+                hosts: block.hosts,
             }),
             None => None,
         },
@@ -195,6 +196,8 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
         http2: block.http2,
+        connect: block.connect,
+        tunnel_timeout: block.tunnel_timeout,
         identity: block.identity,
         access: block.access,
         name,

@@ -328,6 +328,7 @@ refused! {
     admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
     admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";
     admin_bind_of_a_listener: [TRAFFIC, "\n[admin]\nbind = \"192.0.2.1:80\"\n"], 11, "admin.bind", "overlaps with it";
+    admin_hosts: ["[admin]\nbind = \"127.0.0.1:9909\"\nhosts = [\"lb.example.com:9909\"]\n", TRAFFIC], 3, "admin.hosts[#1]", "";
     store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
     store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
     store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";
