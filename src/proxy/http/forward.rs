@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
