@@ -194,6 +194,8 @@ pub(super) struct ListenerBlock {
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) http2: bool,
+    pub(super) connect: bool,
+    pub(super) tunnel_timeout: Duration,
     /// Whole when the file has no mistake.
     pub(super) identity: Identity,
     /// Whole when the file has no mistake.

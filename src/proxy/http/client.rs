@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 
 use super::strict;
+use super::tunnel::{self, Switch};
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -71,6 +72,10 @@ pub struct Client {
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
+    /// Whether an HTTP/1 connection changes to another protocol.
+    pub switch: Cell<Switch>,
+    /// What it changes to, once that is granted.
+    pub tunnel: tunnel::Slot,
     registration: Registration,
 }
 
@@ -93,6 +98,8 @@ impl Client {
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
+            switch: tunnel::unasked(),
+            tunnel: tunnel::Slot::default(),
             registration,
         })
     }
