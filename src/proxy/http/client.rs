@@ -1,6 +1,6 @@
 //! Who speaks with us: a connection, and on it one or more requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -11,6 +11,7 @@ use super::tunnel::{self, Switch};
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
+use crate::proxy::tls::facts::TlsFacts;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -24,6 +25,8 @@ pub struct Connection {
     pub address: HeaderValue,
     /// Whether the client speaks TLS to us.
     pub is_tls: bool,
+    /// Set once the handshake is done.
+    tls: OnceCell<Box<TlsFacts>>,
 }
 
 impl Connection {
@@ -32,7 +35,18 @@ impl Connection {
         let ip = peer.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, address, is_tls })
+        Rc::new(Self { thread, listener, ip, address, is_tls, tls: OnceCell::new() })
+    }
+
+    /// Notes what its TLS handshake has come to. Once: it changes no more.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        // Set before it is not, as there is one handshake.
+        let _first = self.tls.set(Box::new(facts));
+    }
+
+    /// What its TLS handshake has come to; `None` in clear text.
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.get().map(|facts| &**facts)
     }
 
     /// What all threads share.

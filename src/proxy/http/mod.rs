@@ -20,6 +20,7 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
 mod respond;
 mod route;
 pub mod strict;
@@ -107,8 +108,14 @@ async fn process(transaction: &mut Transaction, request: Request<ClientBody>) ->
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
+    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
+        if let Some(response) = https::redirect(&client, &request) {
+            return response;
+        }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
     forward::forward(transaction, pool, request).await
@@ -121,7 +128,8 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    https::add_hsts(&transaction.client, &mut response);
     response.map(|body| body.of(transaction))
 }
 
