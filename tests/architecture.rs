@@ -35,6 +35,7 @@ const CORES: &[&str] = &[
     "proxy/http/strict",
     "proxy/tcp/hello",
     "proxy/http/forwarded",
+    "proxy/http/ids",
     "proxy/proxy_protocol",
 ];
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::accept::Proxies;
 use super::files::Files;
+use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
@@ -35,6 +37,10 @@ pub struct Listener {
     pub tls: Option<Termination>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Present when proxies in front say whose connection it is.
+    pub proxies: Option<Proxies>,
+    /// Who clients are taken for.
+    pub identity: Identity,
 }
 
 /// A pool, prepared.
@@ -173,8 +179,14 @@ impl Site {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners =
-            listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
+        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+            config: config.clone(),
+            tls,
+            rate_limit,
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
+        });
+        let listeners = listeners.collect();
         Self { pools, listeners, sessions, node }
     }
 

@@ -36,6 +36,7 @@ impl Stage {
             orders: order_receiver,
             stop: stopped,
             commands: command_receiver,
+            files: tokio::sync::watch::channel(Snapshot::default()).1,
         };
         let (ours, theirs) = StdUnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -1,12 +1,13 @@
 //! Who speaks with us: a connection, and on it one or more requests.
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::HeaderValue;
 
 use super::strict;
+use crate::proxy::accept::Ends;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -17,21 +18,26 @@ pub struct Connection {
     pub thread: Rc<Thread>,
     /// Index of the listener that accepted it.
     pub listener: usize,
-    /// Where it comes from.
+    /// Where the client is, or what it is to a proxy in front that says so (`proxy::accept`).
     pub ip: IpAddr,
+    /// The client's port.
+    pub port: u16,
+    /// The port that the client connected to, where servers are told it.
+    pub destination_port: Option<u16>,
     /// The same for X-Forwarded-For.
     pub address: HeaderValue,
-    /// Whether the client speaks TLS to us.
+    /// Whether the client speaks TLS, to us or to a proxy in front that says so.
     pub is_tls: bool,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
-        let ip = peer.ip().to_canonical();
+    pub fn new(thread: Rc<Thread>, listener: usize, ends: &Ends, is_tls: bool) -> Rc<Self> {
+        let ip = ends.source.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, address, is_tls })
+        let (port, destination_port) = (ends.source.port(), ends.destination.map(|destination| destination.port()));
+        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls: is_tls || ends.is_tls })
     }
 
     /// What all threads share.

@@ -11,6 +11,8 @@ mod client_io;
 mod forward;
 pub mod forwarded;
 mod headers;
+pub mod identity;
+pub mod ids;
 mod respond;
 mod route;
 pub mod strict;
@@ -65,12 +67,13 @@ async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Respon
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if client_io::is_refusal(&client.thread().refusal_target, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
@@ -82,7 +85,8 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    identity::sign(&transaction, &mut response);
     response.map(|body| body.of(transaction))
 }
 
