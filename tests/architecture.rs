@@ -33,6 +33,8 @@ const CORES: &[&str] = &[
     "fitness",
     "limit",
     "proxy/http/strict",
+    "proxy/http/h2_frames",
+    "proxy/http/h2_request",
     "proxy/tcp/hello",
     "proxy/http/forwarded",
     "proxy/http/ids",

@@ -25,6 +25,7 @@ pub(super) const VIPS_MAX: usize = 64;
 const FURTHER_ADDRESSES_MAX: usize = 4;
 const ADVERT_KEYS_MAX: usize = 8;
 const FITNESS_MAX: usize = 64;
+const ADMIN_HOSTS_MAX: usize = 64;
 const LISTENERS_MAX: usize = 256;
 const ROUTES_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
@@ -167,6 +168,7 @@ pub(super) struct EventsBlock {
 pub(super) struct AdminBlock {
     pub(super) bind: Option<Located<SocketAddr>>,
     pub(super) token_file: Written<Located<PathBuf>>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// `[sessions]`
@@ -188,6 +190,7 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) http2: bool,
     /// Whole when the file has no mistake.
     pub(super) identity: Identity,
     /// Whole when the file has no mistake.
@@ -322,9 +325,15 @@ fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
             .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
             .and_then(|value| value.parsed(values::bind)),
         token_file: table.written("token_file", |value| file(value, directory)),
+        hosts: admin_hosts(table.optional("hosts")),
     };
     table.finish();
     block
+}
+
+fn admin_hosts(value: Option<Value<'_>>) -> Vec<String> {
+    let hosts = value.into_iter().flat_map(|value| value.list(ADMIN_HOSTS_MAX));
+    hosts.filter_map(|value| value.parsed(values::host)).map(|found| found.value).collect()
 }
 
 fn advert_key(mut table: Table<'_>, directory: &Path) -> AdvertKeyBlock {

@@ -61,6 +61,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,
                 token_file: block.token_file.into_known().map(|file| file.value),
+                hosts: block.hosts,
             }),
             None => None,
         },
@@ -194,6 +195,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
+        http2: block.http2,
         identity: block.identity,
         access: block.access,
         name,

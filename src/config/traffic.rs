@@ -50,6 +50,7 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         rate_limit: table.block("rate_limit").and_then(rate_limit),
+        http2: table.boolean("http2", true),
         identity: identity::identity(&mut table),
         access,
         access_files,
@@ -57,6 +58,8 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
+        table.without_meaning(&["http2"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";
         table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
     }

@@ -3,10 +3,12 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`files`] reads for it, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
+//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it, [`fitness`] looks
+//! at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod addresses;
+mod administration;
 mod archive;
 pub mod control;
 mod counters;
@@ -30,7 +32,6 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
@@ -50,6 +51,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::administration::Administration;
 use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
@@ -65,7 +67,7 @@ use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
 use crate::link::files::HandedFiles;
-use crate::link::{Bootstrap, Further, KeptFact, StoreSecrets, ToWorker};
+use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -175,7 +177,7 @@ struct Bootstrapping {
     pair_key: Option<PairKey>,
     files: watch::Receiver<files::Snapshot>,
     archive: Option<Rc<Archive>>,
-    administration: Rc<RefCell<Vec<KeptFact>>>,
+    administration: Rc<Administration>,
     admin: Option<AdminListener>,
     store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
@@ -227,7 +229,7 @@ impl Guard {
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
-            administration: Rc::default(),
+            administration: Administration::open(&config, &state_dir),
             admin,
             pair_key,
             files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
@@ -240,7 +242,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
-        (node.archive, node.administration) = (archive, Rc::clone(&bootstrapping.administration));
+        (node.archive, node.administration) = (archive, Some(Rc::clone(&bootstrapping.administration)));
         let guard = Self {
             node,
             netlink,
@@ -304,10 +306,7 @@ impl Guard {
                     }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
-                        if let Some(archive) = &self.node.archive {
-                            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
-                        }
-                        self.node.events.finish().await;
+                        self.node.finish().await;
                         info!("baton has stopped");
                         return Ok(());
                     }
@@ -510,7 +509,7 @@ impl Bootstrapping {
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             files: HandedFiles::clone(&self.files.borrow().files),
             further: Vec::new(),
-            administration: self.administration.borrow().clone(),
+            administration: self.administration.facts(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }

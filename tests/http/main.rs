@@ -31,6 +31,7 @@ mod malformed;
 mod operating;
 mod proxy_protocol;
 mod rate_limit;
+mod retries;
 mod sticky;
 mod store;
 mod tcp;

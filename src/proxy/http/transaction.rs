@@ -24,6 +24,10 @@ pub struct Transaction {
     pub user: Option<Arc<str>>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
+    /// Tries after the first, and what the last of them was for.
+    pub retries: u32,
+    /// In the words of `pool.retries.on`, or `idle_connection_closed`.
+    pub retried_for: Option<&'static str>,
 }
 
 impl Transaction {
@@ -32,7 +36,16 @@ impl Transaction {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
         let ip = client.connection.ip;
-        Self { client: Rc::clone(client), ip, request_id: None, traceparent: None, user: None, place: None }
+        Self {
+            client: Rc::clone(client),
+            ip,
+            request_id: None,
+            traceparent: None,
+            user: None,
+            place: None,
+            retries: 0,
+            retried_for: None,
+        }
     }
 }
 
@@ -41,6 +54,7 @@ impl Drop for Transaction {
         let client = &self.client;
         client.in_flight.set(client.in_flight.get().saturating_sub(1));
         client.deadlines().clear(Party::Server);
+        client.deadlines().clear(Party::Request);
         // From now on it is the client's turn, and nothing may run that would notice.
         if let Some(listener) = client.listener() {
             client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);

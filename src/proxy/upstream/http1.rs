@@ -83,7 +83,7 @@ impl Http1 {
             let _ended = bell.poll(context, |context| drive(connection, context));
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if deadlines.is_late(Party::Server) => Poll::Ready(None),
+                Poll::Pending if deadlines.is_server_late() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         })
