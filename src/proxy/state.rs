@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::accept::Proxies;
 use super::files::Files;
 use super::http::https;
+use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
@@ -43,6 +45,10 @@ pub struct Listener {
     pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Present when proxies in front say whose connection it is.
+    pub proxies: Option<Proxies>,
+    /// Who clients are taken for.
+    pub identity: Identity,
 }
 
 /// A pool, prepared.
@@ -186,6 +192,8 @@ impl Site {
             tls,
             hsts: config.hsts.as_ref().map(https::hsts_value),
             rate_limit,
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
         });
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());

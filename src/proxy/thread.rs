@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept;
+use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
@@ -53,6 +55,8 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
+    /// Random bytes, for ids.
+    pub chance: Chance,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -117,6 +121,7 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            chance: Chance::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -337,7 +342,8 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some());
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
