@@ -13,11 +13,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept;
+use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
+use super::tls::facts::TlsFacts;
 use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
@@ -56,6 +59,8 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
+    /// Random bytes, for ids.
+    pub chance: Chance,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -123,6 +128,7 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            chance: Chance::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -360,8 +366,9 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let behalf = OnBehalf::of(&thread.site, &stream, peer);
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some(), behalf);
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
@@ -369,7 +376,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
             client.deadlines().attach_here().await;
             let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Ok(stream)) => {
+                    client.connection.set_tls(TlsFacts::of(stream.get_ref().1));
+                    ClientStream::Tls(Box::new(stream))
+                }
                 // It failed or took too long, which is the client's affair.
                 Some(Err(_)) | None => return,
             }

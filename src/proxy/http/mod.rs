@@ -20,6 +20,9 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
+pub mod identity;
+pub mod ids;
 mod respond;
 mod route;
 pub mod strict;
@@ -98,17 +101,24 @@ async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Resp
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
+    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
+        if let Some(response) = https::redirect(&client, &request) {
+            return response;
+        }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
     forward::forward(transaction, pool, request).await
@@ -121,7 +131,9 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     response.map(|body| body.of(transaction))
 }
 

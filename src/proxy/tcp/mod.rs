@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
+use super::accept;
 use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
@@ -64,7 +65,10 @@ struct Passage<'a> {
     listener: &'a Listener,
     index: PoolIndex,
     pool: &'a Pool,
+    /// The client's.
     address: IpAddr,
+    /// The other end of the connection.
+    peer: IpAddr,
     behalf: OnBehalf,
     registration: Registration,
 }
@@ -98,9 +102,11 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     let Some(listener) = thread.site.listeners.get(listener) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
+    let Some(ends) = accept::ends(thread, listener, &stream, peer).await else { return };
     let registration = thread.timers.register();
-    let behalf = OnBehalf::of(&thread.site, &stream, peer);
-    let passage = Passage { thread, listener, index, pool, address: peer.ip(), behalf, registration };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let (address, peer) = (ends.source.ip(), peer.ip());
+    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
@@ -144,7 +150,7 @@ impl Passage<'_> {
 
     /// Whether it is the guard that knocks, or somebody else of this machine who leaves without a word.
     async fn is_knock(&self, stream: &TcpStream) -> bool {
-        if !stream.local_addr().is_ok_and(|local| local.ip() == self.address) {
+        if !stream.local_addr().is_ok_and(|local| local.ip() == self.peer) {
             return false;
         }
         let mut first = [0; 1];

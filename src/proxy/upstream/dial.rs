@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::tls::{Origination, Within};
 use crate::config::{self, Config, SendProxy, ServerProtocol};
+use crate::proxy::accept::Ends;
 use crate::proxy::files::Files;
 use crate::proxy::proxy_protocol::encode;
 use crate::proxy::server_io::ServerStream;
@@ -35,10 +36,13 @@ pub enum OnBehalf {
 }
 
 impl OnBehalf {
-    /// The client of a connection to us. It is asked for where it connected to only when some server is told.
-    pub fn of(site: &Site, stream: &TcpStream, source: SocketAddr) -> Self {
-        let destination = site.tells_clients.then(|| stream.local_addr().ok()).flatten();
-        destination.map_or(Self::Ourselves, |destination| Self::Client { source, destination })
+    /// The client of a connection to us, where some server is told.
+    pub fn of(site: &Site, stream: &TcpStream, ends: &Ends) -> Self {
+        if !site.tells_clients {
+            return Self::Ourselves;
+        }
+        let destination = ends.destination.or_else(|| stream.local_addr().ok());
+        destination.map_or(Self::Ourselves, |destination| Self::Client { source: ends.source, destination })
     }
 }
 
