@@ -28,6 +28,8 @@ mod connections;
 mod errors;
 mod fields;
 mod h2_conformance;
+mod hostile_http2_servers;
+mod hostile_servers;
 mod http2_servers;
 mod lifecycle;
 mod malformed;
