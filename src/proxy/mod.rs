@@ -10,7 +10,7 @@ pub mod files;
 pub mod http;
 pub mod limits;
 pub mod proxy_protocol;
-mod server_io;
+pub mod server_io;
 pub mod sessions;
 pub mod state;
 pub mod sticky;

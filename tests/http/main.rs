@@ -17,6 +17,7 @@ mod curl;
 mod h2_server;
 mod h2_wire;
 mod haproxy;
+mod nginx;
 mod redis;
 mod server;
 mod wire;
@@ -42,6 +43,7 @@ mod tickets;
 mod timeouts;
 mod tls;
 mod tls_reload;
+mod tls_servers;
 
 use std::time::Duration;
 

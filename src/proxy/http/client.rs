@@ -13,6 +13,7 @@ use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
 use crate::proxy::tls::facts::TlsFacts;
+use crate::proxy::upstream::dial::OnBehalf;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -32,17 +33,18 @@ pub struct Connection {
     pub is_tls: bool,
     /// Set once the handshake is done.
     tls: OnceCell<Box<TlsFacts>>,
+    behalf: OnBehalf,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(thread: Rc<Thread>, listener: usize, ends: &Ends, is_tls: bool) -> Rc<Self> {
+    pub fn new(thread: Rc<Thread>, listener: usize, ends: &Ends, is_tls: bool, behalf: OnBehalf) -> Rc<Self> {
         let ip = ends.source.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let (port, destination_port) = (ends.source.port(), ends.destination.map(|destination| destination.port()));
         let (is_tls, tls) = (is_tls || ends.is_tls, OnceCell::new());
-        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls })
+        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf })
     }
 
     /// Notes what its TLS handshake has come to. Once: it changes no more.
@@ -54,6 +56,11 @@ impl Connection {
     /// What its TLS handshake has come to; `None` in clear text.
     pub fn tls(&self) -> Option<&TlsFacts> {
         self.tls.get().map(|facts| &**facts)
+    }
+
+    /// Whose connection it is, for servers that are told.
+    pub fn on_behalf(&self) -> OnBehalf {
+        self.behalf
     }
 
     /// What all threads share.

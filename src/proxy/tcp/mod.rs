@@ -19,10 +19,12 @@ use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
 use super::accept;
+use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
 use super::thread::{Place, Thread};
 use super::timers::{Deadlines, Registration};
+use super::upstream::dial::OnBehalf;
 use crate::config::{PoolIndex, Sticky, StickyKey};
 use crate::session::key::Key;
 
@@ -67,6 +69,7 @@ struct Passage<'a> {
     address: IpAddr,
     /// The other end of the connection.
     peer: IpAddr,
+    behalf: OnBehalf,
     registration: Registration,
 }
 
@@ -88,7 +91,7 @@ struct Opening {
 
 /// A connection to a server.
 struct Arrival {
-    stream: TcpStream,
+    stream: ServerStream,
     /// Its index in the pool.
     server: usize,
     visit: Visit,
@@ -101,8 +104,9 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     let Some(pool) = thread.site.pool(index) else { return };
     let Some(ends) = accept::ends(thread, listener, &stream, peer).await else { return };
     let registration = thread.timers.register();
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
     let (address, peer) = (ends.source.ip(), peer.ip());
-    let passage = Passage { thread, listener, index, pool, address, peer, registration };
+    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
@@ -216,10 +220,10 @@ impl Passage<'_> {
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
-            End::ClientBroke => reset(&arrival.stream),
+            End::ClientBroke => reset(arrival.stream.socket()),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
-                reset(&arrival.stream);
+                reset(arrival.stream.socket());
                 reset(client.socket());
             }
         }
@@ -280,13 +284,13 @@ impl Passage<'_> {
         Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
     }
 
-    async fn connect_to(&self, server: usize) -> Option<TcpStream> {
+    async fn connect_to(&self, server: usize) -> Option<ServerStream> {
+        let place = Place { pool: self.index, server };
         let address = self.pool.config.servers.get(server)?.address;
-        let connect = self.deadlines().within(self.pool.config.connect_timeout, TcpStream::connect(address)).await;
-        let stream = connect?.ok()?;
-        self.thread.count(Place { pool: self.index, server });
-        // Bytes are passed on as they come. Fails only on a socket that is closed already.
-        let _closed = stream.set_nodelay(true);
+        let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
+        let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await?;
+        let stream = dialled.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
+        self.thread.count(place);
         Some(stream)
     }
 
