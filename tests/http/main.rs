@@ -25,11 +25,13 @@ mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod h2_abuse;
 mod h2_conformance;
 mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
+mod programs;
 mod rate_limit;
 mod retries;
 mod sticky;
@@ -40,6 +42,7 @@ mod tickets;
 mod timeouts;
 mod tls;
 mod tls_reload;
+mod upgrades;
 
 use std::time::Duration;
 

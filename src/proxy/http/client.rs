@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
+use super::interim::Mailbox;
 use super::strict;
 use super::tunnel::{self, Switch};
 use crate::proxy::state::{Listener, Site};
@@ -62,6 +63,8 @@ pub struct Client {
     pub switch: Cell<Switch>,
     /// What it changes to, once that is granted.
     pub tunnel: tunnel::Slot,
+    /// Interim responses for it.
+    pub interim: Mailbox,
     registration: Registration,
 }
 
@@ -86,6 +89,7 @@ impl Client {
             is_uploading: Cell::new(false),
             switch: tunnel::unasked(),
             tunnel: tunnel::Slot::default(),
+            interim: Mailbox::default(),
             registration,
         })
     }
