@@ -27,12 +27,14 @@ mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod h2_abuse;
 mod h2_conformance;
 mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
 mod proxy_protocol;
+mod programs;
 mod rate_limit;
 mod retries;
 mod sticky;
@@ -44,6 +46,7 @@ mod timeouts;
 mod tls;
 mod tls_reload;
 mod tls_servers;
+mod upgrades;
 
 use std::time::Duration;
 

@@ -13,6 +13,7 @@ mod client_io;
 mod date;
 mod forward;
 pub mod forwarded;
+mod grpc;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;
@@ -23,6 +24,7 @@ mod headers;
 pub mod https;
 pub mod identity;
 pub mod ids;
+mod interim;
 mod respond;
 mod route;
 pub mod strict;
@@ -93,10 +95,15 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
-    let response = process(&mut transaction, request).await;
+    let is_grpc = grpc::is_call(&request);
+    let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
+    if is_grpc {
+        response = grpc::translate(response);
+    }
+    client_io::interim_sent(&client).await;
     Ok(finish(transaction, response))
 }
 
