@@ -191,7 +191,6 @@ impl Site {
         let pools = config.pools.iter().zip(dialers).enumerate();
         let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
             config: config.clone(),
             tls,
@@ -203,6 +202,7 @@ impl Site {
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         Self { pools, listeners: listeners.collect(), sessions, tells_clients, node, asks_for_certificates }
     }
 
