@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::accept::Proxies;
+use super::access::Access;
+use super::access::basic::Verifier;
 use super::files::Files;
 use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
@@ -27,6 +29,8 @@ pub struct Site {
     pub sessions: Arc<Sessions>,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Verifies passwords.
+    pub verifier: Verifier,
 }
 
 /// A listener, prepared.
@@ -41,6 +45,8 @@ pub struct Listener {
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
     pub identity: Identity,
+    /// Who may come in.
+    pub access: Access,
 }
 
 /// A pool, prepared.
@@ -168,18 +174,21 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with,
+    /// `access` who may come in at each.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
         tls: Vec<Option<Termination>>,
+        access: Vec<Access>,
     ) -> Self {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
-        let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+        let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
+        let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
+            access,
             config: config.clone(),
             tls,
             rate_limit,
@@ -187,7 +196,7 @@ impl Site {
             identity: Identity::new(&config.identity),
         });
         let listeners = listeners.collect();
-        Self { pools, listeners, sessions, node }
+        Self { pools, listeners, sessions, node, verifier: Verifier::default() }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -197,6 +206,7 @@ impl Site {
             if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
                 warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
             }
+            warnings.extend(listener.access.files_changed(files));
         }
         warnings
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::proxy::access::Access;
 use crate::proxy::sessions::Sessions;
 use crate::session::version::Node;
 use std::path::Path;
@@ -19,7 +20,7 @@ health = { type = "tcp" }
 fn site(node: Node, name: &str) -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, node, b"secret"));
-    Site::new(&config, name.to_owned(), sessions, b"secret", vec![None])
+    Site::new(&config, name.to_owned(), sessions, b"secret", vec![None], vec![Access::default()])
 }
 
 /// What has changed on one node goes to the other, as the link does it.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::proxy::access::Access;
 use crate::proxy::state::{Admin, Pool, Site};
 use crate::session::version::Node;
 
@@ -17,7 +18,7 @@ fn site(keys: &str) -> Site {
     );
     let config = config::parse(&text, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::Only, b"key"));
-    Site::new(&config, "lb".to_owned(), sessions, b"key", vec![None])
+    Site::new(&config, "lb".to_owned(), sessions, b"key", vec![None], vec![Access::default()])
 }
 
 fn app(site: &Site) -> (&Pool, &Stickiness) {
