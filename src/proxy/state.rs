@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
+
 use super::accept::Proxies;
 use super::access::Access;
 use super::access::basic::Verifier;
 use super::files::Files;
+use super::http::https;
 use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
@@ -17,7 +20,7 @@ use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -31,6 +34,9 @@ pub struct Site {
     pub node: String,
     /// Verifies passwords.
     pub verifier: Verifier,
+    /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
+    /// other listeners least of all.
+    pub asks_for_certificates: bool,
 }
 
 /// A listener, prepared.
@@ -39,6 +45,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<Termination>,
+    /// Present when it tells browsers to come over HTTPS alone.
+    pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
     /// Present when proxies in front say whose connection it is.
@@ -191,24 +199,33 @@ impl Site {
             access,
             config: config.clone(),
             tls,
+            hsts: config.hsts.as_ref().map(https::hsts_value),
             rate_limit,
             proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
             identity: Identity::new(&config.identity),
         });
-        let listeners = listeners.collect();
-        Self { pools, listeners, sessions, node, verifier: Verifier::default() }
+        let asks_clients =
+            |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        let asks_for_certificates = config.listeners.iter().any(asks_clients);
+        let (listeners, verifier) = (listeners.collect(), Verifier::default());
+        Self { pools, listeners, sessions, node, verifier, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
     pub fn files_changed(&self, files: &Files) -> Vec<String> {
         let mut warnings = Vec::new();
         for listener in &self.listeners {
-            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
-                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
-            }
+            let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
+            let name = &listener.config.name;
+            warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
             warnings.extend(listener.access.files_changed(files));
         }
         warnings
+    }
+
+    /// The certificates of all listeners.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()
     }
 
     /// The pool of an index, which the configuration made valid.
