@@ -6,6 +6,7 @@
 //! client. One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
+mod access;
 pub mod body;
 pub mod client;
 mod client_body;
@@ -115,19 +116,25 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
         return respond::refused(&client, client.refusal.get());
     }
     identity::establish(transaction, &mut request);
+    if let Some(refusal) = access::admit(transaction) {
+        return refusal;
+    }
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
-    let Some(pool) = pool else {
+    let found = client.listener().and_then(|listener| route::find(&listener.config, &request));
+    let Some((route, pool)) = found else {
         if let Some(response) = https::redirect(&client, &request) {
             return response;
         }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
+    if let Some(answer) = access::authorize(transaction, route, &mut request).await {
+        return answer;
+    }
     forward::forward(transaction, pool, request).await
 }
 
