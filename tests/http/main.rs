@@ -18,6 +18,8 @@ mod h2_server;
 mod h2_wire;
 mod redis;
 mod server;
+mod tls_client;
+mod tls_files;
 mod wire;
 
 mod balancing;
@@ -39,6 +41,9 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_choice;
+mod tls_clients;
+mod tls_https;
 mod tls_reload;
 
 use std::time::Duration;
