@@ -19,6 +19,7 @@ use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
 use super::tls::TlsBlock;
+use super::upstream::WayFiles;
 use super::{pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -230,6 +231,8 @@ pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
     /// `sticky.by` with its place in the file.
     pub(super) sticky_by: Option<Located<StickyBy>>,
+    /// What TLS to its servers needs.
+    pub(super) files: WayFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -247,7 +250,11 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
-        pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
+        pools: root
+            .blocks("pool", POOLS_MAX)
+            .into_iter()
+            .map(|table| pools::pool(table, mistakes, directory))
+            .collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)
             .into_iter()

@@ -38,6 +38,7 @@ use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
@@ -373,7 +374,8 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
+    let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls, dialers))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

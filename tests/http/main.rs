@@ -16,6 +16,8 @@ mod client;
 mod curl;
 mod h2_server;
 mod h2_wire;
+mod haproxy;
+mod nginx;
 mod redis;
 mod server;
 mod tls_client;
@@ -32,6 +34,7 @@ mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
+mod proxy_protocol;
 mod rate_limit;
 mod retries;
 mod sticky;
@@ -45,6 +48,7 @@ mod tls_choice;
 mod tls_clients;
 mod tls_https;
 mod tls_reload;
+mod tls_servers;
 
 use std::time::Duration;
 

@@ -21,6 +21,8 @@ mod h2_request;
 mod h2_stream;
 mod headers;
 pub mod https;
+pub mod identity;
+pub mod ids;
 mod respond;
 mod route;
 pub mod strict;
@@ -99,12 +101,13 @@ async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Resp
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
@@ -130,6 +133,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
 fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     response.map(|body| body.of(transaction))
 }
 
