@@ -154,6 +154,9 @@ impl Worker {
             file_warnings: Vec::new(),
             link,
         };
+        if let Some(files) = &bootstrap.changed_files {
+            worker.take_files(Files::new(files.clone()));
+        }
         let refusal_target = format!("/{}", random_token()?);
         for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
@@ -184,7 +187,7 @@ impl Worker {
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
         probe::spawn_all(&self.site);
         sender.send(&FromWorker::Ready).await?;
-        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+        self.tell_files(&mut sender).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
@@ -202,7 +205,7 @@ impl Worker {
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::Files(files)) => {
                         self.take_files(Files::new(*files));
-                        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+                        self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
@@ -242,6 +245,11 @@ impl Worker {
             info!("changed files are in use");
         }
         self.file_warnings = warnings;
+    }
+
+    async fn tell_files(&self, sender: &mut link::Sender) -> io::Result<()> {
+        let (are_good, certificates) = (self.file_warnings.is_empty(), self.site.certificates());
+        sender.send(&FromWorker::FilesTaken { are_good, certificates }).await
     }
 
     /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so

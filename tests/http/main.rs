@@ -20,6 +20,8 @@ mod haproxy;
 mod nginx;
 mod redis;
 mod server;
+mod tls_client;
+mod tls_files;
 mod wire;
 
 mod access;
@@ -47,6 +49,9 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_choice;
+mod tls_clients;
+mod tls_https;
 mod tls_reload;
 mod tls_servers;
 mod upgrades;
