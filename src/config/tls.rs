@@ -27,7 +27,8 @@ const CIPHER_SUITES: [(&str, CipherSuite); 9] = [
 /// How many of them are of TLS 1.3.
 const OF_TLS_13: usize = 3;
 
-/// The default, the preferred one first: a recording of today is of no use to the quantum computer of tomorrow.
+/// The default. Clients that know X25519MLKEM768 prefer it: what is recorded today is of no use to the quantum computer of
+/// tomorrow.
 const KEY_EXCHANGES: [(&str, NamedGroup); 4] = [
     ("X25519MLKEM768", NamedGroup::X25519MLKEM768),
     ("X25519", NamedGroup::X25519),

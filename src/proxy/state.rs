@@ -7,6 +7,8 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::accept::Proxies;
+use super::access::Access;
+use super::access::basic::Verifier;
 use super::files::Files;
 use super::http::https;
 use super::http::identity::Identity;
@@ -32,9 +34,21 @@ pub struct Site {
     pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Verifies passwords.
+    pub verifier: Verifier,
     /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
     /// other listeners least of all.
     pub asks_for_certificates: bool,
+}
+
+/// What was made of the worker's files, for each listener and each pool in the order of the configuration.
+pub struct Prepared {
+    /// What each listener that speaks TLS ends it with.
+    pub tls: Vec<Option<Termination>>,
+    /// Who may come in at each listener.
+    pub access: Vec<Access>,
+    /// How the servers of each pool are reached.
+    pub dialers: Vec<Dialer>,
 }
 
 /// A listener, prepared.
@@ -51,6 +65,8 @@ pub struct Listener {
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
     pub identity: Identity,
+    /// Who may come in.
+    pub access: Access,
 }
 
 /// A pool, prepared.
@@ -178,20 +194,14 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with, `dialers` how the servers of
-    /// each pool are reached.
-    pub fn new(
-        config: &Config,
-        node: String,
-        sessions: Arc<Sessions>,
-        cookie_key: &[u8],
-        tls: Vec<Option<Termination>>,
-        dialers: Vec<Dialer>,
-    ) -> Self {
+    /// Prepares a configuration.
+    pub fn new(config: &Config, node: String, sessions: Arc<Sessions>, cookie_key: &[u8], prepared: Prepared) -> Self {
+        let Prepared { tls, access, dialers } = prepared;
         let pools = config.pools.iter().zip(dialers).enumerate();
         let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
-        let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+        let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
+        let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
+            access,
             config: config.clone(),
             tls,
             hsts: config.hsts.as_ref().map(https::hsts_value),
@@ -203,7 +213,8 @@ impl Site {
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
         let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        Self { pools, listeners: listeners.collect(), sessions, tells_clients, node, asks_for_certificates }
+        let (listeners, verifier) = (listeners.collect(), Verifier::default());
+        Self { pools, listeners, sessions, tells_clients, node, verifier, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -213,6 +224,7 @@ impl Site {
             let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
             let name = &listener.config.name;
             warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
+            warnings.extend(listener.access.files_changed(files));
         }
         for pool in &self.pools {
             if let Err(reason) = pool.dialer.files_changed(files) {

@@ -14,6 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
 use super::accept;
+use super::access::basic::KeptByThread;
+use super::access::external::KeptConnections;
 use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream};
@@ -61,6 +63,10 @@ pub struct Thread {
     pub refusal_target: String,
     /// Random bytes, for ids.
     pub chance: Chance,
+    /// Passwords that were right.
+    pub verified: KeptByThread,
+    /// Connections to servers that are asked who may come in.
+    pub authorizers: KeptConnections,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -129,6 +135,8 @@ impl Thread {
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
             chance: Chance::default(),
+            verified: KeptByThread::default(),
+            authorizers: KeptConnections::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -226,6 +234,7 @@ impl Thread {
             turns.tick().await;
             let now = Instant::now();
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            self.authorizers.expire(now);
             self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
         }
     }

@@ -147,6 +147,7 @@ async fn prepare(
 ) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
+    let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let replay_body_max = u64::from(pool.config.retries.replay_body_max);
     // That of a transfer coding is not known.
@@ -160,7 +161,9 @@ async fn prepare(
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    Ok((Request::from_parts(parts, body), wanted))
+    let mut request = Request::from_parts(parts, body);
+    client.interim.listen(version, &mut request);
+    Ok((request, wanted))
 }
 
 impl Errand<'_> {

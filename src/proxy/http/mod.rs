@@ -6,6 +6,7 @@
 //! client. One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
+mod access;
 pub mod body;
 pub mod client;
 mod client_body;
@@ -13,6 +14,7 @@ mod client_io;
 mod date;
 mod forward;
 pub mod forwarded;
+mod grpc;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;
@@ -23,6 +25,7 @@ mod headers;
 pub mod https;
 pub mod identity;
 pub mod ids;
+mod interim;
 mod respond;
 mod route;
 pub mod strict;
@@ -93,10 +96,15 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
-    let response = process(&mut transaction, request).await;
+    let is_grpc = grpc::is_call(&request);
+    let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
+    if is_grpc {
+        response = grpc::translate(response);
+    }
+    client_io::interim_sent(&client).await;
     Ok(finish(transaction, response))
 }
 
@@ -108,19 +116,25 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
         return respond::refused(&client, client.refusal.get());
     }
     identity::establish(transaction, &mut request);
+    if let Some(refusal) = access::admit(transaction) {
+        return refusal;
+    }
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
-    let Some(pool) = pool else {
+    let found = client.listener().and_then(|listener| route::find(&listener.config, &request));
+    let Some((route, pool)) = found else {
         if let Some(response) = https::redirect(&client, &request) {
             return response;
         }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
+    if let Some(answer) = access::authorize(transaction, route, &mut request).await {
+        return answer;
+    }
     forward::forward(transaction, pool, request).await
 }
 

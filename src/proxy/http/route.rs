@@ -4,15 +4,17 @@ use http::{Request, header};
 
 use crate::config::{Listener, PoolIndex, Route};
 
-/// The pool of the first route that matches, else the listener's own. Routes come in the order in which they are tried.
-pub fn pool<B>(listener: &Listener, request: &Request<B>) -> Option<PoolIndex> {
+/// The first route that matches, by its place, and its pool; else the listener's own pool. Routes come in the order in which
+/// they are tried.
+pub fn find<B>(listener: &Listener, request: &Request<B>) -> Option<(Option<usize>, PoolIndex)> {
+    let own = listener.pool.map(|pool| (None, pool));
     if listener.routes.is_empty() {
-        return listener.pool;
+        return own;
     }
     let host = host(request);
     let path = request.uri().path();
-    let matching = listener.routes.iter().find(|route| matches(route, host, path));
-    matching.map(|route| route.pool).or(listener.pool)
+    let matching = listener.routes.iter().enumerate().find(|(_, route)| matches(route, host, path));
+    matching.map(|(place, route)| (Some(place), route.pool)).or(own)
 }
 
 fn matches(route: &Route, host: &str, path: &str) -> bool {
