@@ -24,8 +24,18 @@ enum Peers {
 }
 
 /// Layers that decide and do not act.
-const CORES: &[&str] =
-    &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict", "proxy/tcp/hello"];
+const CORES: &[&str] = &[
+    "units",
+    "vrrp",
+    "session",
+    "balance",
+    "health",
+    "fitness",
+    "limit",
+    "proxy/http/route",
+    "proxy/http/strict",
+    "proxy/tcp/hello",
+];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

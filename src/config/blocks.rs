@@ -10,14 +10,15 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
-    WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, HeaderEdits, Pool, Protocol, RateLimit, Sessions, Transport,
+    VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
+use super::routes::RouteBlock;
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
-use super::{pools, sticky, traffic, values, vips, watching};
+use super::{pools, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -187,6 +188,8 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) request_headers: HeaderEdits,
+    pub(super) response_headers: HeaderEdits,
 }
 
 /// The pool of a listener.
@@ -201,17 +204,6 @@ pub(super) enum PoolReference {
 pub(super) struct CertificateBlock {
     pub(super) cert: Option<Located<PathBuf>>,
     pub(super) key: Option<Located<PathBuf>>,
-}
-
-/// `[[route]]`
-pub(super) struct RouteBlock {
-    pub(super) place: Place,
-    pub(super) listener: Option<Located<String>>,
-    pub(super) host: Option<String>,
-    pub(super) path_prefix: Option<String>,
-    pub(super) pool: Option<Located<String>>,
-    /// Whether host and path prefix were read as they stand.
-    pub(super) is_whole: bool,
 }
 
 /// `[[pool]]`
@@ -235,7 +227,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| traffic::listener(table, directory))
             .collect(),
-        routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
+        routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| routes::route(table, mistakes)).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)

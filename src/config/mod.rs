@@ -5,7 +5,7 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `routes`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
@@ -20,8 +20,12 @@ mod pools;
 mod reader;
 mod report;
 mod resolve;
+mod route_values;
+mod routes;
+mod shadows;
 mod sticky;
 mod store;
+mod templates;
 mod traffic;
 mod values;
 mod vips;
@@ -42,7 +46,8 @@ pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
-pub use values::duration_text;
+pub use route_values::expression;
+pub use values::{bytes_text, duration_text};
 
 use report::Mistakes;
 

@@ -1,12 +1,12 @@
-//! Reads `[[listener]]` with its rate limit, and `[[route]]`.
+//! Reads `[[listener]]` with its rate limit.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
+use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, file};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
-use super::values;
+use super::{routes, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -49,10 +49,14 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         rate_limit: table.block("rate_limit").and_then(rate_limit),
+        request_headers: routes::request_headers(&mut table),
+        response_headers: routes::response_headers(&mut table),
     };
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no headers";
+        table.without_meaning(&["request_headers", "response_headers"], rule, "leave it out");
     }
     table.finish();
     block
@@ -114,26 +118,4 @@ fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
     let certificates = blocks.into_iter().map(certificate).collect();
     tls.finish();
     certificates
-}
-
-/// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
-    let place = table.place().clone();
-    let listener = table
-        .required("listener", "name the listener whose requests it picks")
-        .and_then(|value| value.parsed(values::reference));
-    let host = table.optional("host").map(|value| value.parsed(values::host));
-    let path_prefix = table.optional("path_prefix").map(|value| value.parsed(values::path_prefix));
-    let pool = table
-        .required("pool", "name the pool that its requests go to")
-        .and_then(|value| value.parsed(values::reference));
-    table.finish();
-    RouteBlock {
-        place,
-        listener,
-        is_whole: !matches!(host, Some(None)) && !matches!(path_prefix, Some(None)),
-        host: host.flatten().map(|found| found.value),
-        path_prefix: path_prefix.flatten().and_then(|found| found.value),
-        pool,
-    }
 }

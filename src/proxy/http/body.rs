@@ -1,5 +1,6 @@
 //! Bodies on their way through, frame by frame: never more of one than a read at a time is in memory.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::action::MirrorBody;
 use super::client::Client;
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
@@ -43,7 +45,11 @@ pub enum RequestBody {
         client: Rc<Client>,
         /// Time that the server gets after each part.
         server_timeout: Duration,
+        /// Its copy for a second pool, where there is one.
+        mirror: Option<Box<MirrorBody>>,
     },
+    /// All of it is here.
+    Kept(VecDeque<Bytes>),
 }
 
 impl RequestBody {
@@ -72,7 +78,7 @@ impl RequestBody {
             Poll::Ready(None) | Poll::Pending => None,
         };
         client.is_uploading.set(true);
-        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, mirror: None })
     }
 }
 
@@ -84,20 +90,39 @@ impl Drop for RequestBody {
     }
 }
 
+/// Tells the copy of a request what of its body has passed: a part, or nothing more.
+fn copy(mirror: &mut Option<Box<MirrorBody>>, frame: Option<&Frame<Bytes>>, is_end: bool) {
+    let Some(body) = mirror else { return };
+    let has_room = frame.and_then(Frame::data_ref).is_none_or(|part| body.passed(part));
+    if !has_room {
+        *mirror = None;
+    } else if is_end || frame.is_none() {
+        mirror.take().into_iter().for_each(|body| body.ended());
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { incoming, first, client, server_timeout } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (incoming, first, client, server_timeout, mirror) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout, mirror } => {
+                (incoming, first, client, server_timeout, mirror)
+            }
+            Self::Kept(parts) => return Poll::Ready(parts.pop_front().map(|part| Ok(Frame::data(part)))),
+            Self::Empty => return Poll::Ready(None),
         };
         if let Some(frame) = first.take() {
+            copy(mirror, Some(&frame), incoming.is_end_stream());
             return Poll::Ready(Some(Ok(frame)));
         }
-        match Pin::new(incoming).poll_frame(context) {
+        match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(frame) => {
                 client.deadlines().set(Party::Server, *server_timeout);
+                if !matches!(frame, Some(Err(_))) {
+                    copy(mirror, frame.as_ref().and_then(|frame| frame.as_ref().ok()), incoming.is_end_stream());
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
             Poll::Pending => {
@@ -111,6 +136,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Kept(parts) => parts.is_empty(),
             Self::Client { incoming, first, .. } => first.is_none() && incoming.is_end_stream(),
         }
     }
@@ -118,6 +144,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Kept(parts) => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
             Self::Client { incoming, first, .. } => {
                 let first = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
                 incoming.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + first))

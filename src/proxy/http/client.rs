@@ -19,7 +19,9 @@ pub struct Connection {
     pub listener: usize,
     /// Where it comes from.
     pub ip: IpAddr,
-    /// The same for X-Forwarded-For.
+    /// The port that it comes from.
+    pub port: u16,
+    /// The address for X-Forwarded-For.
     pub address: HeaderValue,
     /// Whether the client speaks TLS to us.
     pub is_tls: bool,
@@ -31,7 +33,7 @@ impl Connection {
         let ip = peer.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, address, is_tls })
+        Rc::new(Self { thread, listener, ip, port: peer.port(), address, is_tls })
     }
 
     /// What all threads share.

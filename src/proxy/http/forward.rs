@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+use super::action;
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::headers;
@@ -66,7 +67,10 @@ pub async fn forward(
         Way::Closed(server) => return closed(client, pool, server),
     };
     let request = match prepare(client, pool, request) {
-        Ok(request) => Some(request),
+        Ok(mut request) => {
+            action::to_server(transaction, index, &mut request);
+            Some(request)
+        }
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
     let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };

@@ -1,17 +1,18 @@
 //! HTTP/1.1: the life of a request.
 //!
 //! `client_io` lets only well-formed requests in, hyper parses them. [`answer`] below is the life of a request: `process`
-//! finds out who asks and what for and has `forward` bring it to a server, `finish` makes the response ready for the
-//! client. One task does all of it for one [`client::Client`]; what is known of the request is its
+//! finds out who asks and what for and has `action` do what its route says and `forward` bring it to a server, `finish`
+//! makes the response ready for the client. One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
+mod action;
 pub mod body;
 pub mod client;
 mod client_io;
 mod forward;
 mod headers;
 mod respond;
-mod route;
+pub mod route;
 pub mod strict;
 pub mod transaction;
 
@@ -20,12 +21,13 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+pub use self::action::Routing;
 use self::body::ResponseBody;
 use self::client::Client;
 use self::client_io::ClientIo;
@@ -64,7 +66,7 @@ async fn answer(client: Rc<Client>, request: Request<Incoming>) -> Result<Respon
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if client_io::is_refusal(&client.thread().refusal_target, &request) {
@@ -73,15 +75,18 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
-    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
-    let Some(pool) = pool else {
-        return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
-    };
-    forward::forward(transaction, pool, request).await
+    if let Some(refusal) = action::find(transaction, &mut request) {
+        return refusal;
+    }
+    match action::perform(transaction, &request).await {
+        Ok(pool) => forward::forward(transaction, pool, request).await,
+        Err(response) => response,
+    }
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    action::to_client(&transaction, response.headers_mut());
     response.map(|body| body.of(transaction))
 }
 

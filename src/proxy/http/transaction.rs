@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::action::Facts;
 use super::client::Client;
+use crate::config::PoolIndex;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 
@@ -13,6 +15,12 @@ pub struct Transaction {
     pub client: Rc<Client>,
     /// The address that counts as the client's.
     pub ip: IpAddr,
+    /// Index of its route among those of the listener, once one was found.
+    pub route: Option<usize>,
+    /// The pool that it goes to, once that is known.
+    pub pool: Option<PoolIndex>,
+    /// What was asked for, where a header is to say so.
+    pub facts: Option<Facts>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
 }
@@ -22,7 +30,7 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        Self { client: Rc::clone(client), ip: client.connection.ip, place: None }
+        Self { client: Rc::clone(client), ip: client.connection.ip, route: None, pool: None, facts: None, place: None }
     }
 }
 
