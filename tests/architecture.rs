@@ -34,7 +34,11 @@ const CORES: &[&str] = &[
     "limit",
     "proxy/http/route",
     "proxy/http/strict",
+    "proxy/http/h2_frames",
+    "proxy/http/h2_request",
     "proxy/tcp/hello",
+    "proxy/http/forwarded",
+    "proxy/proxy_protocol",
 ];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.

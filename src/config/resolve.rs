@@ -64,6 +64,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,
                 token_file: block.token_file.into_known().map(|file| file.value),
+                hosts: block.hosts,
             }),
             None => None,
         },
@@ -199,6 +200,9 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         rate_limit: block.rate_limit,
         request_headers: block.request_headers,
         response_headers: block.response_headers,
+        http2: block.http2,
+        identity: block.identity,
+        access: block.access,
         name,
     })
 }
@@ -252,6 +256,7 @@ fn route(index: usize, block: &RouteBlock, pools: &[&str]) -> Option<Route> {
         request_headers: block.request_headers.clone(),
         response_headers: block.response_headers.clone(),
         mirror,
+        access: block.access.clone(),
     })
 }
 

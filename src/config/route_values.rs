@@ -1,13 +1,10 @@
 //! How the values of routes are written: text in, a valid value or a [`Wrong`] out.
 
-use std::net::IpAddr;
-
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::model::{HostMatch, Template, TemplatePart, Variable};
 use super::report::{Wrong, shortened};
 use super::values;
-use crate::units::IpNetwork;
 
 /// Bytes that a compiled expression may take. Most take a few KiB.
 const EXPRESSION_BYTES_MAX: usize = 256 * 1024;
@@ -125,34 +122,6 @@ pub(super) fn method(text: &str) -> Result<String, Wrong> {
         Ok(_) if text == "CONNECT" => Err(Wrong::new("is no method that routes are for", "leave it out")),
         Ok(_) if text.len() <= 32 && !text.bytes().any(|byte| byte.is_ascii_lowercase()) => Ok(text.to_owned()),
         _ => Err(Wrong::new("must be a method in capitals, at most 32 letters", "write a method such as \"GET\"")),
-    }
-}
-
-/// A network, or an address that stands for itself.
-pub(super) fn network(text: &str) -> Result<IpNetwork, Wrong> {
-    let example = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
-    let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let address: IpAddr = address.parse().map_err(|_| Wrong::new("must be an address or a network", example))?;
-    if address.to_canonical() != address {
-        let remedy = format!("write it as IPv4: \"{}\"", address.to_canonical());
-        return Err(Wrong::new("must not be an IPv4 address in IPv6 form", remedy));
-    }
-    let max: u8 = if address.is_ipv4() { 32 } else { 128 };
-    let is_number = |prefix: &&str| !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let len = match prefix {
-        None => Some(max),
-        Some(prefix) => Some(prefix).filter(is_number).and_then(|prefix| prefix.parse().ok()),
-    };
-    let network = len.and_then(|len| IpNetwork::new(address, len));
-    let network = network.ok_or_else(|| Wrong::new(format!("the prefix length must be 0 to {max}"), example))?;
-    let rest_is_zero = match address {
-        IpAddr::V4(v4) => v4.to_bits().checked_shl(u32::from(network.prefix_len())).unwrap_or(0) == 0,
-        IpAddr::V6(v6) => v6.to_bits().checked_shl(u32::from(network.prefix_len())).unwrap_or(0) == 0,
-    };
-    if rest_is_zero {
-        Ok(network)
-    } else {
-        Err(Wrong::new("has bits set behind its prefix", "write the network's first address, or a longer prefix"))
     }
 }
 
@@ -291,19 +260,6 @@ mod tests {
         }
         assert_eq!(path_prefix("/api/"), Ok(Some("/api".to_owned())));
         assert_eq!(path_prefix("/"), Ok(None));
-    }
-
-    #[test]
-    fn networks_end_where_their_prefix_does() {
-        assert!(network("10.0.0.0/8").is_ok());
-        assert!(network("10.0.0.1").is_ok());
-        assert!(network("0.0.0.0/0").is_ok());
-        assert!(network("2001:db8::/32").is_ok());
-        for text in
-            ["10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "::ffff:10.0.0.0/104", "x", "2001:db8::1/32"]
-        {
-            assert!(network(text).is_err(), "{text}");
-        }
     }
 
     #[test]

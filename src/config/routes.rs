@@ -1,10 +1,12 @@
 //! Reads `[[route]]`: which requests it matches, and what is done with them.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::identity::{self, AccessFiles};
 use super::model::{
     FieldMatch, FixedResponse, HeaderEdits, HostMatch, Maintenance, PathMatch, PathRewrite, Redirect, Rewrite,
-    RouteMatch, ValueMatch,
+    RouteAccess, RouteMatch, ValueMatch,
 };
 use super::reader::{Table, Value};
 use super::report::{Located, Mistakes, Place};
@@ -44,6 +46,9 @@ pub(super) struct RouteBlock {
     pub(super) request_headers: HeaderEdits,
     pub(super) response_headers: HeaderEdits,
     pub(super) mirror: Option<MirrorBlock>,
+    /// Whole when the file has no mistake.
+    pub(super) access: RouteAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// What a route does.
@@ -89,7 +94,7 @@ impl RouteBlock {
 }
 
 /// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> RouteBlock {
+pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> RouteBlock {
     let place = table.place().clone();
     let name = table.optional("name").and_then(|value| value.parsed(values::name));
     let listener = table
@@ -100,7 +105,10 @@ pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> RouteBlock
     let maintenance = table.block("maintenance");
     let exempts = maintenance.as_ref().is_some_and(|maintenance| maintenance.has("exempt"));
     let action = action(&mut table, mistakes, maintenance.is_some(), exempts);
+    let (access, access_files) = identity::route_access(&mut table, directory);
     let block = RouteBlock {
+        access,
+        access_files,
         name,
         listener,
         matches,
@@ -179,7 +187,7 @@ fn matched(table: &mut Table<'_>, mistakes: &Mistakes<'_>) -> (RouteMatch, bool)
 /// A list of networks; `None` when one of them could not be read.
 fn networks(table: &mut Table<'_>, key: &'static str) -> Option<Vec<crate::units::IpNetwork>> {
     let values = table.optional(key).map(|value| value.list(NETWORKS_MAX)).unwrap_or_default();
-    let read: Vec<_> = values.into_iter().map(|value| value.parsed(route_values::network)).collect();
+    let read: Vec<_> = values.into_iter().map(|value| value.parsed(identity::network)).collect();
     read.into_iter().map(|network| Some(network?.value)).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, file};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
-use super::{routes, values};
+use super::{identity, routes, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -25,6 +25,7 @@ const RATE_ENTRIES_DEFAULT: u32 = 100_000;
 
 /// Reads a `[[listener]]`.
 pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
+    let (access, access_files) = identity::listener_access(&mut table, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -51,12 +52,20 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         rate_limit: table.block("rate_limit").and_then(rate_limit),
         request_headers: routes::request_headers(&mut table),
         response_headers: routes::response_headers(&mut table),
+        http2: table.boolean("http2", true),
+        identity: identity::identity(&mut table),
+        access,
+        access_files,
     };
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no headers";
         table.without_meaning(&["request_headers", "response_headers"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
+        table.without_meaning(&["http2"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests";
+        table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
     }
     table.finish();
     block

@@ -4,8 +4,10 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod administration;
+pub mod files;
 pub mod http;
 pub mod limits;
+pub mod proxy_protocol;
 mod server_io;
 pub mod sessions;
 pub mod state;

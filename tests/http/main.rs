@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod h2_server;
 mod redis;
 mod server;
 mod wire;
@@ -23,10 +24,14 @@ mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
 mod rate_limit;
+mod retries;
+mod routes;
+mod routes_shares;
 mod sticky;
 mod store;
 mod tcp;
@@ -34,6 +39,7 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_reload;
 
 use std::time::Duration;
 

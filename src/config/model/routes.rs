@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::PoolIndex;
+use super::{PoolIndex, RouteAccess};
 use crate::units::IpNetwork;
 
 /// A rule that says what is done with the requests that it matches.
@@ -27,6 +27,8 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// Where a share of its requests goes as well.
     pub mirror: Option<Mirror>,
+    /// Who may come in.
+    pub access: RouteAccess,
 }
 
 impl Route {

@@ -16,13 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use self::edits::{Edits, Prepared};
 use self::rewrite::Rewriter;
 use self::variables::View;
 use super::body::{RequestBody, ResponseBody};
 use super::client::Client;
+use super::client_body::ClientBody;
 use super::respond;
 use super::route::{self, Asked};
 use super::transaction::Transaction;
@@ -102,7 +102,7 @@ impl PreparedRoute {
 
 /// Finds the route of a request, which the transaction then has. `Some` is the answer to a request whose path nobody may
 /// guess the meaning of.
-pub fn find(transaction: &mut Transaction, request: &mut Request<Incoming>) -> Option<Response<ResponseBody>> {
+pub fn find(transaction: &mut Transaction, request: &mut Request<ClientBody>) -> Option<Response<ResponseBody>> {
     let client = std::rc::Rc::clone(&transaction.client);
     let routing = &client.thread().routing;
     let listener = routing.listeners.get(client.connection.listener)?;
@@ -139,7 +139,7 @@ pub fn find(transaction: &mut Transaction, request: &mut Request<Incoming>) -> O
 /// The response, where no server has to be asked.
 pub async fn perform(
     transaction: &mut Transaction,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
 ) -> Result<PoolIndex, Response<ResponseBody>> {
     let client = std::rc::Rc::clone(&transaction.client);
     let listener = client.listener().map(|listener| &listener.config);
@@ -157,7 +157,7 @@ pub async fn perform(
 async fn answer_or_pool(
     transaction: &Transaction,
     route: &Route,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
 ) -> Result<PoolIndex, Response<ResponseBody>> {
     if let Some(maintenance) = &route.maintenance
         && !is_in(&maintenance.exempt, transaction.ip)
@@ -188,7 +188,7 @@ fn seconds(time: Duration) -> HeaderValue {
 }
 
 /// An answer that the configuration has.
-fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<Incoming>) -> Response<ResponseBody> {
+fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<ClientBody>) -> Response<ResponseBody> {
     let body = if fixed.body.is_empty() {
         ResponseBody::empty()
     } else {
@@ -211,7 +211,7 @@ fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<Inc
 }
 
 /// An answer with another place to go to.
-fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<Incoming>) -> Response<ResponseBody> {
+fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<ClientBody>) -> Response<ResponseBody> {
     let client: &Client = &transaction.client;
     let facts = Facts::of(request);
     if facts.host().is_empty() && redirect.to.variables().any(|variable| variable == config::Variable::Host) {

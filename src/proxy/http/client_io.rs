@@ -9,12 +9,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Refusal};
+use super::h2_frames::PREFACE;
 use super::strict::{Gate, Limits, Phase, Verdict};
 
 use crate::proxy::timers::Party;
@@ -24,7 +26,7 @@ const READ_BYTES: usize = 4096;
 
 /// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
-const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
@@ -32,6 +34,63 @@ pub enum ClientStream {
     Plain(TcpStream),
     /// TLS; boxed, as its state is large.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientStream {
+    /// The protocol that the client and we have agreed on in the TLS handshake.
+    pub fn negotiated(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
 }
 
 /// A head and a body that are not longer than this together are copied and written with send(2), which costs the kernel
@@ -72,6 +131,27 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
+    opening: Opening,
+}
+
+/// What a connection in clear text turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// What has come so far may be the preface of HTTP/2.
+    Unknown,
+    Http1,
+    /// The preface has come, and is held with all that came behind it.
+    Http2,
+}
+
+impl Opening {
+    fn of(bytes: &[u8]) -> Self {
+        match bytes.get(..PREFACE.len()) {
+            Some(front) if front == PREFACE => Self::Http2,
+            None if PREFACE.starts_with(bytes) => Self::Unknown,
+            _ => Self::Http1,
+        }
+    }
 }
 
 impl ClientIo {
@@ -81,6 +161,9 @@ impl ClientIo {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
         let gate = Gate::new(Limits::default());
+        // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
+        let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
+        let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
         Self {
             stream,
             client,
@@ -90,7 +173,27 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
+            opening,
         }
+    }
+
+    /// What becomes of the connection when hyper is through with it: where it began with the preface of HTTP/2, it goes
+    /// on, from that on. Otherwise it ends here, with a reset where a response was broken off: for a client of HTTP/1.0 an
+    /// orderly end would be the end of the body, and one that reads nothing would leave the kernel with all that waits
+    /// for it.
+    pub fn finish(self) -> Option<(ClientStream, Bytes)> {
+        if self.opening == Opening::Http2 {
+            return Some((self.stream, Bytes::from(self.held)));
+        }
+        if self.client.broken_off.get() {
+            let stream = match &self.stream {
+                ClientStream::Plain(stream) => stream,
+                ClientStream::Tls(stream) => stream.get_ref().0,
+            };
+            // Fails only on a socket that is closed already.
+            let _closed = stream.set_zero_linger();
+        }
+        None
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -117,6 +220,14 @@ impl ClientIo {
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));
         }
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(fresh);
+            if self.opening != Opening::Http1 {
+                self.held.extend_from_slice(fresh);
+                buffer.set_filled(start);
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
         let phase_before = self.gate.phase();
         let len = match self.gate.inspect(fresh) {
             Verdict::Pass { len } => {
@@ -142,6 +253,12 @@ impl ClientIo {
             return Poll::Ready(Ok(true));
         }
         self.held.extend_from_slice(fresh.filled());
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(&self.held);
+            if self.opening != Opening::Http1 {
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
         let phase_before = self.gate.phase();
         match self.gate.inspect(&self.held) {
             Verdict::Pass { len } => {
@@ -228,25 +345,7 @@ impl ClientIo {
     }
 
     fn poll_stream(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl Drop for ClientIo {
-    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
-    /// body, and one that reads nothing would leave the kernel with all that waits for it.
-    fn drop(&mut self) {
-        if self.client.broken_off.get() {
-            let stream = match &self.stream {
-                ClientStream::Plain(stream) => stream,
-                ClientStream::Tls(stream) => stream.get_ref().0,
-            };
-            // Fails only on a socket that is closed already.
-            let _closed = stream.set_zero_linger();
-        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -293,10 +392,10 @@ impl ClientIo {
     fn poll_write_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(&mut ClientStream, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut ClientStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let deadlines = self.client.deadlines();
-        match write(&mut self.stream, context) {
+        match write(Pin::new(&mut self.stream), context) {
             Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
                 self.client.broken_off.set(true);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -317,10 +416,7 @@ impl ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -332,10 +428,7 @@ impl AsyncWrite for ClientIo {
         if let Some(joined) = join_small(slices, &mut space) {
             return self.poll_write(context, joined);
         }
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -343,19 +436,16 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.opening == Opening::Http2 {
+            return Poll::Ready(Ok(()));
+        }
         if !this.is_shut_down {
-            ready!(this.poll_write_with(context, |stream, context| match stream {
-                ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-                ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            }))?;
+            ready!(this.poll_write_with(context, |stream, context| stream.poll_shutdown(context)))?;
             this.is_shut_down = true;
             this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
         }

@@ -23,6 +23,10 @@ pub struct Transaction {
     pub facts: Option<Facts>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
+    /// Tries after the first, and what the last of them was for.
+    pub retries: u32,
+    /// In the words of `pool.retries.on`, or `idle_connection_closed`.
+    pub retried_for: Option<&'static str>,
 }
 
 impl Transaction {
@@ -30,7 +34,16 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        Self { client: Rc::clone(client), ip: client.connection.ip, route: None, pool: None, facts: None, place: None }
+        Self {
+            client: Rc::clone(client),
+            ip: client.connection.ip,
+            route: None,
+            pool: None,
+            facts: None,
+            place: None,
+            retries: 0,
+            retried_for: None,
+        }
     }
 }
 
@@ -39,6 +52,7 @@ impl Drop for Transaction {
         let client = &self.client;
         client.in_flight.set(client.in_flight.get().saturating_sub(1));
         client.deadlines().clear(Party::Server);
+        client.deadlines().clear(Party::Request);
         // From now on it is the client's turn, and nothing may run that would notice.
         if let Some(listener) = client.listener() {
             client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);

@@ -5,20 +5,22 @@
 //! and counted.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Uri, header};
 use http_body::Body as _;
 
 use crate::config::{Mirror, PoolIndex};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::client::{Client, Connection};
+use crate::proxy::http::forward;
 use crate::proxy::state::MirrorOutcome;
 use crate::proxy::thread::Place;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::http1::Http1;
+use crate::proxy::upstream::http2::Obtained;
+use crate::proxy::upstream::{ExchangeError, Upstream};
 
 /// What is read of a response before its connection is closed instead.
 const RESPONSE_BYTES_MAX: u64 = 1024 * 1024;
@@ -50,10 +52,10 @@ impl Mirroring {
             return thread.count_mirrored(pool, MirrorOutcome::TooLarge);
         }
         self.running.set(self.running.get() + 1);
-        let copy = MirrorBody(Some(Copy {
+        let mut copy = MirrorBody(Some(Copy {
             connection: Rc::clone(&client.connection),
             head: (request.method().clone(), request.uri().clone(), request.headers().clone()),
-            body: VecDeque::new(),
+            body: BytesMut::new(),
             room_bytes: body_max_bytes,
             pool,
             timeout,
@@ -61,7 +63,12 @@ impl Mirroring {
         }));
         match request.body_mut() {
             RequestBody::Client { mirror, .. } => *mirror = Some(Box::new(copy)),
-            RequestBody::Empty | RequestBody::Kept(_) => copy.ended(),
+            RequestBody::Empty => copy.ended(),
+            RequestBody::Whole { data, .. } => {
+                if data.as_ref().is_none_or(|data| copy.passed(data)) {
+                    copy.ended();
+                }
+            }
         }
     }
 }
@@ -72,7 +79,7 @@ pub struct MirrorBody(Option<Copy>);
 struct Copy {
     connection: Rc<Connection>,
     head: (Method, Uri, HeaderMap),
-    body: VecDeque<Bytes>,
+    body: BytesMut,
     room_bytes: usize,
     pool: PoolIndex,
     timeout: Duration,
@@ -86,8 +93,7 @@ impl MirrorBody {
         match copy.room_bytes.checked_sub(part.len()) {
             Some(room) => {
                 copy.room_bytes = room;
-                // Shares its memory with the part that is sent.
-                copy.body.push_back(part.clone());
+                copy.body.extend_from_slice(part);
                 true
             }
             None => {
@@ -138,32 +144,49 @@ impl Copy {
         let thread = Rc::clone(&self.connection.thread);
         let server = thread.pick(self.pool, |_| true)?;
         let place = Place { pool: self.pool, server };
-        let address = thread.site.pool(self.pool)?.config.servers.get(server)?.address;
+        let pool = thread.site.pool(self.pool)?;
         // One of its own: its deadlines wake this task and not that of the request.
         let client = Client::new(Rc::clone(&self.connection));
         client.deadlines().attach_here().await;
-        let mut upstream = match thread.idle_connection(place) {
-            Some(idle) => idle,
-            None => Upstream::connect(address).await.ok()?,
-        };
-        let request = self.request();
+        let mut request = self.request();
         thread.count(place);
-        let response = upstream.exchange(request, client.deadlines(), self.timeout).await?.ok()?;
+        let response = loop {
+            let upstream = match forward::idle(&thread, pool, place) {
+                Some(idle) => idle,
+                None => match forward::obtain(&thread, pool, place).await.ok()? {
+                    Obtained::Stream(stream) => Upstream::Http2(stream),
+                    Obtained::Http1(stream) => Upstream::Http1(Http1::begin(stream).await.ok()?),
+                },
+            };
+            let was_reused = upstream.is_reused();
+            match upstream.exchange(request, client.deadlines(), self.timeout).await? {
+                Ok(response) => break response,
+                // The server had closed a connection that was idle. There are only so many of them.
+                Err(ExchangeError { unsent: Some(unsent), .. }) if was_reused => request = *unsent,
+                Err(_) => return None,
+            }
+        };
         let mut body = response.into_body();
         let mut read = 0;
-        while let Some(frame) = std::future::poll_fn(|context| upstream.poll_body(context, &mut body)).await {
+        while let Some(frame) = std::future::poll_fn(|context| body.poll_frame(context)).await {
             read += frame.ok()?.data_ref().map_or(0, |data| data.len() as u64);
             if read > RESPONSE_BYTES_MAX {
                 return Some(());
             }
         }
-        thread.give_back(place, upstream);
+        if let Some(connection) = body.take_connection() {
+            thread.give_back(place, connection);
+        }
         Some(())
     }
 
     fn request(&mut self) -> Request<RequestBody> {
         let (method, uri, headers) = &mut self.head;
-        let mut request = Request::new(RequestBody::Kept(std::mem::take(&mut self.body)));
+        let body = match std::mem::take(&mut self.body) {
+            empty if empty.is_empty() => RequestBody::Empty,
+            body => RequestBody::Whole { data: Some(body.freeze()), trailers: None },
+        };
+        let mut request = Request::new(body);
         std::mem::swap(request.method_mut(), method);
         std::mem::swap(request.uri_mut(), uri);
         std::mem::swap(request.headers_mut(), headers);

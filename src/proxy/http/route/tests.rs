@@ -21,6 +21,7 @@ fn route(matches: RouteMatch) -> Route {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         mirror: None,
+        access: crate::config::RouteAccess::default(),
     }
 }
 
