@@ -11,14 +11,15 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, HeaderEdits, Identity, ListenerAccess, Pool, Protocol, RateLimit,
-    Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, HeaderEdits, Hsts, Identity, ListenerAccess, Pool, Protocol,
+    RateLimit, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::routes::RouteBlock;
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
+use super::tls::TlsBlock;
 use super::{pools, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -186,7 +187,9 @@ pub(super) struct ListenerBlock {
     pub(super) bind: Vec<Located<SocketAddr>>,
     pub(super) protocol: Protocol,
     pub(super) pool: PoolReference,
-    pub(super) tls: Option<Vec<CertificateBlock>>,
+    pub(super) tls: Option<TlsBlock>,
+    pub(super) hsts: Option<Hsts>,
+    pub(super) redirect_to_https: Option<RedirectToHttps>,
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
@@ -194,6 +197,8 @@ pub(super) struct ListenerBlock {
     pub(super) request_headers: HeaderEdits,
     pub(super) response_headers: HeaderEdits,
     pub(super) http2: bool,
+    pub(super) connect: bool,
+    pub(super) tunnel_timeout: Duration,
     /// Whole when the file has no mistake.
     pub(super) identity: Identity,
     /// Whole when the file has no mistake.
@@ -207,12 +212,6 @@ pub(super) enum PoolReference {
     /// Written, but not as a name; it counts as there.
     Broken,
     Named(Located<String>),
-}
-
-/// An entry of `tls.certificates`.
-pub(super) struct CertificateBlock {
-    pub(super) cert: Option<Located<PathBuf>>,
-    pub(super) key: Option<Located<PathBuf>>,
 }
 
 /// `[[pool]]`
@@ -234,7 +233,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         listeners: root
             .blocks("listener", LISTENERS_MAX)
             .into_iter()
-            .map(|table| traffic::listener(table, directory))
+            .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
         routes: root
             .blocks("route", ROUTES_MAX)

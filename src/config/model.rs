@@ -2,11 +2,13 @@
 
 mod identity;
 mod routes;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
@@ -253,8 +255,12 @@ pub struct Listener {
     pub request_headers: HeaderEdits,
     /// Edits of the headers of every response.
     pub response_headers: HeaderEdits,
-    /// Certificates, when the listener speaks TLS.
+    /// How the listener speaks TLS, when it does.
     pub tls: Option<Tls>,
+    /// What tells browsers to come over HTTPS alone; only with TLS and protocol http.
+    pub hsts: Option<Hsts>,
+    /// Where requests go that no route matches; never with TLS or a pool, only with protocol http.
+    pub redirect_to_https: Option<RedirectToHttps>,
     /// Time a client may take for a request's head, from its first byte (or the connect), 10 ms to 1 h. Default 10 s.
     /// With protocol tcp, for what comes before a server is chosen: a TLS handshake, or a ClientHello to choose it by.
     pub head_timeout: Duration,
@@ -268,6 +274,12 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
+    /// Whether CONNECT goes to servers, which then open the tunnel or do not; otherwise it is refused. Default false; only
+    /// with protocol http.
+    pub connect: bool,
+    /// Time that no byte may move in either direction once a connection or stream has changed to another protocol
+    /// (WebSocket, CONNECT), 10 ms to 24 h. Default 1 h; only with protocol http.
+    pub tunnel_timeout: Duration,
     /// Who clients are taken for.
     pub identity: Identity,
     /// Who may come in.
@@ -312,22 +324,6 @@ pub enum Protocol {
     Http,
     /// Bytes, whatever they mean; with `tls`, what is within TLS.
     Tcp,
-}
-
-/// Certificates of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// 1 to 256; the first is the default.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate chain and its key, both PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 /// A set of servers.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, Priority};
 
 use super::blocks::{
-    AdvertKeyBlock, Blocks, CertificateBlock, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference,
-    SubjectBlock, VipAddressBlock, VipBlock,
+    AdvertKeyBlock, Blocks, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference, SubjectBlock,
+    VipAddressBlock, VipBlock,
 };
 use super::model::{
-    Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, HostMatch, Listener, Mirror,
-    Node, Pair, PathMatch, PoolIndex, Route, RouteAction, Share, Tls, Transport, Vip, VipAddress, VrrpVersion,
+    Admin, AdvertKey, Authentication, Config, FitnessCheck, FitnessSubject, HostMatch, Listener, Mirror, Node, Pair,
+    PathMatch, PoolIndex, Route, RouteAction, Share, Transport, Vip, VipAddress, VrrpVersion,
 };
 use super::report::Located;
 use super::routes::{ActionBlock, RouteBlock, ShareBlock};
@@ -179,9 +179,7 @@ fn fitness_check(block: FitnessBlock, vips: &[Vip]) -> Option<FitnessCheck> {
 fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Option<Listener> {
     let name = block.name?.value;
     let tls = match block.tls {
-        Some(certificates) => {
-            Some(Tls { certificates: certificates.into_iter().map(certificate).collect::<Option<_>>()? })
-        }
+        Some(tls) => Some(tls.resolve()?),
         None => None,
     };
     Some(Listener {
@@ -194,6 +192,8 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         },
         routes: routes_of(&name, routes, pools)?,
         tls,
+        hsts: block.hsts,
+        redirect_to_https: block.redirect_to_https,
         head_timeout: block.head_timeout,
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
@@ -201,14 +201,12 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         request_headers: block.request_headers,
         response_headers: block.response_headers,
         http2: block.http2,
+        connect: block.connect,
+        tunnel_timeout: block.tunnel_timeout,
         identity: block.identity,
         access: block.access,
         name,
     })
-}
-
-fn certificate(block: CertificateBlock) -> Option<Certificate> {
-    Some(Certificate { cert: block.cert?.value, key: block.key?.value })
 }
 
 fn pool_index(name: &str, pools: &[&str]) -> Option<PoolIndex> {

@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
+
 use super::files::Files;
+use super::http::https;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
@@ -13,7 +16,7 @@ use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{MirroredStatus, PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -25,6 +28,9 @@ pub struct Site {
     pub sessions: Arc<Sessions>,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
+    /// other listeners least of all.
+    pub asks_for_certificates: bool,
 }
 
 /// A listener, prepared.
@@ -33,6 +39,8 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<Termination>,
+    /// Present when it tells browsers to come over HTTPS alone.
+    pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
 }
@@ -190,20 +198,32 @@ impl Site {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners =
-            listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
-        Self { pools, listeners, sessions, node }
+        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+            config: config.clone(),
+            tls,
+            hsts: config.hsts.as_ref().map(https::hsts_value),
+            rate_limit,
+        });
+        let asks_clients =
+            |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        let asks_for_certificates = config.listeners.iter().any(asks_clients);
+        Self { pools, listeners: listeners.collect(), sessions, node, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
     pub fn files_changed(&self, files: &Files) -> Vec<String> {
         let mut warnings = Vec::new();
         for listener in &self.listeners {
-            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
-                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
-            }
+            let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
+            let name = &listener.config.name;
+            warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
         }
         warnings
+    }
+
+    /// The certificates of all listeners.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()
     }
 
     /// The pool of an index, which the configuration made valid.

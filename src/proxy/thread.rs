@@ -18,6 +18,7 @@ use super::http::{self, ClientStream, Routing};
 use super::state::{Counters, ListenerCounters, MirrorOutcome, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
+use super::tls::facts::TlsFacts;
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
@@ -362,7 +363,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
             client.deadlines().attach_here().await;
             let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Ok(stream)) => {
+                    client.connection.set_tls(TlsFacts::of(stream.get_ref().1));
+                    ClientStream::Tls(Box::new(stream))
+                }
                 // It failed or took too long, which is the client's affair.
                 Some(Err(_)) | None => return,
             }

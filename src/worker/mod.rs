@@ -182,6 +182,7 @@ impl Worker {
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
         probe::spawn_all(&self.site);
         sender.send(&FromWorker::Ready).await?;
+        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
@@ -197,7 +198,10 @@ impl Worker {
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
-                    Some(ToWorker::Files(files)) => self.take_files(Files::new(*files)),
+                    Some(ToWorker::Files(files)) => {
+                        self.take_files(Files::new(*files));
+                        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+                    }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -351,7 +355,7 @@ impl Probe {
 fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let files = Files::new(bootstrap.files.clone());
     let termination = |listener: &config::Listener| {
-        let termination = Termination::new(listener, &files, tickets.of_listener(&listener.name));
+        let termination = Termination::new(listener, &files, tickets);
         termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;

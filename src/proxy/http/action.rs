@@ -23,6 +23,7 @@ use self::variables::View;
 use super::body::{RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
+use super::https;
 use super::respond;
 use super::route::{self, Asked};
 use super::transaction::Transaction;
@@ -113,7 +114,7 @@ pub fn find(transaction: &mut Transaction, request: &mut Request<ClientBody>) ->
         return None;
     }
     let asked = Asked {
-        host: variables::host(request.uri(), request.headers().get(header::HOST)),
+        host: route::host(request),
         path: request.uri().path(),
         query: request.uri().query().unwrap_or_default(),
         method: request.method().as_str(),
@@ -146,12 +147,16 @@ pub async fn perform(
     let route = transaction.route.and_then(|index| listener?.routes.get(index));
     let pool = match route {
         Some(route) => answer_or_pool(transaction, route, request).await?,
-        None => listener
-            .and_then(|listener| listener.pool)
-            .ok_or_else(|| respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None))?,
+        None => listener.and_then(|listener| listener.pool).ok_or_else(|| unrouted(&client, request))?,
     };
     transaction.pool = Some(pool);
     Ok(pool)
+}
+
+/// The answer to a request that no route matches.
+fn unrouted(client: &Client, request: &Request<ClientBody>) -> Response<ResponseBody> {
+    let to_https = https::redirect(client, request);
+    to_https.unwrap_or_else(|| respond::own(client, StatusCode::NOT_FOUND, "no route matches this request", None))
 }
 
 async fn answer_or_pool(

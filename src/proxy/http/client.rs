@@ -1,15 +1,17 @@
 //! Who speaks with us: a connection, and on it one or more requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::HeaderValue;
 
 use super::strict;
+use super::tunnel::{self, Switch};
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
+use crate::proxy::tls::facts::TlsFacts;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -25,6 +27,8 @@ pub struct Connection {
     pub address: HeaderValue,
     /// Whether the client speaks TLS to us.
     pub is_tls: bool,
+    /// Set once the handshake is done.
+    tls: OnceCell<Box<TlsFacts>>,
 }
 
 impl Connection {
@@ -33,7 +37,18 @@ impl Connection {
         let ip = peer.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, port: peer.port(), address, is_tls })
+        Rc::new(Self { thread, listener, ip, port: peer.port(), address, is_tls, tls: OnceCell::new() })
+    }
+
+    /// Notes what its TLS handshake has come to. Once: it changes no more.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        // Set before it is not, as there is one handshake.
+        let _first = self.tls.set(Box::new(facts));
+    }
+
+    /// What its TLS handshake has come to; `None` in clear text.
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.get().map(|facts| &**facts)
     }
 
     /// What all threads share.
@@ -59,6 +74,10 @@ pub struct Client {
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
+    /// Whether an HTTP/1 connection changes to another protocol.
+    pub switch: Cell<Switch>,
+    /// What it changes to, once that is granted.
+    pub tunnel: tunnel::Slot,
     registration: Registration,
 }
 
@@ -81,6 +100,8 @@ impl Client {
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
+            switch: tunnel::unasked(),
+            tunnel: tunnel::Slot::default(),
             registration,
         })
     }

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use super::client::{Client, Refusal};
 use super::h2_frames::PREFACE;
 use super::strict::{Gate, Limits, Phase, Verdict};
+use super::tunnel::{self, Switch};
 
 use crate::proxy::timers::Party;
 
@@ -117,6 +118,12 @@ fn refusal_request(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
 }
 
+/// What a client may send.
+pub fn limits(client: &Client) -> Limits {
+    let allows_connect = client.listener().is_some_and(|listener| listener.config.connect);
+    Limits { allows_connect, ..Limits::default() }
+}
+
 /// What hyper reads from and writes to.
 pub struct ClientIo {
     stream: ClientStream,
@@ -144,6 +151,16 @@ enum Opening {
     Http2,
 }
 
+/// What becomes of a connection that hyper is through with.
+pub enum Outcome {
+    /// It is over.
+    Ended,
+    /// It speaks HTTP/2.
+    Http2(tunnel::Rest),
+    /// It speaks what client and server have agreed on.
+    Tunnel(tunnel::Tunnel, tunnel::Rest),
+}
+
 impl Opening {
     fn of(bytes: &[u8]) -> Self {
         match bytes.get(..PREFACE.len()) {
@@ -160,7 +177,7 @@ impl ClientIo {
         if let Some(listener) = client.listener() {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(limits(&client));
         // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
         let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
         let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
@@ -181,9 +198,16 @@ impl ClientIo {
     /// on, from that on. Otherwise it ends here, with a reset where a response was broken off: for a client of HTTP/1.0 an
     /// orderly end would be the end of the body, and one that reads nothing would leave the kernel with all that waits
     /// for it.
-    pub fn finish(self) -> Option<(ClientStream, Bytes)> {
+    ///
+    /// `unparsed` is what hyper has read and not parsed: nothing, but where the protocol has changed.
+    pub fn finish(self, unparsed: &[u8]) -> Outcome {
         if self.opening == Opening::Http2 {
-            return Some((self.stream, Bytes::from(self.held)));
+            return Outcome::Http2((self.stream, Bytes::from(self.held)));
+        }
+        if let Some(tunnel) = self.client.tunnel.take() {
+            let passed = self.passed.get(self.passed_from..).unwrap_or_default();
+            let read_ahead = Bytes::from([unparsed, passed, &self.held].concat());
+            return Outcome::Tunnel(tunnel, (self.stream, read_ahead));
         }
         if self.client.broken_off.get() {
             let stream = match &self.stream {
@@ -193,7 +217,7 @@ impl ClientIo {
             // Fails only on a socket that is closed already.
             let _closed = stream.set_zero_linger();
         }
-        None
+        Outcome::Ended
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -259,6 +283,12 @@ impl ClientIo {
                 return Poll::Ready(Ok(self.opening == Opening::Http2));
             }
         }
+        self.inspect_held();
+        Poll::Ready(Ok(false))
+    }
+
+    /// Judges what is held.
+    fn inspect_held(&mut self) {
         let phase_before = self.gate.phase();
         match self.gate.inspect(&self.held) {
             Verdict::Pass { len } => {
@@ -272,7 +302,21 @@ impl ClientIo {
             }
         }
         self.progressed(phase_before);
-        Poll::Ready(Ok(false))
+    }
+
+    /// Whether what the client sends has to wait, because it may not be HTTP. Once it is HTTP after all, it is judged.
+    fn has_to_wait(&mut self) -> bool {
+        if !self.gate.is_switching() {
+            return false;
+        }
+        if self.client.switch.get() == Switch::Declined {
+            self.client.switch.set(Switch::Http);
+            self.gate.stays_http();
+            if !self.held.is_empty() {
+                self.inspect_held();
+            }
+        }
+        self.gate.is_switching() && self.passed.is_empty()
     }
 
     /// Ends reading, with a request of our own where the client can still be answered. In the middle of a body the read
@@ -288,6 +332,9 @@ impl ClientIo {
     /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
     fn progressed(&self, phase_before: Phase) {
         let deadlines = self.client.deadlines();
+        if self.gate.is_switching() {
+            self.client.switch.set(Switch::Asked);
+        }
         match (phase_before, self.gate.phase()) {
             (Phase::Head, Phase::Head) => {}
             (_, Phase::Head) => {
@@ -353,6 +400,12 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
+            if this.hand_out(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.has_to_wait() {
+                return Poll::Pending;
+            }
             if this.hand_out(buffer) {
                 return Poll::Ready(Ok(()));
             }

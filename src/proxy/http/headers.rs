@@ -5,6 +5,7 @@ use http::request;
 use http::uri::{self, PathAndQuery, Uri};
 
 use super::client::Client;
+use crate::proxy::tls;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -39,6 +40,9 @@ pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
         parts.headers.remove(header::EXPECT);
     }
     parts.version = http::Version::HTTP_11;
+    if client.site().asks_for_certificates {
+        tls::client::to_server(&mut parts.headers, client.connection.tls().filter(|_| asks_for_certificates(client)));
+    }
     add_to_list(&mut parts.headers, FORWARDED_FOR, &client.connection.address);
     add_to_list(&mut parts.headers, header::VIA, &via);
     let protocol = HeaderValue::from_static(if client.connection.is_tls { "https" } else { "http" });
@@ -47,6 +51,12 @@ pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
         Some(host) => drop(parts.headers.insert(FORWARDED_HOST, host)),
         None => add_host(&mut parts.headers, client),
     }
+}
+
+/// Whether the client's own listener asks for certificates.
+fn asks_for_certificates(client: &Client) -> bool {
+    let tls = client.listener().and_then(|listener| listener.config.tls.as_ref());
+    tls.is_some_and(|tls| tls.client_auth.is_some())
 }
 
 /// HTTP/1.0 may leave Host out, HTTP/1.1 may not: then it is the address that the client connected to (RFC 9112 section
@@ -104,6 +114,9 @@ impl Found {
 /// `http://host/path` becomes `/path` with Host set from it (RFC 9112 section 3.2.2).
 fn to_origin_form(parts: &mut request::Parts) {
     let Some(authority) = parts.uri.authority() else { return };
+    if parts.method == http::Method::CONNECT {
+        return;
+    }
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         parts.headers.insert(header::HOST, host);
     }

@@ -21,10 +21,12 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
 mod respond;
 pub mod route;
 pub mod strict;
 pub mod transaction;
+pub mod tunnel;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -42,8 +44,8 @@ pub use self::action::Routing;
 use self::body::ResponseBody;
 use self::client::Client;
 use self::client_body::ClientBody;
-use self::client_io::ClientIo;
 pub use self::client_io::ClientStream;
+use self::client_io::{ClientIo, Outcome};
 use self::transaction::Transaction;
 use crate::limit::Verdict;
 
@@ -58,13 +60,15 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream) {
     if stream.negotiated() == Some(ALPN_HTTP2) {
         return h2_connection::serve(client, stream, Bytes::new()).await;
     }
-    if let Some((stream, read_ahead)) = serve_http1(&client, stream).await {
-        h2_connection::serve(client, stream, read_ahead).await;
+    match serve_http1(&client, stream).await {
+        Outcome::Ended => {}
+        Outcome::Http2((stream, read_ahead)) => h2_connection::serve(client, stream, read_ahead).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => tunnel.relay(&client, stream, read_ahead).await,
     }
 }
 
-/// Serves a connection of HTTP/1 to its end; one that begins with the preface of HTTP/2 comes back.
-async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Option<(ClientStream, Bytes)> {
+/// Serves a connection of HTTP/1, until it is over or speaks something else.
+async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
     let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client)));
     let service = service_fn(|request: Request<_>| answer(Rc::clone(client), request.map(ClientBody::Http1)));
     let mut builder = http1::Builder::new();
@@ -81,13 +85,18 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Option<(Clien
         Pin::new(&mut connection).poll(context)
     })
     .await;
-    connection.into_parts().io.into_inner().finish()
+    let parts = connection.into_parts();
+    parts.io.into_inner().finish(&parts.read_buf)
 }
 
 /// From a request to its response.
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
+    let is_waited_for = tunnel::is_waited_for(&request);
     let response = process(&mut transaction, request).await;
+    if is_waited_for {
+        tunnel::answered(&client);
+    }
     Ok(finish(transaction, response))
 }
 
@@ -100,6 +109,9 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     }
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
+    }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
     }
     if let Some(refusal) = action::find(transaction, &mut request) {
         return refusal;
@@ -118,6 +130,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
 fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    https::add_hsts(&transaction.client, &mut response);
     action::to_client(&transaction, response.headers_mut());
     response.map(|body| body.of(transaction))
 }

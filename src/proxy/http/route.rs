@@ -15,7 +15,7 @@ mod tests;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 use self::condition::Rule;
 use self::tree::Paths;
@@ -145,5 +145,22 @@ impl Table {
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
         std::str::from_utf8(lower).ok()
+    }
+}
+
+/// The host that a request is for, without port; empty when none was named.
+pub fn host<B>(request: &Request<B>) -> &str {
+    host_of(request.uri(), request.headers().get(header::HOST))
+}
+
+/// The host of a target and a Host field, without port. An absolute target counts more (RFC 9112 section 3.2.2).
+pub fn host_of<'r>(target: &'r Uri, field: Option<&'r HeaderValue>) -> &'r str {
+    if let Some(host) = target.host() {
+        return host;
+    }
+    let authority = field.and_then(|host| host.to_str().ok()).unwrap_or("");
+    match authority.rfind(':') {
+        Some(colon) if !authority.ends_with(']') => authority.get(..colon).unwrap_or(authority),
+        _ => authority,
     }
 }

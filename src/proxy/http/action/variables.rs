@@ -6,7 +6,10 @@ use http::header;
 use http::{HeaderValue, Method, Request, Uri};
 
 use crate::config::{PoolIndex, Template, TemplatePart, Variable};
+use crate::proxy::http::route;
 use crate::proxy::http::transaction::Transaction;
+use crate::proxy::tls::client::ClientCertificate;
+use crate::proxy::tls::facts::TlsFacts;
 
 /// What a request asked for, kept beyond its way to a server. Copies of it share their memory.
 pub struct Facts {
@@ -24,20 +27,7 @@ impl Facts {
 
     /// The host without port; empty when none was named.
     pub fn host(&self) -> &str {
-        host(&self.uri, self.host.as_ref())
-    }
-}
-
-/// The host that a request is for, without port; empty when none was named. An absolute target counts more than Host (RFC
-/// 9112 section 3.2.2).
-pub fn host<'r>(uri: &'r Uri, field: Option<&'r HeaderValue>) -> &'r str {
-    if let Some(host) = uri.host() {
-        return host;
-    }
-    let authority = field.and_then(|host| host.to_str().ok()).unwrap_or("");
-    match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => authority.get(..colon).unwrap_or(authority),
-        _ => authority,
+        route::host_of(&self.uri, self.host.as_ref())
     }
 }
 
@@ -87,11 +77,13 @@ impl View<'_> {
             }
             Variable::Listener => text(client.listener().map_or("", |listener| &listener.config.name)),
             Variable::Node => text(&client.site().node),
-            Variable::RequestId
-            | Variable::TlsVersion
-            | Variable::TlsCipher
-            | Variable::TlsSni
-            | Variable::TlsClientSubject => {}
+            Variable::TlsVersion => text(connection.tls().map_or("", TlsFacts::version)),
+            Variable::TlsCipher => text(connection.tls().map_or("", TlsFacts::cipher)),
+            Variable::TlsSni => text(connection.tls().and_then(TlsFacts::server_name).unwrap_or("")),
+            Variable::TlsClientSubject => {
+                text(connection.tls().and_then(TlsFacts::client).map_or("", ClientCertificate::subject))
+            }
+            Variable::RequestId => {}
         }
     }
 }

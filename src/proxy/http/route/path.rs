@@ -8,7 +8,7 @@
 //! | `/a;v=1/b` | `/a/b`: parameters of a segment do not count | as sent |
 //! | `%2F`, `%5C`, `\`, `%3B`, `%3F`, `%23` | both what it is and what a reader that resolves it too early takes it for (`/`, `/`, `/`, `;`, the end): where both take one route, that one; else refused | as sent |
 //! | `%25` | itself: nothing is resolved twice | as sent |
-//! | `%zz`, `%00`, `/..`, `/..;x/`, `/..%2F`, `//../`, overlong UTF-8 | refused | |
+//! | `%zz`, `%00`, `/..`, `/..;x/`, `/..%2F`, `//` in front of `/../`, overlong UTF-8 | refused | |
 //!
 //! The reading of a path in which nothing has to be resolved is the path itself.
 
@@ -129,6 +129,7 @@ fn read_narrow(path: &[u8], out: &mut Vec<u8>, has: &mut Has) -> Result<(), Refu
         }
         match dots {
             Some(Dots::Here) => out.truncate(start),
+            // Who merges slashes and who does not would leave out different segments.
             Some(Dots::Above) if was_empty => return Err(Refusal::HiddenDotSegment),
             Some(Dots::Above) => {
                 out.truncate(start);
@@ -140,7 +141,7 @@ fn read_narrow(path: &[u8], out: &mut Vec<u8>, has: &mut Has) -> Result<(), Refu
         if is_last && (dots.is_some() || is_empty) {
             out.push(b'/');
         }
-        was_empty = dots.is_none() && is_empty;
+        was_empty |= dots.is_none() && is_empty;
     }
     Ok(())
 }

@@ -89,6 +89,8 @@ fn what_nobody_can_mean_is_refused() {
         ("/a/..%3fx", Refusal::HiddenDotSegment),
         ("/a/..%23x", Refusal::HiddenDotSegment),
         ("/a//../b", Refusal::HiddenDotSegment),
+        ("/a//./../b", Refusal::HiddenDotSegment),
+        ("/a//b/../../c", Refusal::HiddenDotSegment),
     ];
     for (path, refusal) in refused {
         assert_eq!(read(path), Err(refusal), "{path}");
