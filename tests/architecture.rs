@@ -32,6 +32,7 @@ const CORES: &[&str] = &[
     "health",
     "fitness",
     "limit",
+    "proxy/http/route",
     "proxy/http/strict",
     "proxy/http/h2_frames",
     "proxy/http/h2_request",

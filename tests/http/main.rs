@@ -42,6 +42,8 @@ mod proxy_protocol;
 mod rate_limit;
 mod request_id;
 mod retries;
+mod routes;
+mod routes_shares;
 mod sticky;
 mod store;
 mod tcp;
