@@ -422,10 +422,11 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
 /// protocol switch that nobody asked for. What is no length or no coding at all, hyper has refused before.
 fn is_ambiguous(parts: &http::response::Parts) -> bool {
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (length, has_one) = (lengths.next(), lengths.next().is_none());
     let is_framed_once = match (codings.next(), codings.next()) {
         // `2, 2` is one number to some and none to others.
-        (None, _) => length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
+        (None, _) => has_one && length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
         (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none(),
         (Some(_), Some(_)) => false,
     };
