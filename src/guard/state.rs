@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -15,10 +15,12 @@ use super::administration::Administration;
 use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
+use super::files;
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
 use super::supervisor;
+use super::supervisor::attention::Paced;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
@@ -26,8 +28,8 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
-    SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
+    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus,
+    Role, SessionsStatus, SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -41,6 +43,11 @@ enum Conflict {
     /// It said so.
     Claimed,
 }
+
+/// Time between two times that the worker is told that VIPs have come here. Each begins an epoch of the sessions, of which
+/// there are not so many, and many VIPs come one after the other when a peer is gone. The first begins one at once, before
+/// anything is served; the last is sure to begin one as well, above whatever the peer wrote until it gave that VIP up.
+const TOOK_OVER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -158,6 +165,8 @@ pub struct Node {
     pub warnings: Vec<String>,
     /// Files that are not as they are in use.
     pub file_warnings: Vec<String>,
+    /// The certificates that the worker serves.
+    certificates: Vec<CertificateStatus>,
     /// What is thought of everything that counts for a VIP.
     pub checks: Checks,
     /// What the looks at listeners depend on.
@@ -172,6 +181,8 @@ pub struct Node {
     pub administration: Option<Rc<Administration>>,
     /// To the worker; `None` before there is one.
     pub orders: Option<mpsc::Sender<ToWorker>>,
+    /// That VIPs have come here, as the worker is to be told.
+    took_over: Paced<()>,
     /// Whether the worker has what the peer has; `None` where there is nothing to sync.
     synced: Option<bool>,
     threads: usize,
@@ -192,6 +203,7 @@ impl Node {
             worker: WorkerState::Starting,
             warnings,
             file_warnings: Vec::new(),
+            certificates: Vec::new(),
             checks: Checks::new(&config),
             situation: watch::Sender::new(Situation::default()),
             events,
@@ -199,6 +211,7 @@ impl Node {
             archive: None,
             administration: None,
             orders: None,
+            took_over: Paced::new(tokio::time::Instant::now(), TOOK_OVER_INTERVAL),
             synced,
             threads,
             pid: None,
@@ -283,6 +296,8 @@ impl Node {
             supervisor::Event::Ready => {
                 self.worker_serves();
                 if self.vips.iter().any(|vip| vip.state == State::Active) {
+                    // It has begun no epoch yet, whatever the one before it was told.
+                    self.took_over.skip(tokio::time::Instant::now());
                     self.order(ToWorker::TookOver);
                 }
             }
@@ -318,6 +333,7 @@ impl Node {
                     administration.said(&self.config, facts);
                 }
             }
+            supervisor::Event::Certificates(certificates) => self.certificates = certificates,
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
         self.publish();
@@ -335,6 +351,19 @@ impl Node {
             warn!("sessions are not in sync with the peer");
         }
         self.vips.iter().for_each(|vip| vip.tell(Command::Synced(synced)));
+    }
+
+    /// Has the worker put what it says before what the peer says, if a VIP has come here since it was last told to, but not
+    /// within [`TOOK_OVER_INTERVAL`]: then it is done at its end.
+    pub fn tell_took_over(&mut self) {
+        if self.took_over.take(tokio::time::Instant::now()).is_some() {
+            self.order(ToWorker::TookOver);
+        }
+    }
+
+    /// When [`Node::tell_took_over`] is to be called.
+    pub fn took_over_due_at(&self) -> Option<Instant> {
+        self.took_over.due_at().map(tokio::time::Instant::into_std)
     }
 
     /// The queue holds more than a worker that lives can be behind; one that does not is replaced, and told anew.
@@ -497,7 +526,8 @@ impl Node {
                     vip.epoch = epoch;
                 }
                 if to == State::Active {
-                    self.order(ToWorker::TookOver);
+                    self.took_over.put(());
+                    self.tell_took_over();
                 }
                 self.observe(Input::Role { vip: index, is_active: to == State::Active });
                 self.publish();
@@ -571,6 +601,7 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
+            certificates: self.certificates.clone(),
             warnings: self.status_warnings(),
             sync: self.sync_status(),
             events: self.events.status(),
@@ -591,7 +622,8 @@ impl Node {
         let lasting = self.warnings.iter().chain(&self.file_warnings).chain(&self.report.warnings).cloned();
         let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
         let of_servers = self.administration.iter().filter_map(|administration| administration.warning());
-        lasting.chain(of_archive).chain(of_servers).chain(self.notices()).collect()
+        let expiring = files::expiring(&self.certificates, SystemTime::now());
+        lasting.chain(of_archive).chain(of_servers).chain(expiring).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {
@@ -761,3 +793,6 @@ fn authentication(vip: &crate::config::Vip) -> &'static str {
         Authentication::Enforce => "enforce",
     }
 }
+
+#[cfg(test)]
+mod tests;

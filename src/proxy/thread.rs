@@ -13,11 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept;
+use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream};
 use super::state::{Counters, ListenerCounters, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
+use super::tls::facts::TlsFacts;
+use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
@@ -30,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two clean-ups of idle connections.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two warnings of a thread about connections to a pool's servers.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A server's place: which pool, and where in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,8 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
+    /// Random bytes, for ids.
+    pub chance: Chance,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -63,6 +72,8 @@ struct ThreadPool {
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
     retries: RefCell<Budget>,
+    /// When a failed connection was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 /// What the worker asks of a thread.
@@ -108,6 +119,7 @@ impl Thread {
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
                 retries: RefCell::new(Budget::new(Instant::now())),
+                warned: Cell::new(None),
             }
         });
         Rc::new(Self {
@@ -116,6 +128,7 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            chance: Chance::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -151,7 +164,8 @@ impl Thread {
 
     /// Takes a connection back whose response has been read to its end.
     pub fn give_back(&self, place: Place, connection: Box<Http1>) {
-        if let Some(idle) = self.idle(place) {
+        let is_of_all = self.site.pool(place.pool).is_some_and(|pool| !pool.dialer.tells_client());
+        if is_of_all && let Some(idle) = self.idle(place) {
             idle.put(connection, self.timers.coarse_now());
         }
     }
@@ -159,6 +173,22 @@ impl Thread {
     /// The connections to a server that requests share.
     pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
         self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// Says in the log, now and then, why there is no connection to a server, where that is not plain.
+    pub fn warn_of_dial(&self, place: Place, error: &DialError) {
+        let Some(warned) = self.pools.get(place.pool.0).map(|pool| &pool.warned) else { return };
+        let now = self.timers.coarse_now();
+        let is_due = warned.get().is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL);
+        let pool = self.site.pool(place.pool).map(|pool| &pool.config);
+        let server = pool.and_then(|pool| pool.servers.get(place.server));
+        if let (Some(pool), Some(server)) = (pool, server)
+            && is_due
+            && error.is_of_tls()
+        {
+            warned.set(Some(now));
+            warn!(pool = pool.name, server = server.name, reason = error.reason, "no connection to a server");
+        }
     }
 
     /// What is left for retries of requests to a pool.
@@ -336,7 +366,9 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
@@ -344,7 +376,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
             client.deadlines().attach_here().await;
             let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Ok(stream)) => {
+                    client.connection.set_tls(TlsFacts::of(stream.get_ref().1));
+                    ClientStream::Tls(Box::new(stream))
+                }
                 // It failed or took too long, which is the client's affair.
                 Some(Err(_)) | None => return,
             }

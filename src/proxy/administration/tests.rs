@@ -1,6 +1,8 @@
 use super::*;
 use crate::config;
+use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +21,14 @@ health = { type = "tcp" }
 fn site(node: Node, name: &str) -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, node, b"secret"));
-    Site::new(&config, name.to_owned(), sessions, b"secret", vec![None])
+    Site::new(
+        &config,
+        name.to_owned(),
+        sessions,
+        b"secret",
+        vec![None],
+        Dialer::of_pools(&config, &Files::default()).unwrap(),
+    )
 }
 
 /// What has changed on one node goes to the other, as the link does it.
@@ -132,6 +141,13 @@ fn what_is_applied_late_does_not_undo_what_stands() {
     a.administer("app", "app1", Admin::Disabled);
     a.apply_fact(&key, b"draining");
     assert_eq!(admin(&a, 0), Admin::Disabled);
+}
+
+#[test]
+fn there_is_room_for_what_is_said_of_as_many_servers_as_a_file_can_name() {
+    // The shortest that a server can be written.
+    let shortest = r#"{name="a",address="1.1.1.1:1"},"#.len();
+    assert!(crate::config::FILE_MAX_BYTES / shortest * 3 <= crate::session::facts::FACTS_MAX);
 }
 
 #[test]

@@ -21,6 +21,9 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
+pub mod identity;
+pub mod ids;
 mod interim;
 mod respond;
 mod route;
@@ -56,13 +59,14 @@ const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Serves a connection to its end.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+    // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
-        return h2_connection::serve(client, stream, Bytes::new()).await;
+        return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
     match serve_http1(&client, stream).await {
         Outcome::Ended => {}
-        Outcome::Http2((stream, read_ahead)) => h2_connection::serve(client, stream, read_ahead).await,
-        Outcome::Tunnel(tunnel, (stream, read_ahead)) => tunnel.relay(&client, stream, read_ahead).await,
+        Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
     }
 }
 
@@ -105,17 +109,24 @@ async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Resp
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
+    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
+        if let Some(response) = https::redirect(&client, &request) {
+            return response;
+        }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
     forward::forward(transaction, pool, request).await
@@ -128,7 +139,9 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     response.map(|body| body.of(transaction))
 }
 
