@@ -24,8 +24,19 @@ enum Peers {
 }
 
 /// Layers that decide and do not act.
-const CORES: &[&str] =
-    &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict", "proxy/tcp/hello"];
+const CORES: &[&str] = &[
+    "units",
+    "vrrp",
+    "session",
+    "balance",
+    "health",
+    "fitness",
+    "limit",
+    "proxy/http/strict",
+    "proxy/tcp/hello",
+    "proxy/access_log/line",
+    "proxy/access_log/frame",
+];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+use super::access_log::{AccessLogBlock, ListenerLog};
 use super::model::{
     AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
     WorkerSettings,
@@ -17,7 +18,7 @@ use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
-use super::{pools, sticky, traffic, values, vips, watching};
+use super::{access_log, pools, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -42,6 +43,7 @@ pub(super) struct Blocks {
     pub(super) events: EventsBlock,
     pub(super) sessions: SessionsBlock,
     pub(super) admin: Option<AdminBlock>,
+    pub(super) access_log: Option<AccessLogBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -187,6 +189,7 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) access_log: ListenerLog,
 }
 
 /// The pool of a listener.
@@ -245,6 +248,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         events: watching::events(root.block("events")),
         sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         admin: root.block("admin").map(|table| admin(table, directory)),
+        access_log: root.block("access_log").map(|table| access_log::access_log(table, directory)),
         worker,
         worker_user,
     };

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::access_log;
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
@@ -32,6 +33,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         }
     }
     check_store(&blocks.sessions.store, mistakes);
+    access_log::check_files(blocks, mistakes);
     for program in programs(blocks) {
         check_program(program, mistakes);
     }

@@ -1,9 +1,12 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod access_log;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 /// A whole, valid configuration. The same on both nodes.
@@ -254,6 +257,8 @@ pub struct Listener {
     pub connections_max: u32,
     /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
     pub rate_limit: Option<RateLimit>,
+    /// What is written of its requests, or of its connections with protocol tcp; `None`: nothing.
+    pub access_log: Option<AccessLog>,
 }
 
 /// How often a client may ask. Both nodes count together.

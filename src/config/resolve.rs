@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, Priority};
 
+use super::access_log;
 use super::blocks::{
     AdvertKeyBlock, Blocks, CertificateBlock, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference,
     RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
@@ -34,6 +35,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         events,
         sessions,
         admin,
+        access_log,
         worker,
         worker_user: _,
     } = blocks;
@@ -44,8 +46,11 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         .zip(PRIORITIES_DEFAULT)
         .map(|(block, priority)| node(block, priority))
         .collect::<Option<_>>()?;
-    let listeners =
-        listeners.into_iter().map(|block| listener(block, &routes, &pool_names)).collect::<Option<Vec<_>>>()?;
+    let listener = |block: ListenerBlock| {
+        let access_log = access_log::resolved(access_log.as_ref(), &block.access_log);
+        Some(Listener { access_log, ..listener(block, &routes, &pool_names)? })
+    };
+    let listeners = listeners.into_iter().map(listener).collect::<Option<Vec<_>>>()?;
     let has_key = (pair.key_file.is_there() || pair.has_advert_keys) && nodes.len() == 2;
     let vips: Vec<Vip> = vips.into_iter().map(|block| vip(block, &nodes, has_key)).collect::<Option<_>>()?;
     Some(Config {
@@ -194,6 +199,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
+        access_log: None,
         name,
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
-use super::values;
+use super::{access_log, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -49,6 +49,7 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         rate_limit: table.block("rate_limit").and_then(rate_limit),
+        access_log: access_log::of_listener(&mut table, directory),
     };
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";

@@ -3,9 +3,10 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
+//! keeps its sessions on the disk, [`access_log`] opens its files, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
+mod access_log;
 mod addresses;
 mod archive;
 pub mod control;
@@ -48,6 +49,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use self::access_log::AccessLogs;
 use self::addresses::{Addresses, Ends};
 use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
@@ -172,6 +174,7 @@ struct Bootstrapping {
     archive: Option<Rc<Archive>>,
     administration: Rc<RefCell<Vec<KeptFact>>>,
     admin: Option<AdminListener>,
+    access_logs: Rc<AccessLogs>,
     store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
     has_sync_socket: bool,
@@ -224,6 +227,7 @@ impl Guard {
             archive: archive.clone(),
             administration: Rc::default(),
             admin,
+            access_logs: AccessLogs::open(&config)?,
             pair_key,
             certificates: listeners::certificates(&config)?,
             store: session_store::secrets(&config)?,
@@ -259,6 +263,8 @@ impl Guard {
         let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
+        let (reopen_logs, hangups) = mpsc::channel(1);
+        tokio::task::spawn_local(Rc::clone(&bootstrapping.access_logs).keep(hangups, to_worker.clone()));
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
@@ -312,7 +318,11 @@ impl Guard {
                 Some(question) = self.questions.recv() => self.answer(question, &to_worker),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
-                _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
+                _ = hangup.recv() => {
+                    // Where one is waiting already, the files are opened once more after this.
+                    let _waiting = reopen_logs.try_send(());
+                    warn!("this release does not re-read its configuration; restart to apply changes");
+                }
             }
             self.tell_service_manager();
         }
@@ -477,7 +487,11 @@ impl Bootstrapping {
             let copied = admin.socket.try_clone();
             copied.inspect_err(|error| warn!(%error, "this worker cannot serve [admin]")).ok()
         });
-        let further = further.into_iter().chain(admin.map(|socket| (Further::Admin, socket.into())));
+        let access_logs = self.access_logs.for_worker().unwrap_or_else(|error| {
+            warn!(%error, "this worker cannot write its access logs");
+            Vec::new()
+        });
+        let further = further.into_iter().chain(access_logs).chain(admin.map(|socket| (Further::Admin, socket.into())));
         let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.unzip();
         (Bootstrap { further: kinds, ..self.bootstrap() }, descriptors)
     }

@@ -3,7 +3,9 @@
 //! Each thread is a world of its own: its listening sockets, its runtime, its connections to servers. What threads share
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
+pub mod access_log;
 pub mod administration;
+pub mod counters;
 pub mod http;
 pub mod limits;
 mod server_io;

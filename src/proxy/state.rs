@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use tokio_rustls::TlsAcceptor;
 
+use super::counters::{Classes, Counters, ListenerCounters, PoolCounters};
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use crate::balance::Candidate;
-use crate::config::{self, Config, PoolIndex};
+use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolIndex};
 use crate::link::ListenerLoad;
 use crate::status::{PoolStatus, ServerStatus};
 
@@ -24,6 +25,8 @@ pub struct Site {
     pub sessions: Arc<Sessions>,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Whether somebody can ask how long requests take.
+    pub is_measured: bool,
 }
 
 /// A listener, prepared.
@@ -34,6 +37,47 @@ pub struct Listener {
     pub tls: Option<TlsAcceptor>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Present when its requests are written down.
+    pub log: Option<ListenerLog>,
+}
+
+/// What is written of the requests of a listener.
+pub struct ListenerLog {
+    /// Where to, as an index into `Config::log_targets`.
+    pub target: usize,
+    /// How.
+    pub format: LogFormat,
+    /// Only what did not go well.
+    pub only_errors: bool,
+    /// Of a million requests so many.
+    sample_ppm: u32,
+    /// None of these paths.
+    except_paths: Vec<String>,
+}
+
+impl ListenerLog {
+    fn new(config: &AccessLog, targets: &[&LogTarget]) -> Option<Self> {
+        Some(Self {
+            target: targets.iter().position(|target| **target == config.target)?,
+            format: config.format,
+            only_errors: config.only_errors,
+            sample_ppm: config.sample_ppm,
+            except_paths: config.except_paths.clone(),
+        })
+    }
+
+    /// Whether a request is one of those that are written, as far as can be said at its beginning.
+    pub fn wants(&self, path: Option<&str>) -> bool {
+        let is_chosen = self.sample_ppm >= MILLION || fastrand::u32(..MILLION) < self.sample_ppm;
+        is_chosen && path.is_none_or(|path| !self.except_paths.iter().any(|excepted| is_below(path, excepted)))
+    }
+}
+
+const MILLION: u32 = 1_000_000;
+
+/// Whole segments only: `/health` covers `/health` and `/health/x`, not `/healthy`.
+fn is_below(path: &str, excepted: &str) -> bool {
+    path.strip_prefix(excepted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A pool, prepared.
@@ -68,30 +112,6 @@ struct Verdict {
     since: Instant,
     is_checked: bool,
     last_check: String,
-}
-
-/// What a thread counts. Only that thread writes, so no two cores fight over a line of cache.
-#[derive(Default)]
-pub struct Counters {
-    /// Requests answered, whoever answered them.
-    pub requests: AtomicU64,
-    /// Open client connections.
-    pub connections: AtomicU64,
-    /// Requests sent to each server, and connections of `protocol = "tcp"`, by pool and server.
-    pub by_server: Vec<Vec<AtomicU64>>,
-    /// For each listener.
-    pub by_listener: Vec<ListenerCounters>,
-}
-
-/// What a thread counts of a listener.
-#[derive(Default)]
-pub struct ListenerCounters {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
-    pub full_sockets: AtomicU64,
-    /// Requests over the rate limit.
-    pub rate_limited: AtomicU64,
 }
 
 impl Server {
@@ -170,9 +190,13 @@ impl Site {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners =
-            listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
-        Self { pools, listeners, sessions, node }
+        let targets = config.log_targets();
+        let listeners = listeners.map(|((config, tls), rate_limit)| {
+            let log = config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets));
+            Listener { config: config.clone(), tls, rate_limit, log }
+        });
+        let listeners = listeners.collect();
+        Self { pools, listeners, sessions, node, is_measured: config.admin.is_some() }
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -186,6 +210,7 @@ impl Site {
         Counters {
             by_server: self.pools.iter().map(zeros).collect(),
             by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
+            by_pool: self.pools.iter().map(Pool::counters).collect(),
             ..Counters::default()
         }
     }
@@ -224,6 +249,10 @@ impl Pool {
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, sticky }
+    }
+
+    fn counters(&self) -> PoolCounters {
+        PoolCounters { by_server: self.servers.iter().map(|_| Classes::default()).collect(), ..PoolCounters::default() }
     }
 
     /// What there is to know of a server when one is picked for a new client.

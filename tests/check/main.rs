@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
+mod access_log;
 mod heartbeat;
 mod machine;
 mod program;

@@ -18,6 +18,7 @@ mod redis;
 mod server;
 mod wire;
 
+mod access_log;
 mod balancing;
 mod bodies;
 mod connections;

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::client::Client;
+use super::trace::Ended;
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
@@ -76,6 +77,13 @@ impl RequestBody {
     }
 }
 
+fn count_in<E>(client: &Client, frame: &Option<Result<Frame<Bytes>, E>>) {
+    if let Some(Ok(frame)) = frame {
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        client.marks.bytes_in.set(client.marks.bytes_in.get() + len);
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Self::Client { client, .. } = self {
@@ -93,10 +101,12 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         if let Some(frame) = first.take() {
+            client.marks.bytes_in.set(frame.data_ref().map_or(0, |data| data.len() as u64));
             return Poll::Ready(Some(Ok(frame)));
         }
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(frame) => {
+                count_in(client, &frame);
                 client.deadlines().set(Party::Server, *server_timeout);
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
@@ -130,7 +140,7 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     source: Source,
     /// Ends with it.
-    _transaction: Option<Transaction>,
+    transaction: Option<Transaction>,
 }
 
 enum Source {
@@ -153,12 +163,12 @@ struct ServerBody {
 impl ResponseBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: Source::Text(None), _transaction: None }
+        Self { source: Source::Text(None), transaction: None }
     }
 
     /// A text of our own.
     pub fn text(text: Bytes) -> Self {
-        Self { source: Source::Text(Some(text)), _transaction: None }
+        Self { source: Source::Text(Some(text)), transaction: None }
     }
 
     /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
@@ -171,12 +181,31 @@ impl ResponseBody {
     ) -> Self {
         let client = Rc::clone(client);
         let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
-        Self { source: Source::Server(body), _transaction: None }
+        Self { source: Source::Server(body), transaction: None }
     }
 
     /// The same, as the body of a transaction's response.
-    pub fn of(self, transaction: Transaction) -> Self {
-        Self { _transaction: Some(transaction), ..self }
+    pub fn of(mut self, transaction: Transaction) -> Self {
+        self.transaction = Some(transaction);
+        self
+    }
+
+    /// Notes what goes to the client.
+    fn note(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
+        let Some(transaction) = &mut self.transaction else { return };
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                transaction.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(Some(Err(BodyError::ServerTimeout))) => {
+                transaction.client.marks.ends(Ended::TimedOut, "http_response_timeout");
+            }
+            Poll::Ready(Some(Err(BodyError::Client(_) | BodyError::Server(_)))) => {
+                transaction.client.marks.ends(Ended::ServerFailed, "connection_terminated");
+            }
+            Poll::Ready(None) => transaction.is_whole = true,
+            Poll::Pending => {}
+        }
     }
 }
 
@@ -185,10 +214,13 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().source {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
             Source::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::Server(body) => body.poll_frame(context),
-        }
+        };
+        this.note(&polled);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -202,6 +234,16 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Server(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper does not ask for the end of a body whose length it knows.
+        let is_whole = self.is_end_stream();
+        if let Some(transaction) = &mut self.transaction {
+            transaction.is_whole |= is_whole;
         }
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 
 use super::strict;
+use super::trace::Marks;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -57,6 +58,8 @@ pub struct Client {
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
+    /// What is noted of the request that it makes now.
+    pub marks: Marks,
     registration: Registration,
 }
 
@@ -79,8 +82,14 @@ impl Client {
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
+            marks: Marks::default(),
             registration,
         })
+    }
+
+    /// Whether somebody wants to know how long its requests take.
+    pub fn is_timed(&self) -> bool {
+        self.site().is_measured || self.listener().is_some_and(|listener| listener.log.is_some())
     }
 
     /// Its deadlines.

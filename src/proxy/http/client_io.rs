@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Refusal};
 use super::strict::{Gate, Limits, Phase, Verdict};
+use super::trace::Ended;
 
 use crate::proxy::timers::Party;
 
@@ -177,6 +178,9 @@ impl ClientIo {
                 if let Some(listener) = self.client.listener() {
                     deadlines.set(Party::ClientRead, listener.config.head_timeout);
                 }
+                if self.client.is_timed() {
+                    self.client.marks.head_begins();
+                }
             }
             (_, Phase::Idle | Phase::Body) => deadlines.clear(Party::ClientRead),
         }
@@ -299,6 +303,7 @@ impl ClientIo {
         match write(&mut self.stream, context) {
             Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
                 self.client.broken_off.set(true);
+                self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => {

@@ -9,6 +9,7 @@ use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::headers;
 use super::respond::{self, Fault};
+use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
@@ -56,13 +57,17 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
+    transaction.pool = Some(index);
     let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
     let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
         Way::Any => None,
-        Way::Home(server) => Some(server),
+        Way::Home(server) => {
+            client.marks.chosen_by.set(ChosenBy::Session);
+            Some(server)
+        }
         Way::Closed(server) => return closed(client, pool, server),
     };
     let request = match prepare(client, pool, request) {
@@ -75,10 +80,11 @@ pub async fn forward(
         let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
+                client.marks.answered();
                 transaction.place = Some(Place { pool: index, server });
                 return errand.finish(server, upstream, response).await;
             }
-            Attempt::Again => {}
+            Attempt::Again => client.marks.retried(),
             Attempt::GivenUp => break,
         }
     }
@@ -132,6 +138,8 @@ impl Errand<'_> {
     }
 
     fn next(&self) -> Option<usize> {
+        let chosen_by = if self.failed.is_empty() { ChosenBy::Algorithm } else { ChosenBy::Retry };
+        self.client.marks.chosen_by.set(chosen_by);
         self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
     }
 
@@ -160,7 +168,10 @@ impl Errand<'_> {
         }
         let address = self.pool.config.servers.get(place.server)?.address;
         let connect = Upstream::connect(address);
-        match self.client.deadlines().within(self.pool.config.connect_timeout, connect).await {
+        self.client.marks.wait();
+        let connected = self.client.deadlines().within(self.pool.config.connect_timeout, connect).await;
+        self.client.marks.connected();
+        match connected {
             Some(Ok(upstream)) => Some(upstream),
             Some(Err(error)) => {
                 let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;

@@ -13,6 +13,7 @@ mod headers;
 mod respond;
 mod route;
 pub mod strict;
+pub mod trace;
 pub mod transaction;
 
 use std::convert::Infallible;
@@ -68,8 +69,10 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if client_io::is_refusal(&client.thread().refusal_target, &request) {
+        transaction.note::<Incoming>(None);
         return respond::refused(&client, client.refusal.get());
     }
+    transaction.note(Some(&request));
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
@@ -81,7 +84,8 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(mut transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+    transaction.answered(&response);
     response.map(|body| body.of(transaction))
 }
 
