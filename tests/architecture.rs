@@ -36,6 +36,7 @@ const CORES: &[&str] = &[
     "proxy/tcp/hello",
     "proxy/access_log/line",
     "proxy/access_log/frame",
+    "proxy/proxy_protocol",
 ];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.

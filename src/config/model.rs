@@ -349,8 +349,34 @@ pub struct Pool {
     pub response_timeout: Duration,
     /// Time an unused connection to a server is kept, 10 ms to 24 h. Default 30 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64.
+    /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64. Those of HTTP/1 alone.
     pub idle_connections_max: u32,
+    /// What is spoken with the servers. Default HTTP/1.1.
+    pub protocol: ServerProtocol,
+    /// Bounds of HTTP/2.
+    pub http2: ServerHttp2,
+}
+
+/// What is spoken with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerProtocol {
+    /// HTTP/1.1, with `tls` or without.
+    Http1,
+    /// HTTP/2 within TLS.
+    H2,
+    /// HTTP/2 in clear text, without asking first (RFC 9113 section 3.3).
+    H2c,
+    /// HTTP/2 where the server agrees to it within TLS (ALPN, RFC 7301), otherwise HTTP/1.1.
+    Auto,
+}
+
+/// Bounds of HTTP/2 with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerHttp2 {
+    /// Connections at once, for each server and worker thread, 1 to 1024; more requests wait. Default 8.
+    pub connections_max: u32,
+    /// Requests at once on a connection, 1 to 1000; a server may allow fewer. Default 100.
+    pub streams_max: u32,
 }
 
 /// How a server is picked.

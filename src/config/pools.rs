@@ -8,6 +8,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
+use super::upstream;
 use super::{sticky, values};
 
 const SERVERS_MAX: usize = 1024;
@@ -55,6 +56,8 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         response_timeout: table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
+        protocol: upstream::protocol(&mut table),
+        http2: upstream::http2(&mut table),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), pool }

@@ -3,8 +3,8 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`access_log`] opens its files, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
-//! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
+//! keeps its sessions on the disk, [`files`] reads for it, [`access_log`] opens its logs, [`fitness`] looks at what a VIP
+//! depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod access_log;
 mod addresses;
@@ -12,6 +12,7 @@ mod archive;
 pub mod control;
 mod counters;
 mod events;
+mod files;
 mod fitness;
 mod heartbeat;
 pub mod janitor;
@@ -45,7 +46,7 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -65,12 +66,16 @@ use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
-use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, StoreSecrets, ToWorker};
+use crate::link::files::HandedFiles;
+use crate::link::{Bootstrap, Further, KeptFact, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
 /// Messages of each kind that may wait; each sender says what happens at the limit.
 const QUEUE_MAX: usize = 256;
+
+/// Events of the worker that are dealt with before everybody else gets a turn.
+const WORKER_EVENTS_MAX: u32 = 16;
 
 /// Time that the heartbeat gets to give every VIP up at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -170,7 +175,7 @@ struct Bootstrapping {
     node: String,
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
-    certificates: Vec<Vec<CertificatePem>>,
+    files: watch::Receiver<files::Snapshot>,
     archive: Option<Rc<Archive>>,
     administration: Rc<RefCell<Vec<KeptFact>>>,
     admin: Option<AdminListener>,
@@ -229,7 +234,7 @@ impl Guard {
             admin,
             access_logs: AccessLogs::open(&config)?,
             pair_key,
-            certificates: listeners::certificates(&config)?,
+            files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
             store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
@@ -265,6 +270,7 @@ impl Guard {
         let settings = self.node.config.worker.clone();
         let (reopen_logs, hangups) = mpsc::channel(1);
         tokio::task::spawn_local(Rc::clone(&bootstrapping.access_logs).keep(hangups, to_worker.clone()));
+        let mut files = bootstrapping.files.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
@@ -275,6 +281,7 @@ impl Guard {
             orders: worker_orders,
             stop,
             commands,
+            files: files.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
@@ -289,11 +296,14 @@ impl Guard {
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
+        let mut worker_events_count = 0;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
         loop {
             tokio::select! {
                 biased;
-                Some(event) = worker_events.recv() => {
+                // First, as the others judge by what it said; but not for as long as it goes on.
+                Some(event) = worker_events.recv(), if worker_events_count < WORKER_EVENTS_MAX => {
+                    worker_events_count += 1;
                     if matches!(event, supervisor::Event::StatusAsked) {
                         // A full queue has the worker ask again.
                         drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
@@ -309,6 +319,7 @@ impl Guard {
                     }
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
+                Ok(()) = files.changed() => self.node.file_warnings.clone_from(&files.borrow_and_update().warnings),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
@@ -323,6 +334,7 @@ impl Guard {
                     let _waiting = reopen_logs.try_send(());
                     warn!("this release does not re-read its configuration; restart to apply changes");
                 }
+                () = std::future::ready(()), if worker_events_count >= WORKER_EVENTS_MAX => worker_events_count = 0,
             }
             self.tell_service_manager();
         }
@@ -510,7 +522,7 @@ impl Bootstrapping {
             has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
-            certificates: self.certificates.clone(),
+            files: HandedFiles::clone(&self.files.borrow().files),
             further: Vec::new(),
             administration: self.administration.borrow().clone(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),

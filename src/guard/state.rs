@@ -159,6 +159,8 @@ pub struct Node {
     pub worker: WorkerState,
     /// What is less than it should be.
     pub warnings: Vec<String>,
+    /// Files that are not as they are in use.
+    pub file_warnings: Vec<String>,
     /// What is thought of everything that counts for a VIP.
     pub checks: Checks,
     /// What the looks at listeners depend on.
@@ -192,6 +194,7 @@ impl Node {
             vips,
             worker: WorkerState::Starting,
             warnings,
+            file_warnings: Vec::new(),
             checks: Checks::new(&config),
             situation: watch::Sender::new(Situation::default()),
             events,
@@ -578,7 +581,7 @@ impl Node {
     }
 
     fn status_warnings(&self) -> Vec<String> {
-        let lasting = self.warnings.iter().chain(&self.report.warnings).cloned();
+        let lasting = self.warnings.iter().chain(&self.file_warnings).chain(&self.report.warnings).cloned();
         let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
         lasting.chain(of_archive).chain(self.notices()).collect()
     }

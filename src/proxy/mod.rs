@@ -6,8 +6,10 @@
 pub mod access_log;
 pub mod administration;
 pub mod counters;
+pub mod files;
 pub mod http;
 pub mod limits;
+pub mod proxy_protocol;
 mod server_io;
 pub mod sessions;
 pub mod state;

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio_rustls::TlsAcceptor;
-
 use super::counters::{Classes, Counters, ListenerCounters, PoolCounters};
+use super::files::Files;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
+use super::tls::Termination;
+use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolIndex};
 use crate::link::ListenerLoad;
@@ -34,7 +35,7 @@ pub struct Listener {
     /// As configured.
     pub config: config::Listener,
     /// Present when it speaks TLS.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Termination>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
     /// Present when its requests are written down.
@@ -86,6 +87,8 @@ pub struct Pool {
     pub config: config::Pool,
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Server>,
+    /// How its servers are reached.
+    pub dialer: Dialer,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
 }
@@ -179,13 +182,13 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
-        tls: Vec<Option<TlsAcceptor>>,
+        tls: Vec<Option<Termination>>,
     ) -> Self {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
@@ -197,6 +200,17 @@ impl Site {
         });
         let listeners = listeners.collect();
         Self { pools, listeners, sessions, node, is_measured: config.admin.is_some() }
+    }
+
+    /// Takes files that have changed. What cannot be used is left as it was, and said in words.
+    pub fn files_changed(&self, files: &Files) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for listener in &self.listeners {
+            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
+                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
+            }
+        }
+        warnings
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -248,7 +262,7 @@ impl Pool {
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, sticky }
+        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky }
     }
 
     fn counters(&self) -> PoolCounters {

@@ -21,7 +21,8 @@ use super::http::{self, ClientStream};
 use super::state::Site;
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
-use super::upstream::{IdleConnections, Upstream};
+use super::upstream::http1::{Http1, IdleConnections};
+use super::upstream::http2::{self, SharedConnections};
 use crate::balance::{Candidate, RoundRobin, rendezvous};
 use crate::config::{PoolIndex, Protocol};
 use crate::session::key::Key;
@@ -69,6 +70,7 @@ pub struct Thread {
 struct ThreadPool {
     round_robin: RefCell<RoundRobin>,
     idle: Vec<IdleConnections>,
+    shared: Vec<Rc<SharedConnections>>,
 }
 
 /// What the worker asks of a thread.
@@ -106,8 +108,16 @@ impl Thread {
     fn new(setup: &mut Setup) -> Rc<Self> {
         let pools = setup.site.pools.iter().map(|pool| {
             let idle = || IdleConnections::new(pool.config.idle_connections_max as usize, pool.config.idle_timeout);
-            let idle = pool.config.servers.iter().map(|_| idle()).collect();
-            ThreadPool { round_robin: RefCell::new(RoundRobin::starting_at(setup.index)), idle }
+            let limits = http2::Limits {
+                connections_max: pool.config.http2.connections_max as usize,
+                streams_max: pool.config.http2.streams_max as usize,
+                idle_timeout: pool.config.idle_timeout,
+            };
+            ThreadPool {
+                round_robin: RefCell::new(RoundRobin::starting_at(setup.index)),
+                idle: pool.config.servers.iter().map(|_| idle()).collect(),
+                shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
+            }
         });
         Rc::new(Self {
             site: Arc::clone(&setup.site),
@@ -154,15 +164,20 @@ impl Thread {
     }
 
     /// An idle connection to a server.
-    pub fn idle_connection(&self, place: Place) -> Option<Box<Upstream>> {
+    pub fn idle_connection(&self, place: Place) -> Option<Box<Http1>> {
         self.idle(place)?.take()
     }
 
     /// Takes a connection back whose response has been read to its end.
-    pub fn give_back(&self, place: Place, upstream: Box<Upstream>) {
+    pub fn give_back(&self, place: Place, connection: Box<Http1>) {
         if let Some(idle) = self.idle(place) {
-            idle.put(upstream, self.timers.coarse_now());
+            idle.put(connection, self.timers.coarse_now());
         }
+    }
+
+    /// The connections to a server that requests share.
+    pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
+        self.pools.get(place.pool.0)?.shared.get(place.server)
     }
 
     fn idle(&self, place: Place) -> Option<&IdleConnections> {
@@ -195,6 +210,7 @@ impl Thread {
             turns.tick().await;
             let now = Instant::now();
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
         }
     }
 
@@ -343,9 +359,9 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
-        Some(acceptor) => {
+        Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = acceptor.accept(stream);
+            let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                 // It failed or took too long, which is the client's affair.

@@ -18,12 +18,12 @@ use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config, Protocol};
+use crate::config::{self, Config};
 use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
@@ -35,12 +35,13 @@ use crate::peer::identity::Identity;
 use crate::probe;
 use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
+use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::Site;
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
-use crate::proxy::tls;
+use crate::proxy::tls::Termination;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
@@ -113,6 +114,8 @@ struct Worker {
     /// What the guard keeps for the next worker, as it was told last.
     administration: Vec<KeptFact>,
     warnings: Vec<String>,
+    /// Files whose last state cannot be used.
+    file_warnings: Vec<String>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -161,6 +164,7 @@ impl Worker {
             drain_timeout: config.worker.drain_timeout,
             administration: bootstrap.administration.clone(),
             warnings,
+            file_warnings: Vec::new(),
             link,
         };
         let refusal_target = format!("/{}", random_token()?);
@@ -210,6 +214,7 @@ impl Worker {
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
+                    Some(ToWorker::Files(files)) => self.take_files(Files::new(*files)),
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -238,6 +243,16 @@ impl Worker {
                 _ = ticket_turns.tick() => self.tickets.turn(),
             }
         }
+    }
+
+    /// Has everything that is made of files made anew. Runs here and not on the threads that serve.
+    fn take_files(&mut self, files: Files) {
+        let warnings = self.site.files_changed(&files);
+        warnings.iter().filter(|warning| !self.file_warnings.contains(warning)).for_each(|warning| warn!("{warning}"));
+        if warnings.is_empty() {
+            info!("changed files are in use");
+        }
+        self.file_warnings = warnings;
     }
 
     /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so
@@ -310,7 +325,14 @@ impl Worker {
                 ..self.site.sessions.status(&self.site.pools)
             },
             sync: self.link.status(),
-            warnings: self.warnings.iter().cloned().chain(store_warning).chain(log_problems).collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .chain(&self.file_warnings)
+                .cloned()
+                .chain(store_warning)
+                .chain(log_problems)
+                .collect(),
         }
     }
 
@@ -363,23 +385,19 @@ impl Probe {
 }
 
 fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
-    let mut acceptors = Vec::new();
-    for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
-        let alpn = match listener.protocol {
-            Protocol::Http => &["http/1.1"][..],
-            Protocol::Tcp => &[],
-        };
-        let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
-        let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();
-        acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
-    }
+    let files = Files::new(bootstrap.files.clone());
+    let termination = |listener: &config::Listener| {
+        let termination = Termination::new(listener, &files, tickets.of_listener(&listener.name));
+        termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+    };
+    let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

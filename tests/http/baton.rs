@@ -231,6 +231,19 @@ impl Baton {
     pub fn wait_for_log(&self, text: &str) {
         self.wait_for_logs(1, text);
     }
+
+    /// Waits until what `baton status --json` prints is as wished, and gives it.
+    pub fn wait_for_status(&self, is_as_wished: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if is_as_wished(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the status does not become as wished: {status:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 fn start(config: &Path, directory: &Directory) -> Child {

@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod h2_server;
 mod redis;
 mod server;
 mod wire;
@@ -24,6 +25,7 @@ mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
@@ -35,6 +37,7 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_reload;
 
 use std::time::Duration;
 

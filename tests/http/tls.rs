@@ -1,6 +1,6 @@
 //! TLS towards clients, with certificates that openssl makes for the test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub fn certificate(directory: &Directory, name: &str) -> Certificate {
 /// A listener with certificates for a.example and, second, for b.example.
 pub struct Site {
     pub baton: Baton,
-    certificates: [Certificate; 2],
-    _directory: Directory,
+    pub certificates: [Certificate; 2],
+    directory: Directory,
 }
 
 impl Site {
@@ -51,14 +51,24 @@ impl Site {
         let servers = servers.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
         let pool = format!("[[pool]]\nname = \"app\"\nservers = [{servers}]\n{pool}\n[worker]\nthreads = 1\n");
         let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
-        Self { baton, certificates, _directory: directory }
+        Self { baton, certificates, directory }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// curl to a name, trusting one of the certificates alone.
     pub fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
+        self.curl_trusting(name, &self.certificates[trusted].cert, arguments)
+    }
+
+    /// curl to a name, trusting this certificate alone.
+    pub fn curl_trusting(&self, name: &str, trusted: &Path, arguments: &[&str]) -> Curl {
         let port = self.baton.address().port();
         let resolve = format!("{name}:{port}:127.0.0.1");
-        let trusted = self.certificates[trusted].cert.to_str().expect("test directories are UTF-8");
+        let trusted = trusted.to_str().expect("test directories are UTF-8");
         let url = format!("https://{name}:{port}/path");
         curl(&[&["--resolve", &resolve, "--cacert", trusted, &url], arguments].concat())
     }

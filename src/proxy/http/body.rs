@@ -14,7 +14,7 @@ use super::trace::Ended;
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{ArrivalError, Arriving};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum BodyError {
     Client(#[source] hyper::Error),
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
-    Server(#[source] hyper::Error),
+    Server(#[source] ArrivalError),
     /// The server sent nothing for too long.
     #[error("the server's body made no progress in time")]
     ServerTimeout,
@@ -150,9 +150,8 @@ enum Source {
 
 /// A body that is read from a server.
 struct ServerBody {
-    incoming: Incoming,
-    /// `None` once it is given back or given up.
-    upstream: Option<Box<Upstream>>,
+    /// `None` once it is given up.
+    arriving: Option<Arriving>,
     /// The last frame has been read.
     is_complete: bool,
     place: Place,
@@ -171,16 +170,10 @@ impl ResponseBody {
         Self { source: Source::Text(Some(text)), transaction: None }
     }
 
-    /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
-    pub fn from_server(
-        incoming: Incoming,
-        upstream: Box<Upstream>,
-        place: Place,
-        client: &Rc<Client>,
-        timeout: Duration,
-    ) -> Self {
+    /// The body that arrives from a server; its connection goes back to `place` at its end.
+    pub fn from_server(arriving: Arriving, place: Place, client: &Rc<Client>, timeout: Duration) -> Self {
         let client = Rc::clone(client);
-        let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
+        let body = ServerBody { arriving: Some(arriving), is_complete: false, place, client, timeout };
         Self { source: Source::Server(body), transaction: None }
     }
 
@@ -226,14 +219,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Text(text) => text.is_none(),
-            Source::Server(body) => body.incoming.is_end_stream(),
+            Source::Server(body) => body.arriving.as_ref().is_none_or(Arriving::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Server(body) => body.incoming.size_hint(),
+            Source::Server(body) => body.arriving.as_ref().map_or_else(SizeHint::default, Arriving::size_hint),
         }
     }
 }
@@ -252,15 +245,12 @@ impl ServerBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let deadlines = Rc::clone(self.client.deadlines());
         if deadlines.is_late(Party::Server) {
-            self.upstream = None;
+            self.arriving = None;
             self.client.broken_off.set(true);
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
-        let polled = match &mut self.upstream {
-            Some(upstream) => upstream.poll_body(context, &mut self.incoming),
-            None => Pin::new(&mut self.incoming).poll_frame(context),
-        };
-        match polled {
+        let Some(arriving) = &mut self.arriving else { return Poll::Ready(None) };
+        match arriving.poll_frame(context) {
             Poll::Ready(frame) => {
                 deadlines.clear(Party::Server);
                 self.is_complete = frame.is_none();
@@ -280,11 +270,11 @@ impl ServerBody {
 impl Drop for ServerBody {
     fn drop(&mut self) {
         // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
-        let is_complete = self.is_complete || self.incoming.is_end_stream();
+        let is_complete = self.is_complete || self.arriving.as_ref().is_some_and(Arriving::is_end_stream);
         // A server that answers early leaves the connection in the middle of a request, with the client inside it.
         let is_free = is_complete && !self.client.is_uploading.get();
-        if is_free && let Some(upstream) = self.upstream.take() {
-            self.client.thread().give_back(self.place, upstream);
+        if is_free && let Some(connection) = self.arriving.as_mut().and_then(Arriving::take_connection) {
+            self.client.thread().give_back(self.place, connection);
         }
     }
 }

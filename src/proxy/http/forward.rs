@@ -15,7 +15,10 @@ use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
-use crate::proxy::upstream::{ExchangeError, Upstream};
+use crate::proxy::upstream::dial::DialError;
+use crate::proxy::upstream::http1::Http1;
+use crate::proxy::upstream::http2::Obtained;
+use crate::proxy::upstream::{Arriving, Broken, ExchangeError, Upstream};
 use crate::session::key::Key;
 
 /// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
@@ -40,7 +43,7 @@ struct Errand<'a> {
 
 /// What came of one attempt.
 enum Attempt {
-    Answered(Box<Upstream>, Response<Incoming>),
+    Answered(Response<Arriving>),
     /// Not executed by any server, so it may be tried again.
     Again,
     /// It may have been executed, or there is nothing left to send.
@@ -79,10 +82,10 @@ pub async fn forward(
     while errand.failed.len() < FAILED_MAX {
         let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
-            Attempt::Answered(upstream, response) => {
+            Attempt::Answered(response) => {
                 client.marks.answered();
                 transaction.place = Some(Place { pool: index, server });
-                return errand.finish(server, upstream, response).await;
+                return errand.finish(server, response).await;
             }
             Attempt::Again => client.marks.retried(),
             Attempt::GivenUp => break,
@@ -109,7 +112,7 @@ fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Resu
     let (mut parts, body) = request.into_parts();
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
-    headers::to_server(&mut parts, client);
+    headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
     Ok(Request::from_parts(parts, body))
 }
 
@@ -145,14 +148,18 @@ impl Errand<'_> {
 
     async fn attempt(&mut self, server: usize) -> Attempt {
         let place = Place { pool: self.index, server };
-        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again };
-        let Some(request) = self.request.take() else { return Attempt::GivenUp };
+        let Some(upstream) = self.connection(place).await else { return Attempt::Again };
+        let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
+        if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
+            // Kept for a server of HTTP/2; here it would have to stand in Connection too.
+            request.headers_mut().remove(header::TE);
+        }
         let copy = copy_if_repeatable(&request);
-        let was_reused = upstream.reused;
+        let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
-            Some(Ok(response)) => Attempt::Answered(upstream, response),
+            Some(Ok(response)) => Attempt::Answered(response),
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
@@ -161,22 +168,32 @@ impl Errand<'_> {
         }
     }
 
-    /// A connection to a server: one that is idle, or a new one.
-    async fn connection(&mut self, place: Place) -> Option<Box<Upstream>> {
-        if let Some(idle) = self.client.thread().idle_connection(place) {
-            return Some(idle);
-        }
+    /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
+    async fn connection(&mut self, place: Place) -> Option<Upstream> {
         let address = self.pool.config.servers.get(place.server)?.address;
-        let connect = Upstream::connect(address);
+        let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
+        if dialer.may_be_http1()
+            && let Some(idle) = thread.idle_connection(place)
+        {
+            return Some(Upstream::Http1(idle));
+        }
+        let obtain = async {
+            if !dialer.may_be_http2() {
+                return Ok(Obtained::Http1(dialer.dial(address).await?.0));
+            }
+            match thread.shared_connections(place) {
+                Some(shared) => shared.obtain(|| dialer.dial(address)).await,
+                None => Err(DialError::nowhere()),
+            }
+        };
         self.client.marks.wait();
-        let connected = self.client.deadlines().within(self.pool.config.connect_timeout, connect).await;
+        let obtained = self.client.deadlines().within(self.pool.config.connect_timeout, obtain).await;
         self.client.marks.connected();
-        match connected {
-            Some(Ok(upstream)) => Some(upstream),
+        match obtained {
+            Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
+            Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
-                let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
-                let error = if refused { "connection_refused" } else { "destination_ip_unroutable" };
-                self.failed(place.server, StatusCode::BAD_GATEWAY, error);
+                self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }
             None => {
@@ -198,13 +215,17 @@ impl Errand<'_> {
         if self.client.refusal.get().is_some() {
             return Attempt::GivenUp;
         }
-        let kind = if error.is_garbage { "http_protocol_error" } else { "connection_terminated" };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !error.is_garbage));
+        let (kind, is_garbage) = match error.kind {
+            Broken::Garbage => ("http_protocol_error", true),
+            Broken::Off => ("connection_terminated", false),
+            Broken::Refused => ("http_request_denied", false),
+        };
+        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !is_garbage));
         if self.request.is_none() {
             self.failed(server, StatusCode::BAD_GATEWAY, kind);
             return Attempt::GivenUp;
         }
-        if was_reused {
+        if was_reused && error.kind != Broken::Refused {
             // A connection that had been idle may just have been closed: that says nothing about the server.
             self.wanted = Some(server);
         } else {
@@ -222,12 +243,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    async fn finish(
-        self,
-        server: usize,
-        upstream: Box<Upstream>,
-        response: Response<Incoming>,
-    ) -> Response<ResponseBody> {
+    async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if is_ambiguous(&parts) {
             let fault = Fault { error: "http_protocol_error", server: self.name(server) };
@@ -248,7 +264,7 @@ impl Errand<'_> {
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
         let timeout = self.pool.config.response_timeout;
-        Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, self.client, timeout))
+        Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
     }
 
     /// No server could answer.

@@ -106,7 +106,7 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     let passage = Passage { thread, listener, index, pool, address: peer.ip(), registration, account };
     passage.deadlines().attach_here().await;
     match &listener.tls {
-        Some(acceptor) => passage.behind_tls(acceptor, stream).await,
+        Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
         None => passage.in_clear(stream).await,
     }
     passage.account.close(thread, listener_index, pool, passage.address);
