@@ -36,6 +36,7 @@ const CORES: &[&str] = &[
     "proxy/tcp/hello",
     "proxy/access_log/line",
     "proxy/access_log/frame",
+    "proxy/http/compression/negotiate",
     "proxy/proxy_protocol",
 ];
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
+use super::error_pages::ErrorPageBlock;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
-    WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Compression, Events, Pool, Protocol, RateLimit, Sessions, Transport,
+    VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -190,6 +191,9 @@ pub(super) struct ListenerBlock {
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) access_log: ListenerLog,
+    pub(super) compression: Option<Compression>,
+    pub(super) error_pages: Vec<ErrorPageBlock>,
+    pub(super) intercept_errors: bool,
 }
 
 /// The pool of a listener.
@@ -236,7 +240,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         listeners: root
             .blocks("listener", LISTENERS_MAX)
             .into_iter()
-            .map(|table| traffic::listener(table, directory))
+            .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),

@@ -89,6 +89,9 @@ impl Config {
                 files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
             }
         }
+        for page in self.listeners.iter().flat_map(|listener| &listener.error_pages) {
+            files.push(WorkerFile { path: page.file.clone(), kind: FileKind::Public });
+        }
         // What is a secret to one of those who name it is a secret.
         files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));
         files.dedup_by(|later, earlier| later.path == earlier.path);

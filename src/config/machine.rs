@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use super::access_log;
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
+use super::error_pages;
 use super::files::{FileKind, read_file};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
@@ -35,6 +36,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     }
     check_store(&blocks.sessions.store, mistakes);
     access_log::check_files(blocks, mistakes);
+    error_pages::check_files(blocks, mistakes);
     for program in programs(blocks) {
         check_program(program, mistakes);
     }

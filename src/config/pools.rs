@@ -9,7 +9,7 @@ use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
 use super::upstream;
-use super::{sticky, values};
+use super::{compression, sticky, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -56,6 +56,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         response_timeout: table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
+        compression: compression::of_pool(table.optional("compression"), mistakes),
         protocol: upstream::protocol(&mut table),
         http2: upstream::http2(&mut table),
     };

@@ -97,6 +97,11 @@ impl<'a> Table<'a> {
         Some(Value { mistakes: self.mistakes, place: self.place.below(key, entry.span()), value: entry.get_ref() })
     }
 
+    /// Whether the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The value of `key` as `read` has it.
     pub(super) fn written<T>(
         &mut self,
@@ -152,6 +157,16 @@ impl<'a> Table<'a> {
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
         self.optional(key).and_then(Value::boolean).unwrap_or(default)
+    }
+
+    /// All keys with their values, for a table whose keys are not known beforehand.
+    pub(super) fn into_entries(self) -> Vec<(String, Value<'a>)> {
+        let entry = |(key, value): (&Spanned<_>, &'a Spanned<DeValue<'a>>)| {
+            let key: &std::borrow::Cow<'_, str> = key.get_ref();
+            let place = self.place.below(key, value.span());
+            (key.to_string(), Value { mistakes: self.mistakes, place, value: value.get_ref() })
+        };
+        self.entries.iter().map(entry).collect()
     }
 
     /// Passes over keys that may have been meant, as far as can be told.

@@ -10,6 +10,7 @@ use super::blocks::{
     AdvertKeyBlock, Blocks, CertificateBlock, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference,
     RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
 };
+use super::error_pages;
 use super::model::{
     Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair,
     PoolIndex, Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
@@ -200,6 +201,9 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
         access_log: None,
+        compression: block.compression,
+        error_pages: error_pages::resolved(block.error_pages),
+        intercept_errors: block.intercept_errors,
         name,
     })
 }

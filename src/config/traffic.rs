@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
-use super::{access_log, values};
+use super::report::Mistakes;
+use super::{access_log, compression, error_pages, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -24,7 +25,7 @@ const RATE_ENTRIES_MAX: u32 = 16_000_000;
 const RATE_ENTRIES_DEFAULT: u32 = 100_000;
 
 /// Reads a `[[listener]]`.
-pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
+pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> ListenerBlock {
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -50,10 +51,22 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         rate_limit: table.block("rate_limit").and_then(rate_limit),
         access_log: access_log::of_listener(&mut table, directory),
+        compression: compression::of_listener(table.optional("compression"), mistakes),
+        error_pages: table
+            .block("error_pages")
+            .map(|table| error_pages::error_pages(table, mistakes, directory))
+            .unwrap_or_default(),
+        intercept_errors: table.boolean("intercept_errors", false),
     };
+    if block.error_pages.is_empty() && block.protocol == Protocol::Http && !table.has("error_pages") {
+        let rule = "has no meaning without error_pages: there is nothing to send instead";
+        table.without_meaning(&["intercept_errors"], rule, "leave it out, or write error_pages");
+    }
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no responses";
+        table.without_meaning(&["compression", "error_pages", "intercept_errors"], rule, "leave it out");
     }
     table.finish();
     block

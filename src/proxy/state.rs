@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use super::counters::{Classes, Counters, ListenerCounters, PoolCounters};
 use super::files::Files;
+use super::http::error_pages::ErrorPages;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use super::tls::Termination;
 use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
-use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolIndex};
+use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
 use crate::link::ListenerLoad;
 use crate::status::{PoolStatus, ServerStatus};
 
@@ -28,6 +29,8 @@ pub struct Site {
     pub node: String,
     /// Whether somebody can ask how long requests take.
     pub is_measured: bool,
+    /// Whether any response is compressed.
+    pub compresses: bool,
 }
 
 /// A listener, prepared.
@@ -40,6 +43,8 @@ pub struct Listener {
     pub rate_limit: Option<RateLimit>,
     /// Present when its requests are written down.
     pub log: Option<ListenerLog>,
+    /// What is sent in place of errors.
+    pub error_pages: ErrorPages,
 }
 
 /// What is written of the requests of a listener.
@@ -194,12 +199,15 @@ impl Site {
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
         let targets = config.log_targets();
+        let compresses = config.listeners.iter().any(|listener| listener.compression.is_some())
+            || config.pools.iter().any(|pool| matches!(pool.compression, PoolCompression::Own(_)));
         let listeners = listeners.map(|((config, tls), rate_limit)| {
             let log = config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets));
-            Listener { config: config.clone(), tls, rate_limit, log }
+            let error_pages = ErrorPages::new(&config.error_pages, config.intercept_errors);
+            Listener { config: config.clone(), tls, rate_limit, log, error_pages }
         });
         let listeners = listeners.collect();
-        Self { pools, listeners, sessions, node, is_measured: config.admin.is_some() }
+        Self { pools, listeners, sessions, node, is_measured: config.admin.is_some(), compresses }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -208,6 +216,9 @@ impl Site {
         for listener in &self.listeners {
             if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
                 warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
+            }
+            if let Err(reason) = listener.error_pages.files_changed(files) {
+                warnings.push(format!("listener {} keeps a former error page: {reason}", listener.config.name));
             }
         }
         warnings

@@ -16,6 +16,7 @@ use tracing::warn;
 use super::access_log::{Lines, LinesSetup};
 use super::counters::{Counters, ListenerCounters};
 use super::http::client::{Client, Connection};
+use super::http::compression::Memory;
 use super::http::trace::Trace;
 use super::http::{self, ClientStream};
 use super::state::Site;
@@ -59,6 +60,8 @@ pub struct Thread {
     pub refusal_target: String,
     /// Its ends of the access logs, in the order of `Config::log_targets`.
     pub lines: Vec<Rc<Lines>>,
+    /// What the compressions of responses take of it.
+    pub compression_memory: Memory,
     /// What texts of requests were taken with, for the next ones.
     pub traces: RefCell<Vec<Box<Trace>>>,
     pools: Vec<ThreadPool>,
@@ -125,6 +128,7 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            compression_memory: Memory::default(),
             traces: RefCell::default(),
             lines: std::mem::take(&mut setup.lines).into_iter().map(|setup| Rc::new(Lines::new(setup))).collect(),
             pools: pools.collect(),

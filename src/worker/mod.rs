@@ -397,7 +397,12 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
+    let site = Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls);
+    for listener in &site.listeners {
+        let taken = listener.error_pages.files_changed(&files);
+        taken.map_err(|reason| anyhow!("listener {}: {reason}", listener.config.name))?;
+    }
+    Ok(site)
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

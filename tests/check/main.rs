@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
 mod access_log;
+mod compression;
+mod error_pages;
 mod heartbeat;
 mod machine;
 mod program;

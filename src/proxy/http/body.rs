@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::client::Client;
+use super::compression::Compressed;
 use super::trace::Ended;
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
@@ -25,6 +26,9 @@ pub enum BodyError {
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] ArrivalError),
+    /// It could not be compressed.
+    #[error("the body could not be compressed")]
+    Compression(#[source] std::io::Error),
     /// The server sent nothing for too long.
     #[error("the server's body made no progress in time")]
     ServerTimeout,
@@ -146,6 +150,7 @@ pub struct ResponseBody {
 enum Source {
     Text(Option<Bytes>),
     Server(ServerBody),
+    Compressed(Compressed),
 }
 
 /// A body that is read from a server.
@@ -177,6 +182,11 @@ impl ResponseBody {
         Self { source: Source::Server(body), transaction: None }
     }
 
+    /// A body that is compressed.
+    pub fn compressed(body: Compressed) -> Self {
+        Self { source: Source::Compressed(body), transaction: None }
+    }
+
     /// The same, as the body of a transaction's response.
     pub fn of(mut self, transaction: Transaction) -> Self {
         self.transaction = Some(transaction);
@@ -193,7 +203,7 @@ impl ResponseBody {
             Poll::Ready(Some(Err(BodyError::ServerTimeout))) => {
                 transaction.client.marks.ends(Ended::TimedOut, "http_response_timeout");
             }
-            Poll::Ready(Some(Err(BodyError::Client(_) | BodyError::Server(_)))) => {
+            Poll::Ready(Some(Err(BodyError::Client(_) | BodyError::Server(_) | BodyError::Compression(_)))) => {
                 transaction.client.marks.ends(Ended::ServerFailed, "connection_terminated");
             }
             Poll::Ready(None) => transaction.is_whole = true,
@@ -211,6 +221,7 @@ impl Body for ResponseBody {
         let polled = match &mut this.source {
             Source::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::Server(body) => body.poll_frame(context),
+            Source::Compressed(body) => body.poll_frame(context),
         };
         this.note(&polled);
         polled
@@ -220,6 +231,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Text(text) => text.is_none(),
             Source::Server(body) => body.arriving.as_ref().is_none_or(Arriving::is_end_stream),
+            Source::Compressed(body) => body.is_end_stream(),
         }
     }
 
@@ -227,6 +239,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Server(body) => body.arriving.as_ref().map_or_else(SizeHint::default, Arriving::size_hint),
+            Source::Compressed(_) => SizeHint::new(),
         }
     }
 }

@@ -8,6 +8,8 @@
 pub mod body;
 pub mod client;
 mod client_io;
+pub mod compression;
+pub mod error_pages;
 mod forward;
 mod headers;
 mod respond;
@@ -73,6 +75,7 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
         return respond::refused(&client, client.refusal.get());
     }
     transaction.note(Some(&request));
+    transaction.accepted = compression::accepted(transaction, &request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
@@ -86,6 +89,8 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
 fn finish(mut transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
     transaction.answered(&response);
+    let response = error_pages::apply(&transaction, response);
+    let response = compression::apply(&transaction, response);
     response.map(|body| body.of(transaction))
 }
 

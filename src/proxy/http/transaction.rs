@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 
 use super::client::Client;
+use super::compression::negotiate::Accepted;
 use super::respond::Own;
 use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
@@ -34,8 +35,12 @@ pub struct Transaction {
     pub reason: &'static str,
     /// Bytes of the response's body so far, as they go to the client.
     pub bytes_out: u64,
+    /// What codings the client accepts, where anything is compressed here.
+    pub accepted: Option<Accepted>,
+    /// Whether it is a call of gRPC, whose errors are not for people.
+    pub is_grpc: bool,
     /// Whether the response has a body to send.
-    has_body: bool,
+    pub has_body: bool,
     /// Whether all of the response's body has been taken.
     pub is_whole: bool,
     /// What was asked, where that is to be a line of the access log.
@@ -56,6 +61,8 @@ impl Transaction {
             status: None,
             reason: "",
             bytes_out: 0,
+            accepted: None,
+            is_grpc: false,
             has_body: true,
             is_whole: false,
             trace: None,
@@ -65,6 +72,7 @@ impl Transaction {
     /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read.
     pub fn note<B>(&mut self, request: Option<&Request<B>>) {
         self.has_body = request.is_none_or(|request| *request.method() != Method::HEAD);
+        self.is_grpc = request.is_some_and(is_grpc);
         let client = &self.client;
         let Some(log) = client.listener().and_then(|listener| listener.log.as_ref()) else { return };
         if !log.wants(request.map(|request| request.uri().path())) {
@@ -157,6 +165,11 @@ impl Transaction {
             lines.write(|buffer| line::write(log.format, &entry, buffer));
         }
     }
+}
+
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl Drop for Transaction {
