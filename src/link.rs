@@ -56,7 +56,7 @@ pub struct Bootstrap {
     pub files: HandedFiles,
     /// What the descriptors are that follow the listeners' sockets.
     pub further: Vec<Further>,
-    /// What operators have said of servers, as an earlier worker of this guard last knew it.
+    /// What operators have said of servers, as an earlier worker last knew it.
     pub administration: Vec<KeptFact>,
     /// The token that changes over the admin listener need; `None` refuses them. A secret.
     pub admin_token: Option<Vec<u8>>,

@@ -33,10 +33,13 @@ const CORES: &[&str] = &[
     "fitness",
     "limit",
     "proxy/http/strict",
+    "proxy/http/h2_frames",
+    "proxy/http/h2_request",
     "proxy/tcp/hello",
     "proxy/access_log/line",
     "proxy/access_log/frame",
     "proxy/http/compression/negotiate",
+    "proxy/http/forwarded",
     "proxy/proxy_protocol",
 ];
 

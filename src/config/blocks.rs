@@ -11,9 +11,10 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
 use super::error_pages::ErrorPageBlock;
+use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Compression, Events, Pool, Protocol, RateLimit, Sessions, Transport,
-    VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Compression, Events, Identity, ListenerAccess, Pool, Protocol, RateLimit,
+    RouteAccess, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -26,6 +27,7 @@ pub(super) const VIPS_MAX: usize = 64;
 const FURTHER_ADDRESSES_MAX: usize = 4;
 const ADVERT_KEYS_MAX: usize = 8;
 const FITNESS_MAX: usize = 64;
+const ADMIN_HOSTS_MAX: usize = 64;
 const LISTENERS_MAX: usize = 256;
 const ROUTES_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
@@ -169,6 +171,7 @@ pub(super) struct EventsBlock {
 pub(super) struct AdminBlock {
     pub(super) bind: Option<Located<SocketAddr>>,
     pub(super) token_file: Written<Located<PathBuf>>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// `[sessions]`
@@ -194,6 +197,14 @@ pub(super) struct ListenerBlock {
     pub(super) compression: Option<Compression>,
     pub(super) error_pages: Vec<ErrorPageBlock>,
     pub(super) intercept_errors: bool,
+    pub(super) http2: bool,
+    pub(super) connect: bool,
+    pub(super) tunnel_timeout: Duration,
+    /// Whole when the file has no mistake.
+    pub(super) identity: Identity,
+    /// Whole when the file has no mistake.
+    pub(super) access: ListenerAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// The pool of a listener.
@@ -219,6 +230,9 @@ pub(super) struct RouteBlock {
     pub(super) pool: Option<Located<String>>,
     /// Whether host and path prefix were read as they stand.
     pub(super) is_whole: bool,
+    /// Whole when the file has no mistake.
+    pub(super) access: RouteAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// `[[pool]]`
@@ -242,7 +256,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
-        routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
+        routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)
@@ -321,9 +335,15 @@ fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
             .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
             .and_then(|value| value.parsed(values::bind)),
         token_file: table.written("token_file", |value| file(value, directory)),
+        hosts: admin_hosts(table.optional("hosts")),
     };
     table.finish();
     block
+}
+
+fn admin_hosts(value: Option<Value<'_>>) -> Vec<String> {
+    let hosts = value.into_iter().flat_map(|value| value.list(ADMIN_HOSTS_MAX));
+    hosts.filter_map(|value| value.parsed(values::host)).map(|found| found.value).collect()
 }
 
 fn advert_key(mut table: Table<'_>, directory: &Path) -> AdvertKeyBlock {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::model::Config;
 
-/// Bytes of one file: 250,000 lines of a list of networks, or a revocation list of 200,000 certificates.
-pub const WORKER_FILE_MAX_BYTES: u64 = 8 << 20;
+/// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
+pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
 
 /// A file, or a directory of files, that the worker needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,11 @@ impl Config {
         }
         for page in self.listeners.iter().flat_map(|listener| &listener.error_pages) {
             files.push(WorkerFile { path: page.file.clone(), kind: FileKind::Public });
+        }
+        for listener in &self.listeners {
+            let of_routes = listener.routes.iter().flat_map(|route| route.access.files());
+            let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
+            files.extend(listener.access.files().chain(of_routes).map(public));
         }
         // What is a secret to one of those who name it is a secret.
         files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));

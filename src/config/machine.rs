@@ -19,12 +19,15 @@ use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
+use super::users::Users;
 use crate::net::privileges;
+use crate::units::networks::parse_list;
 
 /// Checks the file's blocks against this machine.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_interfaces(blocks, mistakes);
     check_secrets(blocks, mistakes);
+    check_access(blocks, mistakes);
     for user in blocks.worker_user.iter().chain(&blocks.events.user) {
         if let Ok(None) = privileges::user(&user.value) {
             mistakes.value(
@@ -82,6 +85,25 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     for file in blocks.vips.iter().filter_map(|vip| vip.password_file.as_ref()) {
         if let Err(error) = AdvertPassword::load(&file.value) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
+        }
+    }
+}
+
+fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_routes = blocks.routes.iter().map(|route| &route.access_files);
+    for files in blocks.listeners.iter().map(|listener| &listener.access_files).chain(of_routes) {
+        for file in &files.lists {
+            let list = read(&file.value, FileKind::Public).and_then(|bytes| {
+                parse_list(&bytes).map_err(|error| {
+                    Wrong::new(error.to_string(), "write one network such as \"10.0.0.0/8\" or one address a line")
+                })
+            });
+            usable(list, file, mistakes);
+        }
+        for file in &files.users {
+            let users = read(&file.value, FileKind::Public)
+                .and_then(|bytes| Users::parse(&bytes).map_err(|error| Wrong::new(error.to_string(), error.remedy)));
+            usable(users, file, mistakes);
         }
     }
 }

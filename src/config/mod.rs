@@ -5,7 +5,8 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `access_log`, `compression`, `error_pages`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `identity`, `access_log`, `compression`, `error_pages`, `pools`, `sticky`, `store` and
+//! `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
@@ -16,6 +17,7 @@ mod compression;
 mod cross;
 mod error_pages;
 mod files;
+mod identity;
 mod key;
 mod machine;
 mod model;
@@ -28,6 +30,7 @@ mod sticky;
 mod store;
 mod traffic;
 mod upstream;
+mod users;
 mod values;
 mod vips;
 mod warnings;
@@ -48,6 +51,7 @@ pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_fil
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
+pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::duration_text;
 
 use report::Mistakes;

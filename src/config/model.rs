@@ -3,6 +3,7 @@
 mod access_log;
 mod compression;
 mod error_pages;
+mod identity;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
 pub use self::compression::{Coding, Compression, CompressionLevel, PoolCompression};
 pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
+
+pub use identity::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -269,6 +272,19 @@ pub struct Listener {
     pub error_pages: Vec<ErrorPage>,
     /// Whether it is sent in place of errors of servers as well. Default false.
     pub intercept_errors: bool,
+    /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
+    /// true; only with protocol http.
+    pub http2: bool,
+    /// Whether CONNECT goes to servers, which then open the tunnel or do not; otherwise it is refused. Default false; only
+    /// with protocol http.
+    pub connect: bool,
+    /// Time that no byte may move in either direction once a connection or stream has changed to another protocol
+    /// (WebSocket, CONNECT), 10 ms to 24 h. Default 1 h; only with protocol http.
+    pub tunnel_timeout: Duration,
+    /// Who clients are taken for.
+    pub identity: Identity,
+    /// Who may come in.
+    pub access: ListenerAccess,
 }
 
 /// How often a client may ask. Both nodes count together.
@@ -305,7 +321,7 @@ pub enum RateLimitKey {
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 and HTTP/1.0.
+    /// HTTP/1.1, HTTP/1.0 and HTTP/2.
     Http,
     /// Bytes, whatever they mean; with `tls`, what is within TLS.
     Tcp,
@@ -337,6 +353,8 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// Where it goes.
     pub pool: PoolIndex,
+    /// Who may come in.
+    pub access: RouteAccess,
 }
 
 /// A set of servers.
@@ -367,6 +385,54 @@ pub struct Pool {
     pub protocol: ServerProtocol,
     /// Bounds of HTTP/2.
     pub http2: ServerHttp2,
+    /// Time in which a response's body has to make progress, 10 ms to 24 h. Default `response_timeout`.
+    pub body_timeout: Duration,
+    /// Time from a request's head to its response's last byte, retries included, 10 ms to 24 h; `None`: no limit.
+    pub request_timeout: Option<Duration>,
+    /// When a request is tried again.
+    pub retries: Retries,
+}
+
+/// When a request that failed is tried again on another server. One that a server may have begun with is repeated only
+/// where its method is idempotent and all of it is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// Tries of one request, the first included, 1 to 10. Default 5.
+    pub attempts: u32,
+    /// After a connection that was not made. Default true.
+    pub on_connect_failure: bool,
+    /// After a stream that the server refused (RFC 9113 section 8.7). Default true.
+    pub on_refused_stream: bool,
+    /// After a connection that broke. Default true.
+    pub on_broken_connection: bool,
+    /// After a response that did not begin in time. Default false.
+    pub on_response_timeout: bool,
+    /// After these statuses, 400 to 599. Default none.
+    pub on_statuses: Vec<u16>,
+    /// The share of a pool's requests, for each worker thread, that retries may come to over ten seconds, 0 to 100.
+    /// Default 20. Those after a connection that was not made do not count.
+    pub budget_percent: u32,
+    /// Retries a second, for each worker thread, that are there in any case, 0 to 10000. Default 10.
+    pub budget_per_second: u32,
+    /// Bodies up to this many bytes are read before a server is chosen, so that they can be sent again, 0 to 1 MiB; those
+    /// without a length never. Default 0.
+    pub replay_body_max: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            on_connect_failure: true,
+            on_refused_stream: true,
+            on_broken_connection: true,
+            on_response_timeout: false,
+            on_statuses: Vec::new(),
+            budget_percent: 20,
+            budget_per_second: 10,
+            replay_body_max: 0,
+        }
+    }
 }
 
 /// What is spoken with servers.
@@ -577,6 +643,8 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// A file with the token that changes need; without one they are refused.
     pub token_file: Option<PathBuf>,
+    /// Names under which it may be asked, besides addresses, `localhost` and the node's own.
+    pub hosts: Vec<String>,
 }
 
 /// How the worker process runs and is watched.

@@ -67,6 +67,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
             Some(block) => Some(Admin {
                 bind: block.bind?.value,
                 token_file: block.token_file.into_known().map(|file| file.value),
+                hosts: block.hosts,
             }),
             None => None,
         },
@@ -204,6 +205,11 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         compression: block.compression,
         error_pages: error_pages::resolved(block.error_pages),
         intercept_errors: block.intercept_errors,
+        http2: block.http2,
+        connect: block.connect,
+        tunnel_timeout: block.tunnel_timeout,
+        identity: block.identity,
+        access: block.access,
         name,
     })
 }
@@ -222,7 +228,8 @@ fn routes_of(listener: &str, routes: &[RouteBlock], pools: &[&str]) -> Option<Ve
     let mut resolved = Vec::new();
     for route in routes.iter().filter(of_listener) {
         let pool = pool_index(&route.pool.as_ref()?.value, pools)?;
-        resolved.push(Route { host: route.host.clone(), path_prefix: route.path_prefix.clone(), pool });
+        let (host, path_prefix, access) = (route.host.clone(), route.path_prefix.clone(), route.access.clone());
+        resolved.push(Route { host, path_prefix, pool, access });
     }
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     resolved.sort_by_key(|route| Reverse((length(&route.host), length(&route.path_prefix))));

@@ -7,7 +7,7 @@ use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, 
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
 use super::report::Mistakes;
-use super::{access_log, compression, error_pages, values};
+use super::{access_log, compression, error_pages, identity, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -18,6 +18,9 @@ const CLIENT_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const HEAD_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// As others have it: what speaks in a tunnel has keep-alives of its own.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
+
 const RATE_REQUESTS_MAX: u32 = 1_000_000;
 const RATE_PER_MIN: Duration = Duration::from_millis(100);
 const RATE_PER_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -26,6 +29,7 @@ const RATE_ENTRIES_DEFAULT: u32 = 100_000;
 
 /// Reads a `[[listener]]`.
 pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> ListenerBlock {
+    let (access, access_files) = identity::listener_access(&mut table, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -57,6 +61,12 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
             .map(|table| error_pages::error_pages(table, mistakes, directory))
             .unwrap_or_default(),
         intercept_errors: table.boolean("intercept_errors", false),
+        http2: table.boolean("http2", true),
+        connect: table.boolean("connect", false),
+        tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
+        identity: identity::identity(&mut table),
+        access,
+        access_files,
     };
     if block.error_pages.is_empty() && block.protocol == Protocol::Http && !table.has("error_pages") {
         let rule = "has no meaning without error_pages: there is nothing to send instead";
@@ -67,6 +77,10 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         table.without_meaning(&["rate_limit"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no responses";
         table.without_meaning(&["compression", "error_pages", "intercept_errors"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
+        table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests";
+        table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
     }
     table.finish();
     block
@@ -131,7 +145,7 @@ fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
 }
 
 /// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
+pub(super) fn route(mut table: Table<'_>, directory: &Path) -> RouteBlock {
     let place = table.place().clone();
     let listener = table
         .required("listener", "name the listener whose requests it picks")
@@ -141,8 +155,11 @@ pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
     let pool = table
         .required("pool", "name the pool that its requests go to")
         .and_then(|value| value.parsed(values::reference));
+    let (access, access_files) = identity::route_access(&mut table, directory);
     table.finish();
     RouteBlock {
+        access,
+        access_files,
         place,
         listener,
         is_whole: !matches!(host, Some(None)) && !matches!(path_prefix, Some(None)),

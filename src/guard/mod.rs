@@ -3,11 +3,14 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`files`] reads for it, [`access_log`] opens its logs, [`fitness`] looks at what a VIP
-//! depends on, [`control`] answers questions, [`state`] puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
+//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it,
+//! [`access_log`] opens its logs, [`fitness`] looks
+//! at what a VIP depends on, [`control`] answers questions, [`state`]
+//! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod access_log;
 mod addresses;
+mod administration;
 mod archive;
 pub mod control;
 mod counters;
@@ -31,7 +34,6 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
@@ -52,6 +54,7 @@ use tracing::{error, info, warn};
 
 use self::access_log::AccessLogs;
 use self::addresses::{Addresses, Ends};
+use self::administration::Administration;
 use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
@@ -67,7 +70,7 @@ use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
 use crate::link::files::HandedFiles;
-use crate::link::{Bootstrap, Further, KeptFact, StoreSecrets, ToWorker};
+use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -177,7 +180,7 @@ struct Bootstrapping {
     pair_key: Option<PairKey>,
     files: watch::Receiver<files::Snapshot>,
     archive: Option<Rc<Archive>>,
-    administration: Rc<RefCell<Vec<KeptFact>>>,
+    administration: Rc<Administration>,
     admin: Option<AdminListener>,
     access_logs: Rc<AccessLogs>,
     store: Option<StoreSecrets>,
@@ -230,7 +233,7 @@ impl Guard {
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
-            administration: Rc::default(),
+            administration: Administration::open(&config, &state_dir),
             admin,
             access_logs: AccessLogs::open(&config)?,
             pair_key,
@@ -244,7 +247,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
-        (node.archive, node.administration) = (archive, Rc::clone(&bootstrapping.administration));
+        (node.archive, node.administration) = (archive, Some(Rc::clone(&bootstrapping.administration)));
         let guard = Self {
             node,
             netlink,
@@ -310,10 +313,7 @@ impl Guard {
                     }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
-                        if let Some(archive) = &self.node.archive {
-                            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
-                        }
-                        self.node.events.finish().await;
+                        self.node.finish().await;
                         info!("baton has stopped");
                         return Ok(());
                     }
@@ -324,6 +324,7 @@ impl Guard {
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
+                () = sleep_until(self.node.took_over_due_at()) => self.node.tell_took_over(),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
                 Some(question) = self.questions.recv() => self.answer(question, &to_worker),
@@ -524,7 +525,7 @@ impl Bootstrapping {
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             files: HandedFiles::clone(&self.files.borrow().files),
             further: Vec::new(),
-            administration: self.administration.borrow().clone(),
+            administration: self.administration.facts(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }

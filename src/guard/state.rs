@@ -1,7 +1,6 @@
 //! What the guard knows of its node: the roles, the worker, the links. It decides here whether a VIP is fit, and makes
 //! up the status from it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::addresses;
+use super::administration::Administration;
 use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
@@ -19,11 +19,12 @@ use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
 use super::supervisor;
+use super::supervisor::attention::Paced;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
-use crate::link::{KeptFact, ListenerLoad, Report, ToWorker};
+use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
     HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
@@ -42,8 +43,10 @@ enum Conflict {
     Claimed,
 }
 
-/// Bytes of what is kept for each server: any state has a shorter name.
-const ADMINISTRATION_BYTES_MAX: usize = 64;
+/// Time between two times that the worker is told that VIPs have come here. Each begins an epoch of the sessions, of which
+/// there are not so many, and many VIPs come one after the other when a peer is gone. The first begins one at once, before
+/// anything is served; the last is sure to begin one as well, above whatever the peer wrote until it gave that VIP up.
+const TOOK_OVER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -171,10 +174,12 @@ pub struct Node {
     pub witness: Option<Arc<leases::Health>>,
     /// Where sessions are kept, where a pool has any.
     pub archive: Option<Rc<Archive>>,
-    /// What operators have said of servers, for the next worker.
-    pub administration: Rc<RefCell<Vec<KeptFact>>>,
+    /// What operators have said of servers, for the next worker; `None` where nothing is kept.
+    pub administration: Option<Rc<Administration>>,
     /// To the worker; `None` before there is one.
     pub orders: Option<mpsc::Sender<ToWorker>>,
+    /// That VIPs have come here, as the worker is to be told.
+    took_over: Paced<()>,
     /// Whether the worker has what the peer has; `None` where there is nothing to sync.
     synced: Option<bool>,
     threads: usize,
@@ -200,8 +205,9 @@ impl Node {
             events,
             witness: None,
             archive: None,
-            administration: Rc::default(),
+            administration: None,
             orders: None,
+            took_over: Paced::new(tokio::time::Instant::now(), TOOK_OVER_INTERVAL),
             synced,
             threads,
             pid: None,
@@ -286,6 +292,8 @@ impl Node {
             supervisor::Event::Ready => {
                 self.worker_serves();
                 if self.vips.iter().any(|vip| vip.state == State::Active) {
+                    // It has begun no epoch yet, whatever the one before it was told.
+                    self.took_over.skip(tokio::time::Instant::now());
                     self.order(ToWorker::TookOver);
                 }
             }
@@ -317,10 +325,9 @@ impl Node {
             }
             supervisor::Event::StatusAsked => {}
             supervisor::Event::Administration(facts) => {
-                // One for each server, and no more of whatever a worker may say.
-                let server_count = self.config.pools.iter().map(|pool| pool.servers.len()).sum();
-                let is_short = |fact: &KeptFact| fact.value.len() <= ADMINISTRATION_BYTES_MAX;
-                *self.administration.borrow_mut() = facts.into_iter().filter(is_short).take(server_count).collect();
+                if let Some(administration) = &self.administration {
+                    administration.said(&self.config, facts);
+                }
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
@@ -339,6 +346,19 @@ impl Node {
             warn!("sessions are not in sync with the peer");
         }
         self.vips.iter().for_each(|vip| vip.tell(Command::Synced(synced)));
+    }
+
+    /// Has the worker put what it says before what the peer says, if a VIP has come here since it was last told to, but not
+    /// within [`TOOK_OVER_INTERVAL`]: then it is done at its end.
+    pub fn tell_took_over(&mut self) {
+        if self.took_over.take(tokio::time::Instant::now()).is_some() {
+            self.order(ToWorker::TookOver);
+        }
+    }
+
+    /// When [`Node::tell_took_over`] is to be called.
+    pub fn took_over_due_at(&self) -> Option<Instant> {
+        self.took_over.due_at().map(tokio::time::Instant::into_std)
     }
 
     /// The queue holds more than a worker that lives can be behind; one that does not is replaced, and told anew.
@@ -501,7 +521,8 @@ impl Node {
                     vip.epoch = epoch;
                 }
                 if to == State::Active {
-                    self.order(ToWorker::TookOver);
+                    self.took_over.put(());
+                    self.tell_took_over();
                 }
                 self.observe(Input::Role { vip: index, is_active: to == State::Active });
                 self.publish();
@@ -544,6 +565,17 @@ impl Node {
         }
     }
 
+    /// Waits, for a while, until what outlasts this process is on the disk and told to others.
+    pub async fn finish(&self) {
+        if let Some(archive) = &self.archive {
+            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
+        }
+        if let Some(administration) = &self.administration {
+            administration.finish(supervisor::ARCHIVE_TIMEOUT).await;
+        }
+        self.events.finish().await;
+    }
+
     /// How the node is.
     pub fn status(&self) -> NodeStatus {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
@@ -583,7 +615,8 @@ impl Node {
     fn status_warnings(&self) -> Vec<String> {
         let lasting = self.warnings.iter().chain(&self.file_warnings).chain(&self.report.warnings).cloned();
         let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
-        lasting.chain(of_archive).chain(self.notices()).collect()
+        let of_servers = self.administration.iter().filter_map(|administration| administration.warning());
+        lasting.chain(of_archive).chain(of_servers).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {
@@ -753,3 +786,6 @@ fn authentication(vip: &crate::config::Vip) -> &'static str {
         Authentication::Enforce => "enforce",
     }
 }
+
+#[cfg(test)]
+mod tests;

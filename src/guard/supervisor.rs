@@ -1,7 +1,7 @@
 //! Starts the worker, watches it, and starts it again. What it says is believed as far as it was asked for, and heard no
 //! faster than [`attention`] has it.
 
-mod attention;
+pub mod attention;
 #[cfg(test)]
 mod tests;
 
@@ -344,7 +344,7 @@ impl Questions {
         to_worker: &mpsc::Sender<ToWorker>,
     ) {
         let refusal = if !state.is_ready {
-            Some("the worker is not ready yet")
+            Some("the worker is not ready yet: try again in a moment; `baton status` says how it is")
         } else if state.is_hung {
             Some("the worker does not answer")
         } else if self.waiting.len() >= QUESTIONS_MAX {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::tcp::Moved;
 use crate::config::PoolIndex;
 
 /// A number that one thread counts up and others read. Without the locked instruction that two writers would need.
@@ -149,6 +150,14 @@ pub struct Served {
     pub first_byte_us: Option<u64>,
     /// Time that all of it took; `None` where nobody wanted to know.
     pub total_us: Option<u64>,
+}
+
+impl ListenerCounters {
+    /// Counts what a connection has moved that is over.
+    pub fn moved(&self, moved: &Moved) {
+        self.bytes_in.add(moved.up.get());
+        self.bytes_out.add(moved.down.get());
+    }
 }
 
 impl Counters {

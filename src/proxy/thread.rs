@@ -1,6 +1,6 @@
 //! One thread of the worker: accepts connections, serves them, and owns what they use.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +24,7 @@ use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
+use super::upstream::retry::Budget;
 use crate::balance::{Candidate, RoundRobin, rendezvous};
 use crate::config::{PoolIndex, Protocol};
 use crate::session::key::Key;
@@ -74,6 +75,7 @@ struct ThreadPool {
     round_robin: RefCell<RoundRobin>,
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
+    retries: RefCell<Budget>,
 }
 
 /// What the worker asks of a thread.
@@ -120,6 +122,7 @@ impl Thread {
                 round_robin: RefCell::new(RoundRobin::starting_at(setup.index)),
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
+                retries: RefCell::new(Budget::new(Instant::now())),
             }
         });
         Rc::new(Self {
@@ -182,6 +185,11 @@ impl Thread {
     /// The connections to a server that requests share.
     pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
         self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// What is left for retries of requests to a pool.
+    pub fn retry_budget(&self, pool: PoolIndex) -> Option<RefMut<'_, Budget>> {
+        Some(self.pools.get(pool.0)?.retries.borrow_mut())
     }
 
     fn idle(&self, place: Place) -> Option<&IdleConnections> {

@@ -34,6 +34,7 @@ pub struct Deadlines {
     client_read: Cell<Tick>,
     client_write: Cell<Tick>,
     server: Cell<Tick>,
+    request: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
     index: Cell<usize>,
 }
@@ -47,6 +48,8 @@ pub enum Party {
     ClientWrite,
     /// Something the server owes us.
     Server,
+    /// The end of the response, whoever owes it.
+    Request,
 }
 
 impl Timers {
@@ -61,6 +64,7 @@ impl Timers {
             client_read: Cell::new(NEVER),
             client_write: Cell::new(NEVER),
             server: Cell::new(NEVER),
+            request: Cell::new(NEVER),
             waker: RefCell::new(None),
             index: Cell::new(connections.len()),
         });
@@ -103,7 +107,8 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            let first = connection.client_read.get().min(connection.client_write.get()).min(connection.server.get());
+            let Deadlines { client_read, client_write, server, request, .. } = &**connection;
+            let first = client_read.get().min(client_write.get()).min(server.get()).min(request.get());
             if first <= now {
                 connection.wake();
             }
@@ -135,6 +140,11 @@ impl Deadlines {
         self.cell(party).get() <= self.timers.now.get()
     }
 
+    /// Whether the server is late, with what it owes now or with all of the response.
+    pub fn is_server_late(&self) -> bool {
+        self.server.get().min(self.request.get()) <= self.timers.now.get()
+    }
+
     /// Remembers the connection's task. Called at each of its turns; costs a comparison when nothing changed.
     pub fn attach(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -152,13 +162,13 @@ impl Deadlines {
         .await;
     }
 
-    /// `future`, or `None` once the server's deadline, set here to `timeout`, has passed. Cancel safe if `future` is.
+    /// `future`, or `None` once the server's deadline, set here to `timeout`, or the request's has passed. Cancel safe if `future` is.
     pub async fn within<F: Future>(&self, timeout: Duration, future: F) -> Option<F::Output> {
         self.set(Party::Server, timeout);
         let mut future = std::pin::pin!(future);
         let output = std::future::poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.is_late(Party::Server) => Poll::Ready(None),
+            Poll::Pending if self.is_server_late() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await;
@@ -171,10 +181,12 @@ impl Deadlines {
             Party::ClientRead => &self.client_read,
             Party::ClientWrite => &self.client_write,
             Party::Server => &self.server,
+            Party::Request => &self.request,
         }
     }
 
-    fn wake(&self) {
+    /// Has the connection's task take a turn.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

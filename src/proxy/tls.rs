@@ -47,6 +47,7 @@ impl Termination {
     ) -> Result<Option<Self>, String> {
         let Some(config) = listener.tls.clone() else { return Ok(None) };
         let protocols = match listener.protocol {
+            Protocol::Http if listener.http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Protocol::Http => vec![b"http/1.1".to_vec()],
             Protocol::Tcp => Vec::new(),
         };

@@ -246,7 +246,7 @@ mod tests {
     fn sorted_ranges_say_the_same_as_each_network_by_itself() {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed: u64 = seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("SEED={seed}");
+        eprintln!("SEED={seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
         for _ in 0..200 {
             let address = |rng: &mut fastrand::Rng| std::net::Ipv4Addr::from_bits(rng.u32(..) & 0x0f00_ff03);

@@ -136,7 +136,7 @@ impl Worker {
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(&bootstrap, &site, &counters, admin_socket, archive.as_ref())
+        let status_asked = start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref())
             .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
@@ -442,6 +442,7 @@ fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedF
 /// Starts the admin listener, where the guard gives a socket for it, and gives what it asks of the guard.
 fn start_admin(
     bootstrap: &Bootstrap,
+    config: &Config,
     site: &Arc<Site>,
     counters: &[Arc<Counters>],
     socket: Option<OwnedFd>,
@@ -454,6 +455,7 @@ fn start_admin(
         socket: socket.into(),
         site: Arc::clone(site),
         token: bootstrap.admin_token.clone(),
+        names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
         pools: Box::new(move || of_site.pool_status(&of_threads)),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),

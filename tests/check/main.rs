@@ -6,6 +6,7 @@ mod access_log;
 mod compression;
 mod error_pages;
 mod heartbeat;
+mod identity;
 mod machine;
 mod program;
 mod reference;

@@ -103,13 +103,19 @@ fn server_learns_that_the_client_came_by_https() {
 }
 
 #[test]
-fn http_11_is_negotiated_in_tls_12_and_13() {
+fn version_of_http_is_negotiated_in_tls_12_and_13() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "", "");
+    let both = Site::before(&server, "", "");
+    let http_1 = Site::before(&server, "http2 = false", "");
     for version in [&["--tlsv1.3"][..], &["--tls-max", "1.2"]] {
-        let format = &["--http2", "--write-out", " %{http_version}"][..];
-        let output = site.curl("a.example", 0, &[version, format].concat());
-        assert_eq!((output.code, output.text().as_str()), (Some(0), "ok 1.1"), "{}", output.stderr);
+        let format = &["--write-out", " %{http_version}"][..];
+        for (site, wanted, expected) in
+            [(&both, "--http2", "2"), (&both, "--http1.1", "1.1"), (&http_1, "--http2", "1.1")]
+        {
+            let output = site.curl("a.example", 0, &[version, &[wanted], format].concat());
+            let text = output.text();
+            assert_eq!((output.code, text.as_str()), (Some(0), format!("ok {expected}").as_str()), "{}", output.stderr);
+        }
     }
 }
 

@@ -27,9 +27,8 @@ impl Stage {
         let (stop, stopped) = mpsc::channel(1);
         let (commands, command_receiver) = mpsc::channel(256);
         let mut supervisor = Supervisor {
-            bootstrap: Box::new(|| unreachable!("no worker is started")),
+            bootstrap: Box::new(|| std::process::abort()),
             sockets: Vec::new(),
-            files: watch::channel(Snapshot::default()).1,
             probe_interval: Duration::from_millis(50),
             probe_timeout: Duration::from_millis(200),
             drain_timeout: Duration::ZERO,
@@ -37,6 +36,7 @@ impl Stage {
             orders: order_receiver,
             stop: stopped,
             commands: command_receiver,
+            files: watch::channel(Snapshot::default()).1,
         };
         let (ours, theirs) = StdUnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

@@ -42,6 +42,8 @@ pub struct Entry<'a> {
     pub chosen_by: &'a str,
     /// How often the request was sent again.
     pub retries: u32,
+    /// What the last of these was for.
+    pub retried_for: &'a str,
     /// The version of TLS.
     pub tls: &'a str,
     /// The host that the client named in its TLS handshake.
@@ -123,6 +125,7 @@ fn json(entry: &Entry<'_>, line: &mut Vec<u8>) {
     if entry.retries > 0 {
         number(b"retries", u64::from(entry.retries), line);
     }
+    text(b"retried_for", entry.retried_for.as_bytes(), line);
     text(b"tls", entry.tls.as_bytes(), line);
     text(b"sni", entry.sni.as_bytes(), line);
     let phases = &entry.phases;

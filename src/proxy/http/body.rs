@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::Client;
+use super::client_body::{ClientBody, ClientBodyError};
 use super::compression::Compressed;
 use super::trace::Ended;
 use super::transaction::Transaction;
@@ -22,7 +23,7 @@ use crate::proxy::upstream::{ArrivalError, Arriving};
 pub enum BodyError {
     /// The client's, on its way to a server.
     #[error("the client's body ended early")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientBodyError),
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] ArrivalError),
@@ -38,10 +39,17 @@ pub enum BodyError {
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// All of it, so that it can be sent again.
+    Whole {
+        /// Not sent yet.
+        data: Option<Bytes>,
+        /// Not sent yet.
+        trailers: Option<HeaderMap>,
+    },
     /// From the client.
     Client {
         /// The rest of it.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// A part that was read before a server was chosen.
         first: Option<Frame<Bytes>>,
         /// Whose it is.
@@ -58,7 +66,7 @@ impl RequestBody {
     /// When it is malformed: then no server has to see the request at all.
     pub fn begin(
         client: &Rc<Client>,
-        mut incoming: Incoming,
+        mut incoming: ClientBody,
         expects_100: bool,
         server_timeout: Duration,
     ) -> Result<Self, BodyError> {
@@ -88,6 +96,33 @@ fn count_in<E>(client: &Client, frame: &Option<Result<Frame<Bytes>, E>>) {
     }
 }
 
+impl RequestBody {
+    /// Reads all of a body of `len` bytes. The client's own deadlines hold meanwhile.
+    ///
+    /// # Errors
+    /// When it is malformed or ends early.
+    pub async fn read_whole(mut self, len: usize) -> Result<Self, BodyError> {
+        let mut data = BytesMut::with_capacity(len);
+        let mut trailers = None;
+        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut self).poll_frame(context)).await {
+            match frame?.into_data() {
+                Ok(part) => data.extend_from_slice(&part),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(Self::Whole { data: Some(data.freeze()), trailers })
+    }
+
+    /// A second one, where all of it is still there.
+    pub fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole { data, trailers } => Some(Self::Whole { data: data.clone(), trailers: trailers.clone() }),
+            Self::Client { .. } => None,
+        }
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Self::Client { client, .. } = self {
@@ -101,8 +136,13 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { incoming, first, client, server_timeout } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (incoming, first, client, server_timeout) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout } => (incoming, first, client, server_timeout),
+            Self::Whole { data, trailers } => {
+                let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
+                return Poll::Ready(next.map(Ok));
+            }
+            Self::Empty => return Poll::Ready(None),
         };
         if let Some(frame) = first.take() {
             client.marks.bytes_in.set(frame.data_ref().map_or(0, |data| data.len() as u64));
@@ -125,6 +165,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Self::Client { incoming, first, .. } => first.is_none() && incoming.is_end_stream(),
         }
     }
@@ -132,6 +173,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Self::Client { incoming, first, .. } => {
                 let first = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
                 incoming.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + first))
@@ -257,7 +299,7 @@ impl Drop for ResponseBody {
 impl ServerBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let deadlines = Rc::clone(self.client.deadlines());
-        if deadlines.is_late(Party::Server) {
+        if deadlines.is_server_late() {
             self.arriving = None;
             self.client.broken_off.set(true);
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));

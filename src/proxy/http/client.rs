@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::strict;
 use super::trace::Marks;
+use super::tunnel::{self, Switch};
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -60,6 +61,10 @@ pub struct Client {
     pub is_uploading: Cell<bool>,
     /// What is noted of the request that it makes now.
     pub marks: Marks,
+    /// Whether an HTTP/1 connection changes to another protocol.
+    pub switch: Cell<Switch>,
+    /// What it changes to, once that is granted.
+    pub tunnel: tunnel::Slot,
     registration: Registration,
 }
 
@@ -83,6 +88,8 @@ impl Client {
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
             marks: Marks::default(),
+            switch: tunnel::unasked(),
+            tunnel: tunnel::Slot::default(),
             registration,
         })
     }

@@ -9,14 +9,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Refusal};
+use super::h2_frames::PREFACE;
 use super::strict::{Gate, Limits, Phase, Verdict};
 use super::trace::Ended;
+use super::tunnel::{self, Switch};
 
 use crate::proxy::timers::Party;
 
@@ -25,7 +28,7 @@ const READ_BYTES: usize = 4096;
 
 /// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
-const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
@@ -33,6 +36,63 @@ pub enum ClientStream {
     Plain(TcpStream),
     /// TLS; boxed, as its state is large.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientStream {
+    /// The protocol that the client and we have agreed on in the TLS handshake.
+    pub fn negotiated(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
 }
 
 /// A head and a body that are not longer than this together are copied and written with send(2), which costs the kernel
@@ -59,6 +119,12 @@ fn refusal_request(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
 }
 
+/// What a client may send.
+pub fn limits(client: &Client) -> Limits {
+    let allows_connect = client.listener().is_some_and(|listener| listener.config.connect);
+    Limits { allows_connect, ..Limits::default() }
+}
+
 /// What hyper reads from and writes to.
 pub struct ClientIo {
     stream: ClientStream,
@@ -73,6 +139,37 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
+    opening: Opening,
+}
+
+/// What a connection in clear text turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// What has come so far may be the preface of HTTP/2.
+    Unknown,
+    Http1,
+    /// The preface has come, and is held with all that came behind it.
+    Http2,
+}
+
+/// What becomes of a connection that hyper is through with.
+pub enum Outcome {
+    /// It is over.
+    Ended,
+    /// It speaks HTTP/2.
+    Http2(tunnel::Rest),
+    /// It speaks what client and server have agreed on.
+    Tunnel(tunnel::Tunnel, tunnel::Rest),
+}
+
+impl Opening {
+    fn of(bytes: &[u8]) -> Self {
+        match bytes.get(..PREFACE.len()) {
+            Some(front) if front == PREFACE => Self::Http2,
+            None if PREFACE.starts_with(bytes) => Self::Unknown,
+            _ => Self::Http1,
+        }
+    }
 }
 
 impl ClientIo {
@@ -81,7 +178,10 @@ impl ClientIo {
         if let Some(listener) = client.listener() {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(limits(&client));
+        // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
+        let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
+        let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
         Self {
             stream,
             client,
@@ -91,7 +191,34 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
+            opening,
         }
+    }
+
+    /// What becomes of the connection when hyper is through with it: where it began with the preface of HTTP/2, it goes
+    /// on, from that on. Otherwise it ends here, with a reset where a response was broken off: for a client of HTTP/1.0 an
+    /// orderly end would be the end of the body, and one that reads nothing would leave the kernel with all that waits
+    /// for it.
+    ///
+    /// `unparsed` is what hyper has read and not parsed: nothing, but where the protocol has changed.
+    pub fn finish(self, unparsed: &[u8]) -> Outcome {
+        if self.opening == Opening::Http2 {
+            return Outcome::Http2((self.stream, Bytes::from(self.held)));
+        }
+        if let Some(tunnel) = self.client.tunnel.take() {
+            let passed = self.passed.get(self.passed_from..).unwrap_or_default();
+            let read_ahead = Bytes::from([unparsed, passed, &self.held].concat());
+            return Outcome::Tunnel(tunnel, (self.stream, read_ahead));
+        }
+        if self.client.broken_off.get() {
+            let stream = match &self.stream {
+                ClientStream::Plain(stream) => stream,
+                ClientStream::Tls(stream) => stream.get_ref().0,
+            };
+            // Fails only on a socket that is closed already.
+            let _closed = stream.set_zero_linger();
+        }
+        Outcome::Ended
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -118,6 +245,14 @@ impl ClientIo {
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));
         }
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(fresh);
+            if self.opening != Opening::Http1 {
+                self.held.extend_from_slice(fresh);
+                buffer.set_filled(start);
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
         let phase_before = self.gate.phase();
         let len = match self.gate.inspect(fresh) {
             Verdict::Pass { len } => {
@@ -143,6 +278,18 @@ impl ClientIo {
             return Poll::Ready(Ok(true));
         }
         self.held.extend_from_slice(fresh.filled());
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(&self.held);
+            if self.opening != Opening::Http1 {
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
+        self.inspect_held();
+        Poll::Ready(Ok(false))
+    }
+
+    /// Judges what is held.
+    fn inspect_held(&mut self) {
         let phase_before = self.gate.phase();
         match self.gate.inspect(&self.held) {
             Verdict::Pass { len } => {
@@ -156,7 +303,21 @@ impl ClientIo {
             }
         }
         self.progressed(phase_before);
-        Poll::Ready(Ok(false))
+    }
+
+    /// Whether what the client sends has to wait, because it may not be HTTP. Once it is HTTP after all, it is judged.
+    fn has_to_wait(&mut self) -> bool {
+        if !self.gate.is_switching() {
+            return false;
+        }
+        if self.client.switch.get() == Switch::Declined {
+            self.client.switch.set(Switch::Http);
+            self.gate.stays_http();
+            if !self.held.is_empty() {
+                self.inspect_held();
+            }
+        }
+        self.gate.is_switching() && self.passed.is_empty()
     }
 
     /// Ends reading, with a request of our own where the client can still be answered. In the middle of a body the read
@@ -172,6 +333,9 @@ impl ClientIo {
     /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
     fn progressed(&self, phase_before: Phase) {
         let deadlines = self.client.deadlines();
+        if self.gate.is_switching() {
+            self.client.switch.set(Switch::Asked);
+        }
         match (phase_before, self.gate.phase()) {
             (Phase::Head, Phase::Head) => {}
             (_, Phase::Head) => {
@@ -232,25 +396,7 @@ impl ClientIo {
     }
 
     fn poll_stream(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl Drop for ClientIo {
-    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
-    /// body, and one that reads nothing would leave the kernel with all that waits for it.
-    fn drop(&mut self) {
-        if self.client.broken_off.get() {
-            let stream = match &self.stream {
-                ClientStream::Plain(stream) => stream,
-                ClientStream::Tls(stream) => stream.get_ref().0,
-            };
-            // Fails only on a socket that is closed already.
-            let _closed = stream.set_zero_linger();
-        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -258,6 +404,12 @@ impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
+            if this.hand_out(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.has_to_wait() {
+                return Poll::Pending;
+            }
             if this.hand_out(buffer) {
                 return Poll::Ready(Ok(()));
             }
@@ -297,10 +449,10 @@ impl ClientIo {
     fn poll_write_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(&mut ClientStream, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut ClientStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let deadlines = self.client.deadlines();
-        match write(&mut self.stream, context) {
+        match write(Pin::new(&mut self.stream), context) {
             Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
                 self.client.broken_off.set(true);
                 self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
@@ -322,10 +474,7 @@ impl ClientIo {
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -337,10 +486,7 @@ impl AsyncWrite for ClientIo {
         if let Some(joined) = join_small(slices, &mut space) {
             return self.poll_write(context, joined);
         }
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -348,19 +494,16 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.opening == Opening::Http2 {
+            return Poll::Ready(Ok(()));
+        }
         if !this.is_shut_down {
-            ready!(this.poll_write_with(context, |stream, context| match stream {
-                ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-                ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            }))?;
+            ready!(this.poll_write_with(context, |stream, context| stream.poll_shutdown(context)))?;
             this.is_shut_down = true;
             this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
         }

@@ -1,28 +1,34 @@
 //! A request on its way to a server, and the response on its way back.
 
+use std::cell::RefMut;
 use std::rc::Rc;
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http_body::Body;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
+use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
 use super::trace::ChosenBy;
 use super::transaction::Transaction;
+use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
+use crate::proxy::timers::Party;
 use crate::proxy::upstream::dial::DialError;
 use crate::proxy::upstream::http1::Http1;
 use crate::proxy::upstream::http2::Obtained;
+use crate::proxy::upstream::retry::{self, Budget, Failure};
 use crate::proxy::upstream::{Arriving, Broken, ExchangeError, Upstream};
 use crate::session::key::Key;
 
-/// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
-const FAILED_MAX: usize = 5;
+/// Connections that had been idle and are closed by now, before the server counts as failed: a server that has restarted
+/// leaves a thread with no more than these.
+const REPEATS_MAX: u32 = 1000;
 
 /// A request being forwarded.
 struct Errand<'a> {
@@ -31,12 +37,20 @@ struct Errand<'a> {
     pool: &'a Pool,
     /// `None` while it is on its way.
     request: Option<Request<RequestBody>>,
+    /// What other protocol it asks for.
+    wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
     visit: Visit,
     /// The server to try next: the one that the client belongs to, or the same one over another connection.
     wanted: Option<usize>,
     /// Servers that failed this request.
     failed: Vec<usize>,
+    /// The client belongs to a server, which no status of that server's changes.
+    is_at_home: bool,
+    /// Tries so far.
+    attempts: u32,
+    /// Tries beside these, on connections that had been idle.
+    repeats: u32,
     /// What the last failure was.
     fault: Option<(StatusCode, Fault)>,
 }
@@ -44,8 +58,8 @@ struct Errand<'a> {
 /// What came of one attempt.
 enum Attempt {
     Answered(Response<Arriving>),
-    /// Not executed by any server, so it may be tried again.
-    Again,
+    /// It may be tried again, for this reason.
+    Again(&'static str),
     /// It may have been executed, or there is nothing left to send.
     GivenUp,
 }
@@ -54,7 +68,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -73,23 +87,46 @@ pub async fn forward(
         }
         Way::Closed(server) => return closed(client, pool, server),
     };
-    let request = match prepare(client, pool, request) {
-        Ok(request) => Some(request),
+    if let Some(timeout) = pool.config.request_timeout {
+        client.deadlines().set(Party::Request, timeout);
+    }
+    let (request, wanted_protocol) = match prepare(client, pool, request).await {
+        Ok((request, wanted)) => (Some(request), wanted),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
-    let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };
-    // Each turn uses up an idle connection or a server, so this ends.
-    while errand.failed.len() < FAILED_MAX {
-        let Some(server) = errand.pick().await else { break };
-        match errand.attempt(server).await {
+    if let Some(mut budget) = client.thread().retry_budget(index) {
+        budget.asked(client.thread().timers.coarse_now());
+    }
+    let is_at_home = wanted.is_some();
+    let mut errand = Errand {
+        client,
+        index,
+        pool,
+        request,
+        wanted_protocol,
+        visit,
+        wanted,
+        failed: Vec::new(),
+        is_at_home,
+        attempts: 0,
+        repeats: 0,
+        fault: None,
+    };
+    let mut server = errand.pick().await;
+    while let Some(tried) = server {
+        match errand.attempt(tried).await {
             Attempt::Answered(response) => {
                 client.marks.answered();
-                transaction.place = Some(Place { pool: index, server });
-                return errand.finish(server, response).await;
+                transaction.place = Some(Place { pool: index, server: tried });
+                return errand.finish(tried, response).await;
             }
-            Attempt::Again => client.marks.retried(),
+            Attempt::Again(reason) => {
+                transaction.retries += 1;
+                transaction.retried_for = Some(reason);
+            }
             Attempt::GivenUp => break,
         }
+        server = errand.pick().await;
     }
     errand.give_up()
 }
@@ -107,13 +144,29 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
     respond::own(client, StatusCode::SERVICE_UNAVAILABLE, "the server that has your session is down", Some(fault))
 }
 
-/// Makes the client's request one for a server.
-fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Result<Request<RequestBody>, BodyError> {
+/// Makes the client's request one for a server, and finds out what other protocol it asks for. One that may have to be
+/// sent again is read to its end first.
+async fn prepare(
+    client: &Rc<Client>,
+    pool: &Pool,
+    request: Request<ClientBody>,
+) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
+    let wanted = Wanted::by(&parts, !body.is_end_stream());
     let expects_100 = parts.headers.contains_key(header::EXPECT);
-    let body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
+    let replay_body_max = u64::from(pool.config.retries.replay_body_max);
+    // That of a transfer coding is not known.
+    let len = body.size_hint().exact().filter(|len| *len > 0 && *len <= replay_body_max && !expects_100);
+    let mut body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
+    if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
+        body = body.read_whole(len).await?;
+        client.deadlines().clear(Party::Server);
+    }
     headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
-    Ok(Request::from_parts(parts, body))
+    if let Some(wanted) = &wanted {
+        wanted.ask(&mut parts.headers);
+    }
+    Ok((Request::from_parts(parts, body), wanted))
 }
 
 impl Errand<'_> {
@@ -147,25 +200,70 @@ impl Errand<'_> {
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
+        self.attempts += 1;
         let place = Place { pool: self.index, server };
-        let Some(upstream) = self.connection(place).await else { return Attempt::Again };
+        let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
             request.headers_mut().remove(header::TE);
+        }
+        if self.wanted_protocol.is_some() && matches!(upstream, Upstream::Http2(_)) {
+            // RFC 8441 towards servers is not spoken here.
+            self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
+            return Attempt::GivenUp;
         }
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
-            Some(Ok(response)) => Attempt::Answered(response),
+            Some(Ok(response)) => self.after_response(server, response, copy).await,
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
+                self.request = copy;
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
-                Attempt::GivenUp
+                self.again_elsewhere(Failure::Timeout)
             }
         }
+    }
+
+    /// Tries again on another server, where that is safe, wanted, and within all bounds.
+    fn again_elsewhere(&mut self, failure: Failure) -> Attempt {
+        if self.may_retry(failure) { Attempt::Again(failure.word()) } else { Attempt::GivenUp }
+    }
+
+    /// What is left of the request is in `request`, where it may be sent again.
+    fn may_retry(&self, failure: Failure) -> bool {
+        let retries = &self.pool.config.retries;
+        let is_open = self.request.is_some() && !self.client.deadlines().is_late(Party::Request);
+        if !is_open || self.attempts >= retries.attempts || !retry::is_wanted(retries, failure) {
+            return false;
+        }
+        let now = self.client.thread().timers.coarse_now();
+        let has_budget = |mut budget: RefMut<'_, Budget>| budget.take(retries, now);
+        failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget)
+    }
+
+    /// Passes a response on, unless it is one to try again after and there is another server.
+    async fn after_response(
+        &mut self,
+        server: usize,
+        response: Response<Arriving>,
+        copy: Option<Request<RequestBody>>,
+    ) -> Attempt {
+        let failure = Failure::Status(response.status().as_u16());
+        if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
+            return Attempt::Answered(response);
+        }
+        self.request = copy;
+        if !self.may_retry(failure) {
+            return Attempt::Answered(response);
+        }
+        self.failed.push(server);
+        let Some(other) = self.pick().await else { return Attempt::Answered(response) };
+        self.wanted = Some(other);
+        Attempt::Again(failure.word())
     }
 
     /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
@@ -215,23 +313,22 @@ impl Errand<'_> {
         if self.client.refusal.get().is_some() {
             return Attempt::GivenUp;
         }
-        let (kind, is_garbage) = match error.kind {
-            Broken::Garbage => ("http_protocol_error", true),
-            Broken::Off => ("connection_terminated", false),
-            Broken::Refused => ("http_request_denied", false),
+        let (failure, word) = match error.kind {
+            Broken::Garbage => (None, "http_protocol_error"),
+            Broken::Off => (Some(Failure::Broken), "connection_terminated"),
+            Broken::Refused => (Some(Failure::Refused), "http_request_denied"),
         };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !is_garbage));
-        if self.request.is_none() {
-            self.failed(server, StatusCode::BAD_GATEWAY, kind);
-            return Attempt::GivenUp;
-        }
-        if was_reused && error.kind != Broken::Refused {
+        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| failure.is_some()));
+        let is_about_idleness = was_reused && failure == Some(Failure::Broken) && self.request.is_some();
+        if is_about_idleness && self.repeats < REPEATS_MAX {
+            self.repeats += 1;
+            self.attempts = self.attempts.saturating_sub(1);
             // A connection that had been idle may just have been closed: that says nothing about the server.
             self.wanted = Some(server);
-        } else {
-            self.failed(server, StatusCode::BAD_GATEWAY, kind);
+            return Attempt::Again("idle_connection_closed");
         }
-        Attempt::Again
+        self.failed(server, StatusCode::BAD_GATEWAY, word);
+        failure.map_or(Attempt::GivenUp, |failure| self.again_elsewhere(failure))
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
@@ -244,8 +341,10 @@ impl Errand<'_> {
     }
 
     async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
-        let (mut parts, body) = response.into_parts();
-        if is_ambiguous(&parts) {
+        let (mut parts, mut body) = response.into_parts();
+        let granted = self.wanted_protocol.as_ref().and_then(|wanted| wanted.granted(&parts));
+        let is_switch = granted.is_some() && tunnel::open(self.client, body.take_tunnel());
+        if is_ambiguous(&parts) && !is_switch {
             let fault = Fault { error: "http_protocol_error", server: self.name(server) };
             return respond::own(
                 self.client,
@@ -255,6 +354,9 @@ impl Errand<'_> {
             );
         }
         headers::to_client(&mut parts.headers);
+        if let Some(granted) = granted {
+            granted.tell(&mut parts.headers);
+        }
         if let Some(sticky) = &self.pool.sticky {
             let sessions = &self.client.site().sessions;
             let learned =
@@ -262,8 +364,11 @@ impl Errand<'_> {
             sticky.share(sessions, learned).await;
         }
         parts.version = http::Version::HTTP_11;
+        if is_switch {
+            return Response::from_parts(parts, ResponseBody::empty());
+        }
         let place = Place { pool: self.index, server };
-        let timeout = self.pool.config.response_timeout;
+        let timeout = self.pool.config.body_timeout;
         Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
     }
 
@@ -281,20 +386,21 @@ impl Errand<'_> {
         };
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
+            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))
     }
 }
 
-/// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to lose.
+/// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
 fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    if !is_idempotent || !matches!(request.body(), RequestBody::Empty) {
+    if !is_idempotent {
         return None;
     }
-    let mut copy = Request::new(RequestBody::Empty);
+    let mut copy = Request::new(request.body().copy()?);
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

@@ -15,13 +15,18 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What we add to Via: the version that was spoken to us, and a pseudonym, as no one outside needs our name.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 baton");
 const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
+const VIA_HTTP_2: HeaderValue = HeaderValue::from_static("2.0 baton");
 
 /// Makes a client's request one for a server: origin-form, no hop-by-hop fields, forwarded fields added.
 ///
 /// A server that is spoken to in HTTP/2 is told of a client that takes trailers: gRPC insists on it, and there the field
 /// is not hop-by-hop (RFC 9113 section 8.2.2).
 pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
-    let via = if parts.version == http::Version::HTTP_10 { VIA_HTTP_10 } else { VIA };
+    let via = match parts.version {
+        http::Version::HTTP_10 => VIA_HTTP_10,
+        http::Version::HTTP_2 => VIA_HTTP_2,
+        _ => VIA,
+    };
     to_origin_form(parts);
     let found = Found::among(&parts.headers);
     let takes_trailers = keeps_te && found.hop_by_hop && takes_trailers(&parts.headers);
@@ -99,6 +104,9 @@ impl Found {
 /// `http://host/path` becomes `/path` with Host set from it (RFC 9112 section 3.2.2).
 fn to_origin_form(parts: &mut request::Parts) {
     let Some(authority) = parts.uri.authority() else { return };
+    if parts.method == http::Method::CONNECT {
+        return;
+    }
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         parts.headers.insert(header::HOST, host);
     }

@@ -41,13 +41,19 @@ fn host<B>(request: &Request<B>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RouteAccess;
 
     fn request(target: &str, host: &str) -> Request<()> {
         Request::builder().uri(target).header("host", host).body(()).unwrap()
     }
 
     fn route(host: Option<&str>, path_prefix: Option<&str>, pool: usize) -> Route {
-        Route { host: host.map(str::to_owned), path_prefix: path_prefix.map(str::to_owned), pool: PoolIndex(pool) }
+        Route {
+            host: host.map(str::to_owned),
+            path_prefix: path_prefix.map(str::to_owned),
+            pool: PoolIndex(pool),
+            access: RouteAccess::default(),
+        }
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub struct Transaction {
     pub is_whole: bool,
     /// What was asked, where that is to be a line of the access log.
     trace: Option<Box<Trace>>,
+    /// Tries after the first, and what the last of them was for.
+    pub retries: u32,
+    /// In the words of `pool.retries.on`, or `idle_connection_closed`.
+    pub retried_for: Option<&'static str>,
 }
 
 impl Transaction {
@@ -66,6 +70,8 @@ impl Transaction {
             has_body: true,
             is_whole: false,
             trace: None,
+            retries: 0,
+            retried_for: None,
         }
     }
 
@@ -122,7 +128,7 @@ impl Transaction {
             status: self.status.unwrap_or(CLIENT_GONE),
             bytes_in: self.client.marks.bytes_in.get(),
             bytes_out: self.bytes_out,
-            retries: self.client.marks.retries.get(),
+            retries: self.retries,
             first_byte_us: phases.and_then(|phases| phases.first_byte_us),
             total_us: phases.map(|phases| phases.total_us),
         };
@@ -154,7 +160,8 @@ impl Transaction {
             pool: pool.map_or("", |pool| pool.config.name.as_str()),
             server: server.map_or("", |server| server.name.as_str()),
             chosen_by: server.map_or("", |_| marks.chosen_by.get().as_str()),
-            retries: marks.retries.get(),
+            retries: self.retries,
+            retried_for: self.retried_for.unwrap_or(""),
             tls: "",
             sni: "",
             phases,
@@ -186,6 +193,7 @@ impl Drop for Transaction {
         let client = &self.client;
         client.in_flight.set(client.in_flight.get().saturating_sub(1));
         client.deadlines().clear(Party::Server);
+        client.deadlines().clear(Party::Request);
         // From now on it is the client's turn, and nothing may run that would notice.
         if let Some(listener) = client.listener() {
             client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);

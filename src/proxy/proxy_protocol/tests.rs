@@ -203,7 +203,7 @@ fn every_changed_bit_of_a_checked_header_is_found() {
 #[test]
 fn mutated_headers_end_nothing_and_more_bytes_never_change_what_was_said() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
+    eprintln!("SEED={seed}");
     let mut rng = Rng::with_seed(seed);
     let corpus = [
         HAPROXY_V1.to_vec(),

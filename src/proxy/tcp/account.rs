@@ -49,8 +49,7 @@ impl Account {
     /// Counts it, and writes its line.
     pub fn close(&self, thread: &Thread, listener: usize, pool: &Pool, client: IpAddr) {
         if let Some(counters) = thread.counters.by_listener.get(listener) {
-            counters.bytes_in.add(self.moved.up.get());
-            counters.bytes_out.add(self.moved.down.get());
+            counters.moved(&self.moved);
         }
         let Some(listener) = thread.site.listeners.get(listener) else { return };
         let (Some(log), Some(phases)) = (&listener.log, self.marks.phases()) else { return };
@@ -76,6 +75,7 @@ impl Account {
             server: server.map_or("", |server| server.name.as_str()),
             chosen_by: server.map_or("", |_| self.marks.chosen_by.get().as_str()),
             retries: self.marks.retries.get(),
+            retried_for: "",
             tls: self.tls.get(),
             sni: &sni,
             phases,

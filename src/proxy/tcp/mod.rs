@@ -17,8 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::account::Account;
+pub use self::account::Moved;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
-pub use self::relay::Buffers;
+pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
 use super::http::trace::{ChosenBy, Ended};
 use super::state::{Listener, Pool};
@@ -194,7 +195,7 @@ impl Passage<'_> {
                 Progress::Complete(hello) => {
                     opening.value = match sought {
                         Sought::ServerName => hello.server_name.map(String::into_bytes),
-                        Sought::SessionId => Some(hello.session_id),
+                        Sought::SessionId => hello.resumable_id().map(<[u8]>::to_vec),
                     };
                     break;
                 }
@@ -219,7 +220,7 @@ impl Passage<'_> {
             let (buffers, deadlines) = (&self.thread.buffers, self.deadlines());
             let moved = &self.account.moved;
             moved.up.set(opening_len);
-            relay::relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap, moved).await
+            relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap, moved).await
         } else {
             End::ServerBroke
         };

@@ -35,6 +35,9 @@ const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// What a server may send on a stream before the client has taken any of it.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
+/// Streams before the server has said how many it allows. The requests beyond wait for that, not for a connection more.
+const STREAMS_UNTIL_KNOWN: usize = 1;
+
 /// Interim (1xx) responses that a request may get.
 const INTERIM_MAX: usize = 16;
 
@@ -126,8 +129,8 @@ impl SharedConnections {
             if let Some(stream) = self.free_stream() {
                 return Ok(Obtained::Stream(stream));
             }
-            let is_alone = !self.is_connecting.get() || self.prefers_http1.get();
-            if is_alone && self.open.borrow().len() < self.limits.connections_max {
+            let is_awaited = self.is_connecting.get() || self.open.borrow().iter().any(|shared| !shared.is_known());
+            if (!is_awaited || self.prefers_http1.get()) && self.open.borrow().len() < self.limits.connections_max {
                 return self.connect(dial).await;
             }
             let awaited = self.is_connecting.get().then(|| self.attempts.get());
@@ -173,15 +176,14 @@ impl SharedConnections {
             .initial_connection_window_size(
                 STREAM_WINDOW.saturating_mul(streams_max.saturating_add(1)).min(i32::MAX as u32),
             )
-            // Until the server has said how many it allows, others wait.
-            .initial_max_send_streams(1);
+            .initial_max_send_streams(STREAMS_UNTIL_KNOWN);
         let broken = |error: h2::Error| DialError { error: "http_protocol_error", reason: error.to_string() };
         let (sender, mut connection) = builder.handshake(stream).await.map_err(broken)?;
         let shared = Rc::new(Shared {
             sender: RefCell::new(sender),
             scheme,
             streams: Cell::new(0),
-            streams_max: Cell::new(1),
+            streams_max: Cell::new(STREAMS_UNTIL_KNOWN),
             has_answered: Cell::new(false),
             idle_since: Cell::new(None),
             health: RefCell::default(),
@@ -240,6 +242,20 @@ impl Shared {
     fn is_closing(&self) -> bool {
         let polled = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
         matches!(polled, Poll::Ready(Err(_)))
+    }
+
+    /// Whether the server has said how many streams it allows. With one that allows a single one, its first response says
+    /// that it has.
+    fn is_known(&self) -> bool {
+        self.streams_max.get() != STREAMS_UNTIL_KNOWN || self.has_answered.get()
+    }
+
+    fn answered(&self) {
+        if !self.has_answered.replace(true)
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.changed.notify_waiters();
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -377,7 +393,7 @@ impl Stream {
             }
             match poll_response(&mut response, &mut interim_count, context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if deadlines.is_late(Party::Server) => Poll::Ready(None),
+                Poll::Pending if deadlines.is_server_late() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         })
@@ -385,7 +401,7 @@ impl Stream {
         deadlines.clear(Party::Server);
         match answer {
             Some(Ok(response)) => {
-                self.shared.has_answered.set(true);
+                self.shared.answered();
                 Some(Ok(response.map(|body| Arriving::new(body, upload, self))))
             }
             Some(Err(Some(error))) => Some(Err(failed(&error, parts, upload.into_untouched()))),

@@ -28,6 +28,7 @@ fn entry<'a>() -> Entry<'a> {
         server: "app1",
         chosen_by: "session",
         retries: 0,
+        retried_for: "",
         tls: "TLSv1.3",
         sni: "shop.example",
         phases: Phases {
