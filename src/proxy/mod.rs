@@ -19,4 +19,5 @@ pub mod thread;
 pub mod tickets;
 pub mod timers;
 pub mod tls;
+pub mod traffic;
 pub mod upstream;

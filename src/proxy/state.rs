@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::counters::{Classes, Counters, ListenerCounters, PoolCounters};
+use super::counters::{CLASSES, Classes, Counters, ListenerCounters, PoolCounters};
 use super::files::Files;
 use super::http::error_pages::ErrorPages;
 use super::limits::{self, RateLimit};
@@ -257,7 +257,16 @@ impl Site {
     /// Pools and servers as they are, with the requests that all threads counted.
     pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
         let pools = self.pools.iter().enumerate();
-        pools.map(|(pool_index, pool)| pool.status(|server| requests(threads, pool_index, server))).collect()
+        let status = |(pool_index, pool): (usize, &Pool)| {
+            let mut responses = [0; CLASSES];
+            for counted in threads.iter().filter_map(|thread| thread.by_pool.get(pool_index)) {
+                counted.responses.add_to(&mut responses);
+            }
+            let [.., errors] = responses;
+            let status = pool.status(|server| requests(threads, pool_index, server));
+            PoolStatus { requests: responses.iter().sum(), errors, ..status }
+        };
+        pools.map(status).collect()
     }
 }
 
@@ -303,6 +312,6 @@ impl Pool {
                 requests: requests(index),
             }
         });
-        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+        PoolStatus { name: self.config.name.clone(), requests: 0, errors: 0, servers: servers.collect() }
     }
 }

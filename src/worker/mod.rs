@@ -136,8 +136,9 @@ impl Worker {
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref())
-            .context("the thread of [admin] cannot be started")?;
+        let status_asked =
+            start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref(), &access_logs)
+                .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
@@ -447,10 +448,12 @@ fn start_admin(
     counters: &[Arc<Counters>],
     socket: Option<OwnedFd>,
     archive: Option<&Archive>,
+    logs: &AccessLogs,
 ) -> io::Result<mpsc::Receiver<Asker>> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
     let Some(socket) = socket else { return Ok(status_asked) };
     let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
+    let (measured, measured_threads, logs) = (Arc::clone(site), counters.to_vec(), logs.watch());
     server::start(server::Setup {
         socket: socket.into(),
         site: Arc::clone(site),
@@ -458,6 +461,7 @@ fn start_admin(
         names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
         pools: Box::new(move || of_site.pool_status(&of_threads)),
+        traffic: Box::new(move || measured.traffic(&measured_threads, logs())),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
     })?;
     Ok(status_asked)

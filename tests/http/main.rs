@@ -34,6 +34,7 @@ mod lifecycle;
 mod malformed;
 mod operating;
 mod rate_limit;
+mod request_metrics;
 mod retries;
 mod sticky;
 mod store;

@@ -140,13 +140,22 @@ impl AccessLogs {
 
     /// Every destination as it is.
     pub fn status(&self) -> Vec<DestinationStatus> {
-        let status = |outlet: &Outlet| DestinationStatus {
-            name: outlet.target.to_string(),
-            written: outlet.destination.written.load(Ordering::Relaxed),
-            dropped: outlet.destination.dropped.load(Ordering::Relaxed),
-            problem: outlet.destination.problem(),
-        };
-        self.outlets.iter().map(status).collect()
+        self.watch()()
+    }
+
+    /// What gives every destination as it is, wherever it is asked.
+    pub fn watch(&self) -> impl Fn() -> Vec<DestinationStatus> + Send + Sync + use<> {
+        let outlet = |outlet: &Outlet| (outlet.target.to_string(), Arc::clone(&outlet.destination));
+        let outlets: Vec<_> = self.outlets.iter().map(outlet).collect();
+        move || {
+            let status = |(name, destination): &(String, Arc<Destination>)| DestinationStatus {
+                name: name.clone(),
+                written: destination.written.load(Ordering::Relaxed),
+                dropped: destination.dropped.load(Ordering::Relaxed),
+                problem: destination.problem(),
+            };
+            outlets.iter().map(status).collect()
+        }
     }
 
     /// Waits until everything that threads have handed over is written, at most for `patience`. The threads have ended.
