@@ -23,7 +23,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use self::files::HandedFiles;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
-use crate::status::{NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
+use crate::status::{CertificateStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
 /// The longest line. A report on as many servers as a configuration of a mebibyte can name stays below it.
 const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -172,6 +172,8 @@ pub enum FromWorker {
     AskStatus,
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
+    /// The certificates that are served: all of them, whenever one has changed.
+    Certificates(Vec<CertificateStatus>),
 }
 
 /// How a worker is doing.

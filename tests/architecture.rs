@@ -40,6 +40,7 @@ const CORES: &[&str] = &[
     "proxy/access_log/frame",
     "proxy/http/compression/negotiate",
     "proxy/http/forwarded",
+    "proxy/http/ids",
     "proxy/proxy_protocol",
 ];
 

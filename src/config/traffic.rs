@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
+use super::blocks::{ListenerBlock, PoolReference, RouteBlock};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
 use super::report::Mistakes;
-use super::{access_log, compression, error_pages, identity, values};
+use super::{access_log, compression, error_pages, identity, tls, values};
 
 const BIND_MAX: usize = 64;
-const CERTIFICATES_MAX: usize = 256;
 const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The range of what a client may take: short enough to test with, and an end to waiting in any case.
@@ -49,7 +48,9 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
             Some(None) => PoolReference::Broken,
             Some(Some(name)) => PoolReference::Named(name),
         },
-        tls: table.block("tls").map(|tls| certificates(tls, directory)),
+        tls: table.block("tls").map(|table| tls::tls(table, mistakes, directory)),
+        hsts: table.block("hsts").map(|table| tls::hsts(table, mistakes)),
+        redirect_to_https: table.optional("redirect_to_https").and_then(tls::redirect_to_https),
         head_timeout: table.duration("head_timeout", CLIENT_TIMEOUT_MIN..=HEAD_TIMEOUT_MAX, Duration::from_secs(10)),
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
@@ -81,6 +82,18 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";
         table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests and responses";
+        table.without_meaning(&["hsts", "redirect_to_https"], rule, "leave it out");
+    }
+    if block.tls.is_none() {
+        let rule = "has no meaning without tls: browsers do not believe it in clear text (RFC 6797 section 8.1)";
+        table.without_meaning(&["hsts"], rule, "move it to the listener that has tls");
+    }
+    if block.redirect_to_https.is_some() {
+        let rule = "has no meaning with redirect_to_https, which is where requests go that no route matches";
+        table.without_meaning(&["pool"], rule, "leave one of the two out");
+        let rule = "has no meaning with redirect_to_https: who comes over TLS is there already";
+        table.without_meaning(&["tls"], rule, "leave one of the two out");
     }
     table.finish();
     block
@@ -123,25 +136,6 @@ fn rate_limit(mut table: Table<'_>) -> Option<RateLimit> {
     let requests = requests?.value;
     let burst = burst.map_or(Some(requests), |burst| Some(burst?.value))?;
     Some(RateLimit { requests, per: per?.value, burst, by: by?, prefix_v4, prefix_v6, entries_max })
-}
-
-fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
-    let list =
-        tls.required("certificates", "list at least one: certificates = [{ cert = \"site.crt\", key = \"site.key\" }]");
-    let certificate = |mut table: Table<'_>| {
-        let cert = table.required("cert", "name the PEM file of the certificate chain, leaf first");
-        let key = table.required("key", "name the PEM file of the certificate's private key");
-        let block = CertificateBlock {
-            cert: cert.and_then(|value| file(value, directory)),
-            key: key.and_then(|value| file(value, directory)),
-        };
-        table.finish();
-        block
-    };
-    let blocks = list.map(|value| value.blocks(CERTIFICATES_MAX)).unwrap_or_default();
-    let certificates = blocks.into_iter().map(certificate).collect();
-    tls.finish();
-    certificates
 }
 
 /// Reads a `[[route]]`.

@@ -4,9 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
+
+use super::accept::Proxies;
 use super::counters::{CLASSES, Classes, Counters, ListenerCounters, PoolCounters};
 use super::files::Files;
 use super::http::error_pages::ErrorPages;
+use super::http::https;
+use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
@@ -15,7 +20,7 @@ use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -25,12 +30,17 @@ pub struct Site {
     pub listeners: Vec<Listener>,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
+    /// Some pool's servers are told whose connection it is.
+    pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
     /// Whether somebody can ask how long requests take.
     pub is_measured: bool,
     /// Whether any response is compressed.
     pub compresses: bool,
+    /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
+    /// other listeners least of all.
+    pub asks_for_certificates: bool,
 }
 
 /// A listener, prepared.
@@ -39,12 +49,18 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<Termination>,
+    /// Present when it tells browsers to come over HTTPS alone.
+    pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
     /// Present when its requests are written down.
     pub log: Option<ListenerLog>,
     /// What is sent in place of errors.
     pub error_pages: ErrorPages,
+    /// Present when proxies in front say whose connection it is.
+    pub proxies: Option<Proxies>,
+    /// Who clients are taken for.
+    pub identity: Identity,
 }
 
 /// What is written of the requests of a listener.
@@ -187,41 +203,70 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with, `dialers` how the servers of
+    /// each pool are reached.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
         tls: Vec<Option<Termination>>,
+        dialers: Vec<Dialer>,
     ) -> Self {
-        let pools = config.pools.iter().enumerate();
-        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
+        let pools = config.pools.iter().zip(dialers).enumerate();
+        let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
         let targets = config.log_targets();
         let compresses = config.listeners.iter().any(|listener| listener.compression.is_some())
             || config.pools.iter().any(|pool| matches!(pool.compression, PoolCompression::Own(_)));
-        let listeners = listeners.map(|((config, tls), rate_limit)| {
-            let log = config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets));
-            let error_pages = ErrorPages::new(&config.error_pages, config.intercept_errors);
-            Listener { config: config.clone(), tls, rate_limit, log, error_pages }
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+            config: config.clone(),
+            tls,
+            hsts: config.hsts.as_ref().map(https::hsts_value),
+            rate_limit,
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
+            log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets)),
+            error_pages: ErrorPages::new(&config.error_pages, config.intercept_errors),
         });
-        let listeners = listeners.collect();
-        Self { pools, listeners, sessions, node, is_measured: config.admin.is_some(), compresses }
+        let asks_clients =
+            |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        let asks_for_certificates = config.listeners.iter().any(asks_clients);
+        Self {
+            pools,
+            listeners: listeners.collect(),
+            sessions,
+            tells_clients,
+            node,
+            asks_for_certificates,
+            is_measured: config.admin.is_some(),
+            compresses,
+        }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
     pub fn files_changed(&self, files: &Files) -> Vec<String> {
         let mut warnings = Vec::new();
         for listener in &self.listeners {
-            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
-                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
-            }
+            let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
+            let name = &listener.config.name;
+            warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
             if let Err(reason) = listener.error_pages.files_changed(files) {
-                warnings.push(format!("listener {} keeps a former error page: {reason}", listener.config.name));
+                warnings.push(format!("listener {name} keeps a former error page: {reason}"));
+            }
+        }
+        for pool in &self.pools {
+            if let Err(reason) = pool.dialer.files_changed(files) {
+                warnings.push(format!("pool {} keeps its former certificates: {reason}", pool.config.name));
             }
         }
         warnings
+    }
+
+    /// The certificates of all listeners.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -277,12 +322,12 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky }
+        Self { config: config.clone(), servers, dialer, sticky }
     }
 
     fn counters(&self) -> PoolCounters {

@@ -13,7 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept;
 use super::access_log::{Lines, LinesSetup};
+use super::chance::Chance;
 use super::counters::{Counters, ListenerCounters};
 use super::http::client::{Client, Connection};
 use super::http::compression::Memory;
@@ -22,6 +24,8 @@ use super::http::{self, ClientStream};
 use super::state::Site;
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
+use super::tls::facts::TlsFacts;
+use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
@@ -37,6 +41,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Texts of requests whose room is kept for the next ones; each has some kilobytes.
 const TRACES_MAX: usize = 64;
+/// Time between two warnings of a thread about connections to a pool's servers.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A server's place: which pool, and where in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +71,8 @@ pub struct Thread {
     pub compression_memory: Memory,
     /// What texts of requests were taken with, for the next ones.
     pub traces: RefCell<Vec<Box<Trace>>>,
+    /// Random bytes, for ids.
+    pub chance: Chance,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -76,6 +84,8 @@ struct ThreadPool {
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
     retries: RefCell<Budget>,
+    /// When a failed connection was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 /// What the worker asks of a thread.
@@ -123,6 +133,7 @@ impl Thread {
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
                 retries: RefCell::new(Budget::new(Instant::now())),
+                warned: Cell::new(None),
             }
         });
         Rc::new(Self {
@@ -134,6 +145,7 @@ impl Thread {
             compression_memory: Memory::default(),
             traces: RefCell::default(),
             lines: std::mem::take(&mut setup.lines).into_iter().map(|setup| Rc::new(Lines::new(setup))).collect(),
+            chance: Chance::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -177,7 +189,8 @@ impl Thread {
 
     /// Takes a connection back whose response has been read to its end.
     pub fn give_back(&self, place: Place, connection: Box<Http1>) {
-        if let Some(idle) = self.idle(place) {
+        let is_of_all = self.site.pool(place.pool).is_some_and(|pool| !pool.dialer.tells_client());
+        if is_of_all && let Some(idle) = self.idle(place) {
             idle.put(connection, self.timers.coarse_now());
         }
     }
@@ -185,6 +198,22 @@ impl Thread {
     /// The connections to a server that requests share.
     pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
         self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// Says in the log, now and then, why there is no connection to a server, where that is not plain.
+    pub fn warn_of_dial(&self, place: Place, error: &DialError) {
+        let Some(warned) = self.pools.get(place.pool.0).map(|pool| &pool.warned) else { return };
+        let now = self.timers.coarse_now();
+        let is_due = warned.get().is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL);
+        let pool = self.site.pool(place.pool).map(|pool| &pool.config);
+        let server = pool.and_then(|pool| pool.servers.get(place.server));
+        if let (Some(pool), Some(server)) = (pool, server)
+            && is_due
+            && error.is_of_tls()
+        {
+            warned.set(Some(now));
+            warn!(pool = pool.name, server = server.name, reason = error.reason, "no connection to a server");
+        }
     }
 
     /// What is left for retries of requests to a pool.
@@ -367,7 +396,9 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
@@ -375,7 +406,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
             client.deadlines().attach_here().await;
             let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Ok(stream)) => {
+                    client.connection.set_tls(TlsFacts::of(stream.get_ref().1));
+                    ClientStream::Tls(Box::new(stream))
+                }
                 // It failed or took too long, which is the client's affair.
                 Some(Err(_)) | None => return,
             }

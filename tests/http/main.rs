@@ -16,6 +16,8 @@ mod client;
 mod curl;
 mod h2_server;
 mod h2_wire;
+mod haproxy;
+mod nginx;
 mod redis;
 mod server;
 mod wire;
@@ -33,6 +35,7 @@ mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
+mod proxy_protocol;
 mod rate_limit;
 mod request_metrics;
 mod retries;
@@ -44,6 +47,7 @@ mod tickets;
 mod timeouts;
 mod tls;
 mod tls_reload;
+mod tls_servers;
 
 use std::time::Duration;
 

@@ -271,16 +271,18 @@ impl Errand<'_> {
         let address = self.pool.config.servers.get(place.server)?.address;
         let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
         if dialer.may_be_http1()
+            && !dialer.tells_client()
             && let Some(idle) = thread.idle_connection(place)
         {
             return Some(Upstream::Http1(idle));
         }
+        let behalf = self.client.connection.on_behalf();
         let obtain = async {
             if !dialer.may_be_http2() {
-                return Ok(Obtained::Http1(dialer.dial(address).await?.0));
+                return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
             }
             match thread.shared_connections(place) {
-                Some(shared) => shared.obtain(|| dialer.dial(address)).await,
+                Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
                 None => Err(DialError::nowhere()),
             }
         };
@@ -291,6 +293,7 @@ impl Errand<'_> {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
+                thread.warn_of_dial(place, &error);
                 self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }

@@ -22,6 +22,9 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
+pub mod identity;
+pub mod ids;
 mod respond;
 mod route;
 pub mod strict;
@@ -101,7 +104,7 @@ async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Resp
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
@@ -111,11 +114,18 @@ async fn process(transaction: &mut Transaction, request: Request<ClientBody>) ->
     }
     transaction.note(Some(&request));
     transaction.accepted = compression::accepted(transaction, &request);
+    identity::establish(transaction, &mut request);
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
+    }
     let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
     let Some(pool) = pool else {
+        if let Some(response) = https::redirect(&client, &request) {
+            return response;
+        }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
     forward::forward(transaction, pool, request).await
@@ -128,8 +138,10 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(mut transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(mut transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     transaction.answered(&response);
+    https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     let response = error_pages::apply(&transaction, response);
     let response = compression::apply(&transaction, response);
     response.map(|body| body.of(transaction))

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
 
 use http::{Method, Request, Response, header};
 
@@ -15,6 +18,7 @@ use crate::proxy::counters::Served;
 use crate::proxy::state::ListenerLog;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
+use crate::proxy::tls::facts::TlsFacts;
 
 /// The status of a request whose client went away before there was one, as nginx has it.
 const CLIENT_GONE: u16 = 499;
@@ -23,10 +27,16 @@ const CLIENT_GONE: u16 = 499;
 pub struct Transaction {
     /// Who asks.
     pub client: Rc<Client>,
-    /// The address that counts as the client's.
+    /// The address that counts as the client's: that of its connection, or what trusted proxies say.
     pub ip: IpAddr,
     /// The pool that it goes to, once that is known.
     pub pool: Option<PoolIndex>,
+    /// Its id, where the listener gives ids.
+    pub request_id: Option<HeaderValue>,
+    /// Its traceparent (W3C Trace Context), where the listener sees to it that there is one.
+    pub traceparent: Option<HeaderValue>,
+    /// The user whose password came with it, where one is asked for.
+    pub user: Option<Arc<str>>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
     /// The status that was answered, once there is one.
@@ -70,6 +80,9 @@ impl Transaction {
             has_body: true,
             is_whole: false,
             trace: None,
+            request_id: None,
+            traceparent: None,
+            user: None,
             retries: 0,
             retried_for: None,
         }
@@ -145,12 +158,12 @@ impl Transaction {
         let listener = client.listener().map_or("", |listener| listener.config.name.as_str());
         let pool = self.place.map(|place| place.pool).or(self.pool).and_then(|pool| site.pool(pool));
         let server = self.place.and_then(|place| pool?.config.servers.get(place.server));
-        let marks = &client.marks;
+        let (marks, tls) = (&client.marks, client.connection.tls());
         let entry = Entry {
             time_us: began_us(phases.total_us),
             client: self.ip,
-            request_id: b"",
-            user: b"",
+            request_id: self.request_id.as_ref().map_or(b"", |id| id.as_bytes()),
+            user: self.user.as_ref().map_or(b"", |user| user.as_bytes()),
             listener,
             request: trace.asked(),
             status,
@@ -162,8 +175,8 @@ impl Transaction {
             chosen_by: server.map_or("", |_| marks.chosen_by.get().as_str()),
             retries: self.retries,
             retried_for: self.retried_for.unwrap_or(""),
-            tls: "",
-            sni: "",
+            tls: tls.map_or("", TlsFacts::version),
+            sni: tls.and_then(TlsFacts::server_name).unwrap_or(""),
             phases,
             ended: ended.as_str(),
             reason,

@@ -21,11 +21,14 @@ pub use self::account::Moved;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
+use super::accept;
 use super::http::trace::{ChosenBy, Ended};
+use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
 use super::thread::{Place, Thread};
 use super::timers::{Deadlines, Registration};
+use super::upstream::dial::OnBehalf;
 use crate::config::{PoolIndex, Sticky, StickyKey};
 use crate::session::key::Key;
 
@@ -66,7 +69,11 @@ struct Passage<'a> {
     listener: &'a Listener,
     index: PoolIndex,
     pool: &'a Pool,
+    /// The client's.
     address: IpAddr,
+    /// The other end of the connection.
+    peer: IpAddr,
+    behalf: OnBehalf,
     registration: Registration,
     account: Account,
 }
@@ -89,7 +96,7 @@ struct Opening {
 
 /// A connection to a server.
 struct Arrival {
-    stream: TcpStream,
+    stream: ServerStream,
     /// Its index in the pool.
     server: usize,
     visit: Visit,
@@ -101,10 +108,13 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     let Some(listener) = thread.site.listeners.get(listener) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
+    let Some(ends) = accept::ends(thread, listener, &stream, peer).await else { return };
     let registration = thread.timers.register();
     let account = Account::default();
     account.marks.begin(listener.log.is_some());
-    let passage = Passage { thread, listener, index, pool, address: peer.ip(), registration, account };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let (address, peer) = (ends.source.ip(), peer.ip());
+    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration, account };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
@@ -156,7 +166,7 @@ impl Passage<'_> {
 
     /// Whether it is the guard that knocks, or somebody else of this machine who leaves without a word.
     async fn is_knock(&self, stream: &TcpStream) -> bool {
-        if !stream.local_addr().is_ok_and(|local| local.ip() == self.address) {
+        if !stream.local_addr().is_ok_and(|local| local.ip() == self.peer) {
             return false;
         }
         let mut first = [0; 1];
@@ -231,10 +241,10 @@ impl Passage<'_> {
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
-            End::ClientBroke => reset(&arrival.stream),
+            End::ClientBroke => reset(arrival.stream.socket()),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
-                reset(&arrival.stream);
+                reset(arrival.stream.socket());
                 reset(client.socket());
             }
         }
@@ -300,15 +310,15 @@ impl Passage<'_> {
         Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
     }
 
-    async fn connect_to(&self, server: usize) -> Option<TcpStream> {
+    async fn connect_to(&self, server: usize) -> Option<ServerStream> {
+        let place = Place { pool: self.index, server };
         let address = self.pool.config.servers.get(server)?.address;
         self.account.marks.wait();
-        let connect = self.deadlines().within(self.pool.config.connect_timeout, TcpStream::connect(address)).await;
+        let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
+        let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await;
         self.account.marks.connected();
-        let stream = connect?.ok()?;
-        self.thread.count(Place { pool: self.index, server });
-        // Bytes are passed on as they come. Fails only on a socket that is closed already.
-        let _closed = stream.set_nodelay(true);
+        let stream = dialled?.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
+        self.thread.count(place);
         Some(stream)
     }
 
