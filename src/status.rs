@@ -457,6 +457,12 @@ pub struct ListenerStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: String,
+    /// Requests for it since the worker started, whoever answered them.
+    #[serde(default)]
+    pub requests: u64,
+    /// Of these, those that were answered with a status of 500 or more.
+    #[serde(default)]
+    pub errors: u64,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
     /// Copies of requests that routes made for it since the worker started; `None` when no route makes any.

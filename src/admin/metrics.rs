@@ -1,11 +1,15 @@
 //! The metrics of a node, in the text format 0.0.4 of Prometheus. All of them come from the status that `baton status` shows.
 
+mod traffic;
+
 use std::fmt::{Display, Write as _};
 
 use crate::status::{
     ArchiveStatus, CertificateStatus, DelaysStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
     SyncStatus, VipStatus,
 };
+
+pub use self::traffic::render_traffic;
 
 /// The Content-Type of what [`render`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

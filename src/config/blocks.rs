@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+use super::access_log::{AccessLogBlock, ListenerLog};
+use super::error_pages::ErrorPageBlock;
 use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, HeaderEdits, Hsts, Identity, ListenerAccess, Pool, Protocol,
-    RateLimit, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Compression, Events, HeaderEdits, Hsts, Identity, ListenerAccess, Pool,
+    Protocol, RateLimit, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -21,7 +23,7 @@ use super::sticky::StickyBy;
 use super::store::StoreBlock;
 use super::tls::TlsBlock;
 use super::upstream::WayFiles;
-use super::{pools, routes, sticky, traffic, values, vips, watching};
+use super::{access_log, pools, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -47,6 +49,7 @@ pub(super) struct Blocks {
     pub(super) events: EventsBlock,
     pub(super) sessions: SessionsBlock,
     pub(super) admin: Option<AdminBlock>,
+    pub(super) access_log: Option<AccessLogBlock>,
     pub(super) worker: WorkerSettings,
     /// `worker.user` with its place in the file.
     pub(super) worker_user: Option<Located<String>>,
@@ -197,6 +200,10 @@ pub(super) struct ListenerBlock {
     pub(super) rate_limit: Option<RateLimit>,
     pub(super) request_headers: HeaderEdits,
     pub(super) response_headers: HeaderEdits,
+    pub(super) access_log: ListenerLog,
+    pub(super) compression: Option<Compression>,
+    pub(super) error_pages: Vec<ErrorPageBlock>,
+    pub(super) intercept_errors: bool,
     pub(super) http2: bool,
     pub(super) connect: bool,
     pub(super) tunnel_timeout: Duration,
@@ -256,6 +263,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         events: watching::events(root.block("events")),
         sessions: sticky::sessions(root.block("sessions"), mistakes, directory),
         admin: root.block("admin").map(|table| admin(table, directory)),
+        access_log: root.block("access_log").map(|table| access_log::access_log(table, directory)),
         worker,
         worker_user,
     };

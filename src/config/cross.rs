@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
+use super::access_log;
 use super::blocks::{Blocks, ListenerBlock, PoolReference};
 use super::model::Protocol;
 use super::pairing;
@@ -37,6 +38,7 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_references(blocks, &listeners, &pools, mistakes);
     check_stickiness(blocks, mistakes);
     check_tcp(blocks, mistakes);
+    access_log::check(blocks, mistakes);
     if blocks.listeners.is_empty() && blocks.vips.is_empty() {
         mistakes.file("nothing to do: there is no [[listener]] and no [[vip]]", "begin with the annotated baton.toml");
     }

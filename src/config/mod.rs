@@ -5,14 +5,18 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `pools`, `sticky`, `store` and `watching`) reads each
-//! section, `cross` (with `pairing`) compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
+//! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `access_log`, `compression`, `error_pages`, `pools`, `sticky`,
+//! `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
+mod access_log;
 mod blocks;
 pub mod certificates;
 mod choose;
+mod compression;
 mod cross;
+mod error_pages;
 mod files;
 mod identity;
 mod key;

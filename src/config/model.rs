@@ -1,5 +1,8 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod access_log;
+mod compression;
+mod error_pages;
 mod identity;
 mod routes;
 mod tls;
@@ -8,6 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
+pub use self::compression::{Coding, Compression, CompressionLevel, PoolCompression};
+pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
@@ -271,6 +277,14 @@ pub struct Listener {
     pub connections_max: u32,
     /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
     pub rate_limit: Option<RateLimit>,
+    /// What is written of its requests, or of its connections with protocol tcp; `None`: nothing.
+    pub access_log: Option<AccessLog>,
+    /// How responses are compressed; `None`: not at all. Only with protocol http.
+    pub compression: Option<Compression>,
+    /// What is sent in place of our errors, those of one status before those of a class. Only with protocol http.
+    pub error_pages: Vec<ErrorPage>,
+    /// Whether it is sent in place of errors of servers as well. Default false.
+    pub intercept_errors: bool,
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
@@ -352,6 +366,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64. Those of HTTP/1 alone.
     pub idle_connections_max: u32,
+    /// How responses of its servers are compressed. Default as the listener has it.
+    pub compression: PoolCompression,
     /// What is spoken with the servers. Default HTTP/1.1.
     pub protocol: ServerProtocol,
     /// Bounds of HTTP/2.

@@ -374,6 +374,22 @@ impl<'a> Value<'a> {
         parse(key).map_err(|wrong| self.mistakes.block(&self.place, wrong.rule, wrong.remedy)).ok()
     }
 
+    /// A share above 0 up to 1, as so many parts of `whole`, at least one.
+    pub(super) fn share(self, whole: u32) -> Option<u32> {
+        let written = match self.value {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            _ => return self.wrong_type("a number", "write a number above 0 up to 1, without quotes"),
+        };
+        let parts = written.replace('_', "").parse::<f64>().map_or(-1.0, |share| share * f64::from(whole));
+        if parts > 0.0 && parts <= f64::from(whole) {
+            // In range, and rounded to a whole number.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to `whole`, an u32")]
+            return Some((parts.round() as u32).max(1));
+        }
+        self.wrong("must be above 0 and at most 1", "write a share such as 0.01, which is one of a hundred")
+    }
+
     /// The number 1 and nothing else.
     pub(super) fn only_one(self, rule: &str, remedy: &str) {
         let is_one = self.value.as_integer().is_some_and(|number| number.as_str() == "1");

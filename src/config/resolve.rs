@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, Priority};
 
+use super::access_log;
 use super::blocks::{
     AdvertKeyBlock, Blocks, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference, SubjectBlock,
     VipAddressBlock, VipBlock,
 };
+use super::error_pages;
 use super::model::{
     Admin, AdvertKey, Authentication, Config, FitnessCheck, FitnessSubject, HostMatch, Listener, Mirror, Node, Pair,
     PathMatch, PoolIndex, Route, RouteAction, Share, Transport, Vip, VipAddress, VrrpVersion,
@@ -37,6 +39,7 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         events,
         sessions,
         admin,
+        access_log,
         worker,
         worker_user: _,
     } = blocks;
@@ -47,8 +50,11 @@ pub(super) fn resolve(blocks: Blocks, checksum: String) -> Option<Config> {
         .zip(PRIORITIES_DEFAULT)
         .map(|(block, priority)| node(block, priority))
         .collect::<Option<_>>()?;
-    let listeners =
-        listeners.into_iter().map(|block| listener(block, &routes, &pool_names)).collect::<Option<Vec<_>>>()?;
+    let listener = |block: ListenerBlock| {
+        let access_log = access_log::resolved(access_log.as_ref(), &block.access_log);
+        Some(Listener { access_log, ..listener(block, &routes, &pool_names)? })
+    };
+    let listeners = listeners.into_iter().map(listener).collect::<Option<Vec<_>>>()?;
     let has_key = (pair.key_file.is_there() || pair.has_advert_keys) && nodes.len() == 2;
     let vips: Vec<Vip> = vips.into_iter().map(|block| vip(block, &nodes, has_key)).collect::<Option<_>>()?;
     Some(Config {
@@ -200,6 +206,10 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         rate_limit: block.rate_limit,
         request_headers: block.request_headers,
         response_headers: block.response_headers,
+        access_log: None,
+        compression: block.compression,
+        error_pages: error_pages::resolved(block.error_pages),
+        intercept_errors: block.intercept_errors,
         http2: block.http2,
         connect: block.connect,
         tunnel_timeout: block.tunnel_timeout,

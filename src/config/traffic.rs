@@ -7,7 +7,7 @@ use super::blocks::{ListenerBlock, PoolReference};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
 use super::report::Mistakes;
-use super::{identity, routes, tls, values};
+use super::{access_log, compression, error_pages, identity, routes, tls, values};
 
 const BIND_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -57,6 +57,13 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         rate_limit: table.block("rate_limit").and_then(rate_limit),
         request_headers: routes::request_headers(&mut table),
         response_headers: routes::response_headers(&mut table),
+        access_log: access_log::of_listener(&mut table, directory),
+        compression: compression::of_listener(table.optional("compression"), mistakes),
+        error_pages: table
+            .block("error_pages")
+            .map(|table| error_pages::error_pages(table, mistakes, directory))
+            .unwrap_or_default(),
+        intercept_errors: table.boolean("intercept_errors", false),
         http2: table.boolean("http2", true),
         connect: table.boolean("connect", false),
         tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
@@ -64,11 +71,17 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         access,
         access_files,
     };
+    if block.error_pages.is_empty() && block.protocol == Protocol::Http && !table.has("error_pages") {
+        let rule = "has no meaning without error_pages: there is nothing to send instead";
+        table.without_meaning(&["intercept_errors"], rule, "leave it out, or write error_pages");
+    }
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no headers";
         table.without_meaning(&["request_headers", "response_headers"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no responses";
+        table.without_meaning(&["compression", "error_pages", "intercept_errors"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
         table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";

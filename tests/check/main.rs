@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
+mod access_log;
+mod compression;
+mod error_pages;
 mod heartbeat;
 mod identity;
 mod machine;

@@ -94,6 +94,10 @@ fn the_reference_has_every_key() {
         in_pool("sticky = { zzqqzzqq = 1 }"),
         format!("[sessions]\nzzqqzzqq = 1\nstore = \"redis://a\"\n{TRAFFIC}"),
         format!("[admin]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        format!("[access_log]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        in_listener("access_log = { zzqqzzqq = 1 }"),
+        in_listener("compression = { zzqqzzqq = 1 }"),
+        in_pool("compression = { zzqqzzqq = 1 }"),
         format!("[worker]\nzzqqzzqq = 1\n{TRAFFIC}"),
     ];
     let mut count = 0;

@@ -58,6 +58,8 @@ fn status() -> NodeStatus {
             rate_limited: 2,
         }],
         pools: vec![PoolStatus {
+            requests: 9,
+            errors: 1,
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),

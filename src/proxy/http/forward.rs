@@ -12,6 +12,7 @@ use super::client::Client;
 use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
+use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
@@ -74,13 +75,17 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
+    transaction.pool = Some(index);
     let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
     let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
         Way::Any => None,
-        Way::Home(server) => Some(server),
+        Way::Home(server) => {
+            client.marks.chosen_by.set(ChosenBy::Session);
+            Some(server)
+        }
         Way::Closed(server) => return closed(client, pool, server),
     };
     if let Some(timeout) = pool.config.request_timeout {
@@ -115,6 +120,7 @@ pub async fn forward(
     while let Some(tried) = server {
         match errand.attempt(tried).await {
             Attempt::Answered(response) => {
+                client.marks.answered();
                 transaction.place = Some(Place { pool: index, server: tried });
                 return errand.finish(tried, response).await;
             }
@@ -195,6 +201,8 @@ impl Errand<'_> {
     }
 
     fn next(&self) -> Option<usize> {
+        let chosen_by = if self.failed.is_empty() { ChosenBy::Algorithm } else { ChosenBy::Retry };
+        self.client.marks.chosen_by.set(chosen_by);
         self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
     }
 
@@ -272,7 +280,10 @@ impl Errand<'_> {
             return Some(idle);
         }
         let obtain = obtain(thread, pool, place, self.client.connection.on_behalf());
-        match self.client.deadlines().within(pool.config.connect_timeout, obtain).await {
+        self.client.marks.wait();
+        let obtained = self.client.deadlines().within(pool.config.connect_timeout, obtain).await;
+        self.client.marks.connected();
+        match obtained {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {

@@ -12,7 +12,9 @@ pub mod body;
 pub mod client;
 mod client_body;
 mod client_io;
+pub mod compression;
 mod date;
+pub mod error_pages;
 mod forward;
 pub mod forwarded;
 mod grpc;
@@ -30,6 +32,7 @@ mod interim;
 mod respond;
 pub mod route;
 pub mod strict;
+pub mod trace;
 pub mod transaction;
 pub mod tunnel;
 
@@ -116,8 +119,12 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
+        // On HTTP/1 another one stands in its place.
+        transaction.note(Some(&request).filter(|request| request.version() == Version::HTTP_2));
         return respond::refused(&client, client.refusal.get());
     }
+    transaction.note(Some(&request));
+    transaction.accepted = compression::accepted(transaction, &request);
     identity::establish(transaction, &mut request);
     if let Some(refusal) = access::admit(transaction) {
         return refusal;
@@ -147,10 +154,13 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(mut transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
     action::to_client(&transaction, response.headers_mut());
+    let response = error_pages::apply(&transaction, response);
+    let response = compression::apply(&transaction, response);
     response.map(|body| body.of(transaction))
 }
 

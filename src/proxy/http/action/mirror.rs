@@ -13,10 +13,10 @@ use http::{HeaderMap, Method, Request, Uri, header};
 use http_body::Body as _;
 
 use crate::config::{Mirror, PoolIndex};
+use crate::proxy::counters::MirrorOutcome;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::client::{Client, Connection};
 use crate::proxy::http::forward;
-use crate::proxy::state::MirrorOutcome;
 use crate::proxy::thread::Place;
 use crate::proxy::upstream::http1::Http1;
 use crate::proxy::upstream::http2::Obtained;
