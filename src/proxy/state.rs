@@ -20,7 +20,7 @@ use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -116,6 +116,23 @@ pub struct Counters {
     pub by_server: Vec<Vec<AtomicU64>>,
     /// For each listener.
     pub by_listener: Vec<ListenerCounters>,
+    /// Copies of requests for each pool, by [`MirrorOutcome`].
+    pub mirrored: Vec<[AtomicU64; 5]>,
+}
+
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirrorOutcome {
+    /// The second pool has answered.
+    Answered,
+    /// No server could be reached, or it broke off or took too long.
+    Failed,
+    /// Its body was too large to be kept, and it was not sent.
+    TooLarge,
+    /// Too many copies were under way, and it was not sent.
+    Busy,
+    /// Its body did not come to an end, and it was not sent.
+    BrokenOff,
 }
 
 /// What a thread counts of a listener.
@@ -249,6 +266,7 @@ impl Site {
         let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
         Counters {
             by_server: self.pools.iter().map(zeros).collect(),
+            mirrored: self.pools.iter().map(|_| Default::default()).collect(),
             by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
             ..Counters::default()
         }
@@ -271,7 +289,31 @@ impl Site {
     /// Pools and servers as they are, with the requests that all threads counted.
     pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
         let pools = self.pools.iter().enumerate();
-        pools.map(|(pool_index, pool)| pool.status(|server| requests(threads, pool_index, server))).collect()
+        let status = |(index, pool): (usize, &Pool)| PoolStatus {
+            mirrored: self.is_mirror(PoolIndex(index)).then(|| mirrored(threads, index)),
+            ..pool.status(|server| requests(threads, index, server))
+        };
+        pools.map(status).collect()
+    }
+
+    /// Whether some route sends copies of its requests to a pool.
+    fn is_mirror(&self, pool: PoolIndex) -> bool {
+        let mut routes = self.listeners.iter().flat_map(|listener| &listener.config.routes);
+        routes.any(|route| route.mirror.as_ref().is_some_and(|mirror| mirror.pool == pool))
+    }
+}
+
+fn mirrored(threads: &[Arc<Counters>], pool: usize) -> MirroredStatus {
+    let sum = |outcome: MirrorOutcome| {
+        let counts = threads.iter().filter_map(|thread| thread.mirrored.get(pool)?.get(outcome as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    };
+    MirroredStatus {
+        answered: sum(MirrorOutcome::Answered),
+        failed: sum(MirrorOutcome::Failed),
+        too_large: sum(MirrorOutcome::TooLarge),
+        busy: sum(MirrorOutcome::Busy),
+        broken_off: sum(MirrorOutcome::BrokenOff),
     }
 }
 
@@ -313,6 +355,6 @@ impl Pool {
                 requests: requests(index),
             }
         });
-        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+        PoolStatus { name: self.config.name.clone(), servers: servers.collect(), mirrored: None }
     }
 }

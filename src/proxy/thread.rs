@@ -18,8 +18,8 @@ use super::access::basic::KeptByThread;
 use super::access::external::KeptConnections;
 use super::chance::Chance;
 use super::http::client::{Client, Connection};
-use super::http::{self, ClientStream};
-use super::state::{Counters, ListenerCounters, Site};
+use super::http::{self, ClientStream, Routing};
+use super::state::{Counters, ListenerCounters, MirrorOutcome, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::tls::facts::TlsFacts;
@@ -67,6 +67,8 @@ pub struct Thread {
     pub verified: KeptByThread,
     /// Connections to servers that are asked who may come in.
     pub authorizers: KeptConnections,
+    /// The routes of its requests.
+    pub routing: Routing,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -137,6 +139,7 @@ impl Thread {
             chance: Chance::default(),
             verified: KeptByThread::default(),
             authorizers: KeptConnections::default(),
+            routing: Routing::new(&setup.site),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -224,6 +227,21 @@ impl Thread {
         let by_server = &self.counters.by_server;
         if let Some(count) = by_server.get(place.pool.0).and_then(|pool| pool.get(place.server)) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts what became of a copy of a request.
+    pub fn count_mirrored(&self, pool: PoolIndex, outcome: MirrorOutcome) {
+        let count = self.counters.mirrored.get(pool.0).and_then(|by_outcome| by_outcome.get(outcome as usize));
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something that is no connection and has deadlines has ended: a drain may have waited for it.
+    pub fn work_ended(&self) {
+        if self.is_draining() {
+            self.changed.notify_waiters();
         }
     }
 
