@@ -77,3 +77,13 @@ fn cookies() {
     ];
     run(checks::cookie::SAMPLES, splinters, checks::cookie::check);
 }
+
+#[test]
+fn forwarded() {
+    run(checks::forwarded::SAMPLES, checks::forwarded::SPLINTERS, checks::forwarded::check);
+}
+
+#[test]
+fn proxy_protocol() {
+    run(checks::proxy_protocol::SAMPLES, checks::proxy_protocol::SPLINTERS, checks::proxy_protocol::check);
+}

@@ -3,4 +3,6 @@
 //! `cd tests/fuzz && cargo +nightly fuzz run route`.
 
 pub mod cookie;
+pub mod forwarded;
+pub mod proxy_protocol;
 pub mod route;
