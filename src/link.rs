@@ -52,8 +52,10 @@ pub struct Bootstrap {
     pub user: Option<String>,
     /// The pair key, when there is one. A secret.
     pub pair_key: Option<Vec<u8>>,
-    /// What the files of the configuration hold. Secrets are among them.
+    /// What the files of the configuration held when all of them were last good. Secrets are among them.
     pub files: HandedFiles,
+    /// What they hold now, where that is something else.
+    pub changed_files: Option<HandedFiles>,
     /// What the descriptors are that follow the listeners' sockets.
     pub further: Vec<Further>,
     /// What operators have said of servers, as an earlier worker last knew it.
@@ -160,8 +162,13 @@ pub enum FromWorker {
     AskStatus,
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
-    /// The certificates that are served: all of them, whenever one has changed.
-    Certificates(Vec<CertificateStatus>),
+    /// The files that it was handed are taken: once at its start, and after each [`ToWorker::Files`].
+    FilesTaken {
+        /// Whether all of them are good. What is not is as it was before.
+        are_good: bool,
+        /// The certificates that are served now.
+        certificates: Vec<CertificateStatus>,
+    },
 }
 
 /// How a worker is doing.

@@ -20,6 +20,7 @@ use super::routes::RouteBlock;
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
 use super::tls::TlsBlock;
+use super::upstream::WayFiles;
 use super::{pools, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -219,6 +220,8 @@ pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
     /// `sticky.by` with its place in the file.
     pub(super) sticky_by: Option<Located<StickyBy>>,
+    /// What TLS to its servers needs.
+    pub(super) files: WayFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -240,7 +243,11 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| routes::route(table, mistakes, directory))
             .collect(),
-        pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
+        pools: root
+            .blocks("pool", POOLS_MAX)
+            .into_iter()
+            .map(|table| pools::pool(table, mistakes, directory))
+            .collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)
             .into_iter()

@@ -220,7 +220,7 @@ pub fn client_verifier(
     }
     builder.build().map_err(|error| {
         let what = revoked.map_or(ca_path, |(_, path)| path).display();
-        let remedy = "name PEM files of authorities, and of their revocation lists";
+        let remedy = "name PEM files of authorities, and of their revocation lists of version 2 (RFC 5280 section 5)";
         (Unusable::new(format!("{what} cannot be used: {error}"), remedy), revoked.is_some())
     })
 }

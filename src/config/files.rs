@@ -16,6 +16,19 @@ pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
 /// Files in one directory.
 pub const DIRECTORY_FILES_MAX: usize = 4096;
 
+/// Where systems keep the authorities that they believe, in one file: Debian, Red Hat, SUSE, Alpine.
+pub const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The one of them that this machine has.
+pub(super) fn system_roots() -> Option<&'static str> {
+    SYSTEM_ROOTS.into_iter().find(|path| Path::new(path).exists())
+}
+
 /// A file, or a directory of files, that the worker needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerFile {
@@ -111,6 +124,15 @@ impl Config {
             let of_routes = listener.routes.iter().flat_map(|route| route.access.files());
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
+        }
+        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
+            files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
+            files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
+        }
+        for tls in tls().filter(|tls| tls.verify) {
+            let roots = || system_roots().unwrap_or_default().into();
+            files.push(WorkerFile { path: tls.ca_file.clone().unwrap_or_else(roots), kind: FileKind::Public });
         }
         // What is a secret to one of those who name it is a secret.
         files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));

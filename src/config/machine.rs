@@ -11,12 +11,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::blocks::{Blocks, SubjectBlock, VipBlock};
 use super::certificates::{self, Unusable};
 use super::choose::{NodeHints, choose_name};
-use super::files::{FileKind, list_directory, read_file};
+use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Certificate, ClientAuthMode, Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
 use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
+use super::upstream::WayFiles;
 use super::users::Users;
 use crate::net::privileges;
 use crate::units::networks::parse_list;
@@ -41,6 +42,26 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     }
     for tls in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
         check_tls(tls, mistakes);
+    }
+    for files in blocks.pools.iter().map(|pool| &pool.files) {
+        check_way(files, mistakes);
+    }
+}
+
+/// What TLS to servers needs.
+fn check_way(files: &WayFiles, mistakes: &Mistakes<'_>) {
+    if let Some(file) = &files.ca_file {
+        usable(read_chain(&file.value), file, mistakes);
+    }
+    if let Some(certificate) = &files.certificate {
+        check_certificate(certificate, mistakes);
+    }
+    if let Some(place) = files.system_roots.as_ref().filter(|_| system_roots().is_none()) {
+        mistakes.block(
+            place,
+            "this machine has no authorities of its own to check servers against",
+            "install the package ca-certificates, or set ca_file",
+        );
     }
 }
 

@@ -50,7 +50,8 @@ use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use files::{
-    DIRECTORY_FILES_MAX, FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, list_directory, read_file,
+    DIRECTORY_FILES_MAX, FileError, FileKind, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile, list_directory,
+    read_file,
 };
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;

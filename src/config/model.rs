@@ -362,6 +362,33 @@ pub struct Pool {
     pub request_timeout: Option<Duration>,
     /// When a request is tried again.
     pub retries: Retries,
+    /// TLS to the servers; `None`: clear text.
+    pub tls: Option<ServerTls>,
+    /// Servers are told whose connection it is, with the PROXY protocol. Each client has connections of its own then.
+    pub send_proxy: Option<SendProxy>,
+}
+
+/// TLS to servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Whether a server's certificate has to be good. Default true.
+    pub verify: bool,
+    /// The authorities that vouch for servers, in PEM; those of the system when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The name that is asked for (SNI) and that the certificate has to be for; when `None`, it has to be for the server's
+    /// IP address, and no name is asked for (RFC 6066 section 3).
+    pub server_name: Option<String>,
+    /// What we show to servers that ask who we are.
+    pub certificate: Option<Certificate>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendProxy {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// When a request that failed is tried again on another server. One that a server may have begun with is repeated only

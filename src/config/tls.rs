@@ -27,7 +27,8 @@ const CIPHER_SUITES: [(&str, CipherSuite); 9] = [
 /// How many of them are of TLS 1.3.
 const OF_TLS_13: usize = 3;
 
-/// The default, the preferred one first: a recording of today is of no use to the quantum computer of tomorrow.
+/// The default. Clients that know X25519MLKEM768 prefer it: what is recorded today is of no use to the quantum computer of
+/// tomorrow.
 const KEY_EXCHANGES: [(&str, NamedGroup); 4] = [
     ("X25519MLKEM768", NamedGroup::X25519MLKEM768),
     ("X25519", NamedGroup::X25519),
@@ -144,7 +145,7 @@ fn check_suites(suites: &[CipherSuite], min_version: TlsVersion, place: &Place, 
     }
 }
 
-fn certificate(mut table: Table<'_>, directory: &Path) -> CertificateBlock {
+pub(super) fn certificate(mut table: Table<'_>, directory: &Path) -> CertificateBlock {
     let cert = table.required("cert", "name the PEM file of the certificate chain, leaf first");
     let key = table.required("key", "name the PEM file of the certificate's private key");
     let block = CertificateBlock {

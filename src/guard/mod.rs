@@ -277,6 +277,8 @@ impl Guard {
             orders: worker_orders,
             stop,
             commands,
+            // They were checked together with the configuration.
+            good_files: Arc::clone(&files.borrow().files),
             files: files.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
@@ -508,7 +510,9 @@ impl Bootstrapping {
             has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
-            files: HandedFiles::clone(&self.files.borrow().files),
+            // The supervisor knows which are good.
+            files: HandedFiles::default(),
+            changed_files: None,
             further: Vec::new(),
             administration: self.administration.facts(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -127,8 +128,11 @@ pub struct Supervisor {
     pub stop: mpsc::Receiver<()>,
     /// From the guard.
     pub commands: mpsc::Receiver<Command>,
-    /// What the worker needs of files. Each worker begins with what is there at its start.
+    /// What the worker needs of files.
     pub files: watch::Receiver<Snapshot>,
+    /// What they held when all of them were last good. Each worker begins with these, and then takes what there is now, so
+    /// that one that dies while a file is bad comes back.
+    pub good_files: Arc<HandedFiles>,
 }
 
 /// Why watching a worker ended.
@@ -146,7 +150,7 @@ impl Supervisor {
         loop {
             let started = Instant::now();
             let ending = match self.spawn() {
-                Ok((child, socket)) => self.watch(child, socket).await,
+                Ok((child, socket, files)) => self.watch(child, socket, files).await,
                 Err(error) => Ending::Ended(format!("it could not be started: {error}")),
             };
             match ending {
@@ -168,18 +172,20 @@ impl Supervisor {
         }
     }
 
-    /// Starts a worker and hands it its bootstrap. Never waits for it.
-    fn spawn(&mut self) -> io::Result<(Child, UnixStream)> {
+    /// Starts a worker and hands it its bootstrap, the files among it. Never waits for it.
+    fn spawn(&mut self) -> io::Result<(Child, UnixStream, Arc<HandedFiles>)> {
         let (child, ours) = child::spawn("worker")?;
-        self.files.mark_unchanged();
-        let (bootstrap, further) = (self.bootstrap)();
+        let files = Arc::clone(&self.files.borrow_and_update().files);
+        let (mut bootstrap, further) = (self.bootstrap)();
+        bootstrap.files = HandedFiles::clone(&self.good_files);
+        bootstrap.changed_files = (files != self.good_files).then(|| HandedFiles::clone(&files));
         let sockets = self.sockets.iter().map(AsFd::as_fd).chain(further.iter().map(AsFd::as_fd));
         link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
         ours.set_nonblocking(true)?;
-        Ok((child, UnixStream::from_std(ours)?))
+        Ok((child, UnixStream::from_std(ours)?, files))
     }
 
-    async fn watch(&mut self, mut child: Child, socket: UnixStream) -> Ending {
+    async fn watch(&mut self, mut child: Child, socket: UnixStream, files: Arc<HandedFiles>) -> Ending {
         let pid = child.id().unwrap_or_default();
         self.tell(Event::Started { pid }).await;
         let (sender, mut receiver) = link::halves(socket);
@@ -190,6 +196,7 @@ impl Supervisor {
         let mut state = Watched::new(Instant::now());
         let mut order = None;
         let mut heard = Heard::new(Instant::now());
+        heard.files = Some(files);
         loop {
             let now = Instant::now();
             self.pass_on(&mut heard, now).await;
@@ -201,7 +208,12 @@ impl Supervisor {
                 message = receiver.receive(), if heard.listens(now) => {
                     heard.spend(Instant::now(), receiver.last_len_bytes());
                     match message {
-                        Ok(Some(message)) => self.hear(message, &mut state, &mut heard, &mut questions).await,
+                        Ok(Some(message)) => {
+                            self.hear(message, &mut state, &mut heard, &mut questions).await;
+                            if let Some(good) = heard.good_files.take() {
+                                self.good_files = good;
+                            }
+                        }
                         // It is about to end, or talks nonsense; either way it is of no more use.
                         Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, heard.failure).await),
                     }
@@ -213,9 +225,11 @@ impl Supervisor {
                         room.send(order);
                     }
                 }
-                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() => {
-                    let files = HandedFiles::clone(&self.files.borrow_and_update().files);
-                    order = Some(ToWorker::Files(Box::new(files)));
+                // The next ones when these are taken: then it is known which of them are good.
+                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() && heard.files.is_none() => {
+                    let files = Arc::clone(&self.files.borrow_and_update().files);
+                    order = Some(ToWorker::Files(Box::new(HandedFiles::clone(&files))));
+                    heard.files = Some(files);
                 }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
@@ -264,7 +278,10 @@ impl Supervisor {
             FromWorker::Answer { id, answer } => questions.answered(id, answer),
             FromWorker::AskStatus => heard.status_asked.put(()),
             FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
-            FromWorker::Certificates(all) => self.tell(Event::Certificates(all)).await,
+            FromWorker::FilesTaken { are_good, certificates } => {
+                heard.good_files = heard.files.take().filter(|_| are_good);
+                self.tell(Event::Certificates(certificates)).await;
+            }
         }
     }
 
@@ -381,12 +398,24 @@ struct Heard {
     failure: Option<String>,
     synced: Paced<bool>,
     status_asked: Paced<()>,
+    /// Files that it was handed and has not taken yet.
+    files: Option<Arc<HandedFiles>>,
+    /// Files that it has found to be good.
+    good_files: Option<Arc<HandedFiles>>,
 }
 
 impl Heard {
     fn new(now: Instant) -> Self {
         let (synced, status_asked) = (Paced::new(now, SYNCED_INTERVAL), Paced::new(now, STATUS_INTERVAL));
-        Self { attention: Attention::new(now), has_warned: false, failure: None, synced, status_asked }
+        Self {
+            attention: Attention::new(now),
+            has_warned: false,
+            failure: None,
+            synced,
+            status_asked,
+            files: None,
+            good_files: None,
+        }
     }
 
     fn listens(&self, now: Instant) -> bool {

@@ -3,12 +3,15 @@
 //! Each thread is a world of its own: its listening sockets, its runtime, its connections to servers. What threads share
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
+pub mod accept;
+pub mod access;
 pub mod administration;
+pub mod chance;
 pub mod files;
 pub mod http;
 pub mod limits;
 pub mod proxy_protocol;
-mod server_io;
+pub mod server_io;
 pub mod sessions;
 pub mod state;
 pub mod sticky;

@@ -6,8 +6,12 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::accept::Proxies;
+use super::access::Access;
+use super::access::basic::Verifier;
 use super::files::Files;
 use super::http::https;
+use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
@@ -26,11 +30,25 @@ pub struct Site {
     pub listeners: Vec<Listener>,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
+    /// Some pool's servers are told whose connection it is.
+    pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Verifies passwords.
+    pub verifier: Verifier,
     /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
     /// other listeners least of all.
     pub asks_for_certificates: bool,
+}
+
+/// What was made of the worker's files, for each listener and each pool in the order of the configuration.
+pub struct Prepared {
+    /// What each listener that speaks TLS ends it with.
+    pub tls: Vec<Option<Termination>>,
+    /// Who may come in at each listener.
+    pub access: Vec<Access>,
+    /// How the servers of each pool are reached.
+    pub dialers: Vec<Dialer>,
 }
 
 /// A listener, prepared.
@@ -43,6 +61,12 @@ pub struct Listener {
     pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Present when proxies in front say whose connection it is.
+    pub proxies: Option<Proxies>,
+    /// Who clients are taken for.
+    pub identity: Identity,
+    /// Who may come in.
+    pub access: Access,
 }
 
 /// A pool, prepared.
@@ -187,27 +211,27 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
-    pub fn new(
-        config: &Config,
-        node: String,
-        sessions: Arc<Sessions>,
-        cookie_key: &[u8],
-        tls: Vec<Option<Termination>>,
-    ) -> Self {
-        let pools = config.pools.iter().enumerate();
-        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
-        let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+    /// Prepares a configuration.
+    pub fn new(config: &Config, node: String, sessions: Arc<Sessions>, cookie_key: &[u8], prepared: Prepared) -> Self {
+        let Prepared { tls, access, dialers } = prepared;
+        let pools = config.pools.iter().zip(dialers).enumerate();
+        let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
+        let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
+        let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
+            access,
             config: config.clone(),
             tls,
             hsts: config.hsts.as_ref().map(https::hsts_value),
             rate_limit,
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
         });
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
-        Self { pools, listeners: listeners.collect(), sessions, node, asks_for_certificates }
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        let (listeners, verifier) = (listeners.collect(), Verifier::default());
+        Self { pools, listeners, sessions, tells_clients, node, verifier, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -217,6 +241,12 @@ impl Site {
             let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
             let name = &listener.config.name;
             warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
+            warnings.extend(listener.access.files_changed(files));
+        }
+        for pool in &self.pools {
+            if let Err(reason) = pool.dialer.files_changed(files) {
+                warnings.push(format!("pool {} keeps its former certificates: {reason}", pool.config.name));
+            }
         }
         warnings
     }
@@ -294,12 +324,12 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky }
+        Self { config: config.clone(), servers, dialer, sticky }
     }
 
     /// What there is to know of a server when one is picked for a new client.

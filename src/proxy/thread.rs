@@ -13,12 +13,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept;
+use super::access::basic::KeptByThread;
+use super::access::external::KeptConnections;
+use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream, Routing};
 use super::state::{Counters, ListenerCounters, MirrorOutcome, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::tls::facts::TlsFacts;
+use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
@@ -31,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two clean-ups of idle connections.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two warnings of a thread about connections to a pool's servers.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A server's place: which pool, and where in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +63,12 @@ pub struct Thread {
     pub refusal_target: String,
     /// The routes of its requests.
     pub routing: Routing,
+    /// Random bytes, for ids.
+    pub chance: Chance,
+    /// Passwords that were right.
+    pub verified: KeptByThread,
+    /// Connections to servers that are asked who may come in.
+    pub authorizers: KeptConnections,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -66,6 +80,8 @@ struct ThreadPool {
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
     retries: RefCell<Budget>,
+    /// When a failed connection was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 /// What the worker asks of a thread.
@@ -111,6 +127,7 @@ impl Thread {
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
                 retries: RefCell::new(Budget::new(Instant::now())),
+                warned: Cell::new(None),
             }
         });
         Rc::new(Self {
@@ -120,6 +137,9 @@ impl Thread {
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
             routing: Routing::new(&setup.site),
+            chance: Chance::default(),
+            verified: KeptByThread::default(),
+            authorizers: KeptConnections::default(),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -155,7 +175,8 @@ impl Thread {
 
     /// Takes a connection back whose response has been read to its end.
     pub fn give_back(&self, place: Place, connection: Box<Http1>) {
-        if let Some(idle) = self.idle(place) {
+        let is_of_all = self.site.pool(place.pool).is_some_and(|pool| !pool.dialer.tells_client());
+        if is_of_all && let Some(idle) = self.idle(place) {
             idle.put(connection, self.timers.coarse_now());
         }
     }
@@ -163,6 +184,22 @@ impl Thread {
     /// The connections to a server that requests share.
     pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
         self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// Says in the log, now and then, why there is no connection to a server, where that is not plain.
+    pub fn warn_of_dial(&self, place: Place, error: &DialError) {
+        let Some(warned) = self.pools.get(place.pool.0).map(|pool| &pool.warned) else { return };
+        let now = self.timers.coarse_now();
+        let is_due = warned.get().is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL);
+        let pool = self.site.pool(place.pool).map(|pool| &pool.config);
+        let server = pool.and_then(|pool| pool.servers.get(place.server));
+        if let (Some(pool), Some(server)) = (pool, server)
+            && is_due
+            && error.is_of_tls()
+        {
+            warned.set(Some(now));
+            warn!(pool = pool.name, server = server.name, reason = error.reason, "no connection to a server");
+        }
     }
 
     /// What is left for retries of requests to a pool.
@@ -215,6 +252,7 @@ impl Thread {
             turns.tick().await;
             let now = Instant::now();
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            self.authorizers.expire(now);
             self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
         }
     }
@@ -355,7 +393,9 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
 
 async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),

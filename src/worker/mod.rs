@@ -31,13 +31,15 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
-use crate::proxy::state::{Counters, Site};
+use crate::proxy::state::{Counters, Prepared, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
@@ -152,6 +154,9 @@ impl Worker {
             file_warnings: Vec::new(),
             link,
         };
+        if let Some(files) = &bootstrap.changed_files {
+            worker.take_files(Files::new(files.clone()));
+        }
         let refusal_target = format!("/{}", random_token()?);
         for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
@@ -182,7 +187,7 @@ impl Worker {
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
         probe::spawn_all(&self.site);
         sender.send(&FromWorker::Ready).await?;
-        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+        self.tell_files(&mut sender).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
@@ -200,7 +205,7 @@ impl Worker {
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::Files(files)) => {
                         self.take_files(Files::new(*files));
-                        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+                        self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
@@ -240,6 +245,11 @@ impl Worker {
             info!("changed files are in use");
         }
         self.file_warnings = warnings;
+    }
+
+    async fn tell_files(&self, sender: &mut link::Sender) -> io::Result<()> {
+        let (are_good, certificates) = (self.file_warnings.is_empty(), self.site.certificates());
+        sender.send(&FromWorker::FilesTaken { are_good, certificates }).await
     }
 
     /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so
@@ -359,13 +369,18 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
+    let access = |listener: &config::Listener| {
+        Access::new(listener, &files).map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+    };
+    let access = config.listeners.iter().map(access).collect::<anyhow::Result<_>>()?;
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
+    let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers }))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

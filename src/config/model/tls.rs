@@ -16,7 +16,7 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// The suites that are spoken, for all versions, in no order: a client's first one is taken. Never empty.
     pub cipher_suites: Vec<CipherSuite>,
-    /// The groups of the key exchange, the preferred one first. Never empty.
+    /// The groups of the key exchange, in no order: a client's first one is taken. Never empty.
     pub key_exchange: Vec<NamedGroup>,
     /// Whether clients have certificates of their own.
     pub client_auth: Option<ClientAuth>,

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
 
 use tokio::process::Command as Program;
 use tokio::task::JoinHandle;
@@ -36,13 +37,14 @@ impl Stage {
             orders: order_receiver,
             stop: stopped,
             commands: command_receiver,
+            good_files: Arc::default(),
             files: watch::channel(Snapshot::default()).1,
         };
         let (ours, theirs) = StdUnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let child = Program::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
         let ending = tokio::task::spawn_local(async move {
-            let ending = supervisor.watch(child, UnixStream::from_std(ours).unwrap()).await;
+            let ending = supervisor.watch(child, UnixStream::from_std(ours).unwrap(), Arc::default()).await;
             matches!(ending, Ending::Drained)
         });
         Self { events, orders, stop, commands, socket: theirs, ending }

@@ -19,7 +19,7 @@ use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::{Place, Thread};
 use crate::proxy::timers::Party;
-use crate::proxy::upstream::dial::DialError;
+use crate::proxy::upstream::dial::{DialError, OnBehalf};
 use crate::proxy::upstream::http1::Http1;
 use crate::proxy::upstream::http2::Obtained;
 use crate::proxy::upstream::retry::{self, Budget, Failure};
@@ -151,6 +151,7 @@ async fn prepare(
 ) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
+    let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let replay_body_max = u64::from(pool.config.retries.replay_body_max);
     // That of a transfer coding is not known.
@@ -164,7 +165,9 @@ async fn prepare(
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    Ok((Request::from_parts(parts, body), wanted))
+    let mut request = Request::from_parts(parts, body);
+    client.interim.listen(version, &mut request);
+    Ok((request, wanted))
 }
 
 impl Errand<'_> {
@@ -264,14 +267,15 @@ impl Errand<'_> {
 
     /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
     async fn connection(&mut self, place: Place) -> Option<Upstream> {
-        let (thread, pool) = (self.client.thread(), self.pool);
+        let (thread, pool, behalf) = (self.client.thread(), self.pool, self.client.connection.on_behalf());
         if let Some(idle) = idle(thread, pool, place) {
             return Some(idle);
         }
-        match self.client.deadlines().within(pool.config.connect_timeout, obtain(thread, pool, place)).await {
+        match self.client.deadlines().within(pool.config.connect_timeout, obtain(thread, pool, place, behalf)).await {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
+                thread.warn_of_dial(place, &error);
                 self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }
@@ -376,19 +380,25 @@ impl Errand<'_> {
 
 /// A connection to a server that waits for a request.
 pub(super) fn idle(thread: &Thread, pool: &Pool, place: Place) -> Option<Upstream> {
-    let idle = if pool.dialer.may_be_http1() { thread.idle_connection(place) } else { None };
+    let may_be_kept = pool.dialer.may_be_http1() && !pool.dialer.tells_client();
+    let idle = if may_be_kept { thread.idle_connection(place) } else { None };
     idle.map(Upstream::Http1)
 }
 
 /// A new connection to a server, or a stream of one that is shared. Without a deadline of its own.
-pub(super) async fn obtain(thread: &Thread, pool: &Pool, place: Place) -> Result<Obtained, DialError> {
+pub(super) async fn obtain(
+    thread: &Thread,
+    pool: &Pool,
+    place: Place,
+    behalf: OnBehalf,
+) -> Result<Obtained, DialError> {
     let (dialer, server) = (&pool.dialer, pool.config.servers.get(place.server));
     let address = server.ok_or_else(DialError::nowhere)?.address;
     if !dialer.may_be_http2() {
-        return Ok(Obtained::Http1(dialer.dial(address).await?.0));
+        return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
     }
     match thread.shared_connections(place) {
-        Some(shared) => shared.obtain(|| dialer.dial(address)).await,
+        Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
         None => Err(DialError::nowhere()),
     }
 }

@@ -6,6 +6,7 @@
 //! One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
+mod access;
 mod action;
 pub mod body;
 pub mod client;
@@ -14,6 +15,7 @@ mod client_io;
 mod date;
 mod forward;
 pub mod forwarded;
+mod grpc;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;
@@ -22,6 +24,9 @@ mod h2_request;
 mod h2_stream;
 mod headers;
 pub mod https;
+pub mod identity;
+pub mod ids;
+mod interim;
 mod respond;
 pub mod route;
 pub mod strict;
@@ -93,10 +98,15 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
-    let response = process(&mut transaction, request).await;
+    let is_grpc = grpc::is_call(&request);
+    let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
+    if is_grpc {
+        response = grpc::translate(response);
+    }
+    client_io::interim_sent(&client).await;
     Ok(finish(transaction, response))
 }
 
@@ -107,14 +117,22 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     if is_refused(&client, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
+    if let Some(refusal) = access::admit(transaction) {
+        return refusal;
+    }
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    if let Some(refusal) = action::find(transaction, &mut request) {
-        return refusal;
+    if let Some(answer) = action::find(transaction, &mut request) {
+        return answer;
+    }
+    let route = transaction.route;
+    if let Some(answer) = access::authorize(transaction, route, &mut request).await {
+        return answer;
     }
     match action::perform(transaction, &request).await {
         Ok(pool) => forward::forward(transaction, pool, request).await,
@@ -131,6 +149,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
 fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     action::to_client(&transaction, response.headers_mut());
     response.map(|body| body.of(transaction))
 }

@@ -153,7 +153,7 @@ impl Copy {
         let response = loop {
             let upstream = match forward::idle(&thread, pool, place) {
                 Some(idle) => idle,
-                None => match forward::obtain(&thread, pool, place).await.ok()? {
+                None => match forward::obtain(&thread, pool, place, self.connection.on_behalf()).await.ok()? {
                     Obtained::Stream(stream) => Upstream::Http2(stream),
                     Obtained::Http1(stream) => Upstream::Http1(Http1::begin(stream).await.ok()?),
                 },

@@ -1,0 +1,144 @@
+//! Certificates, authorities and revocation lists that openssl makes for a test, and openssl as a client.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::baton::Directory;
+
+/// Runs openssl, and gives what it printed.
+pub fn openssl(arguments: &[&str]) -> String {
+    let output = Command::new("openssl").args(arguments).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("openssl cannot be run ({error}): install package openssl"));
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a key is made for.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    Ecdsa,
+    Rsa,
+}
+
+impl Kind {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Ecdsa => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+            Self::Rsa => &["-newkey", "rsa:2048"],
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test directories are UTF-8")
+}
+
+/// Makes `FILE.crt` and `FILE.key`, self-signed, for these names.
+pub fn self_signed(directory: &Directory, file: &str, kind: Kind, names: &[&str], days: u32) -> [PathBuf; 2] {
+    let files = [directory.path(&format!("{file}.crt")), directory.path(&format!("{file}.key"))];
+    let alternatives = names.iter().map(|name| format!("DNS:{name}")).collect::<Vec<_>>().join(",");
+    let (subject, alternatives) = (format!("/CN={file}"), format!("subjectAltName={alternatives}"));
+    let days = days.to_string();
+    let fixed = ["req", "-x509", "-nodes", "-days", &days, "-subj", &subject, "-addext", &alternatives];
+    let [cert, key] = &files;
+    openssl(&[&fixed, kind.arguments(), &["-keyout", text(key), "-out", text(cert)]].concat());
+    files
+}
+
+/// An authority with clients, and a list of those that it has revoked.
+pub struct Authority {
+    pub cert: PathBuf,
+    key: PathBuf,
+    pub crl: PathBuf,
+    database: PathBuf,
+    config: PathBuf,
+}
+
+impl Authority {
+    pub fn new(directory: &Directory, name: &str) -> Self {
+        let at = |extension: &str| directory.path(&format!("{name}.{extension}"));
+        let authority = Self { cert: at("crt"), key: at("key"), crl: at("crl"), database: at("db"), config: at("cnf") };
+        let fixed = ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=Test Authority"];
+        let usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
+        let files = ["-keyout", text(&authority.key), "-out", text(&authority.cert)];
+        openssl(&[&fixed, Kind::Ecdsa.arguments(), &usage, &files].concat());
+        fs::write(&authority.database, "").expect("the directory is writable");
+        let config = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {}\ndefault_md = sha256\ndefault_crl_days = 30\ncrl_extensions = crl\n\
+             [crl]\nauthorityKeyIdentifier = keyid\n",
+            authority.database.display()
+        );
+        fs::write(&authority.config, config).expect("the directory is writable");
+        authority.write_list();
+        authority
+    }
+
+    /// A client's certificate and key.
+    pub fn client(&self, directory: &Directory, file: &str, subject: &str) -> [PathBuf; 2] {
+        let at = |extension: &str| directory.path(&format!("{file}.{extension}"));
+        let (cert, key, request) = (at("crt"), at("key"), at("csr"));
+        let fixed = ["req", "-nodes", "-utf8", "-subj", subject, "-addext", "extendedKeyUsage=clientAuth"];
+        openssl(&[&fixed, Kind::Ecdsa.arguments(), &["-keyout", text(&key), "-out", text(&request)]].concat());
+        let of_authority = [
+            "-CA",
+            text(&self.cert),
+            "-CAkey",
+            text(&self.key),
+            "-CAcreateserial",
+            "-days",
+            "30",
+            "-copy_extensions",
+            "copyall",
+        ];
+        openssl(&[&["x509", "-req", "-in", text(&request), "-out", text(&cert)], &of_authority[..]].concat());
+        [cert, key]
+    }
+
+    /// Revokes a certificate, and writes the list anew.
+    pub fn revoke(&self, cert: &Path) {
+        self.ca(&["-revoke", text(cert)]);
+        self.write_list();
+    }
+
+    fn write_list(&self) {
+        self.ca(&["-gencrl", "-out", text(&self.crl)]);
+    }
+
+    fn ca(&self, arguments: &[&str]) {
+        let fixed =
+            ["ca", "-batch", "-config", text(&self.config), "-cert", text(&self.cert), "-keyfile", text(&self.key)];
+        openssl(&[&fixed[..], arguments].concat());
+    }
+}
+
+/// SHA-256 of a certificate in hex.
+pub fn fingerprint(cert: &Path) -> String {
+    let printed = openssl(&["x509", "-in", text(cert), "-noout", "-fingerprint", "-sha256"]);
+    let digits = printed.split_once('=').expect("it prints NAME=DIGITS").1;
+    digits.trim().replace(':', "").to_ascii_lowercase()
+}
+
+/// What `openssl s_client` says of a handshake.
+pub struct Handshake {
+    pub is_done: bool,
+    pub text: String,
+}
+
+/// Makes a handshake and nothing more.
+pub fn handshake(address: SocketAddr, arguments: &[&str]) -> Handshake {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &address.to_string()]).args(arguments).stdin(Stdio::null());
+    let output = command.output().unwrap_or_else(|error| panic!("openssl cannot be run ({error}): install openssl"));
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    Handshake { is_done: output.status.success() && text.contains("\nNew, TLSv1."), text }
+}
+
+impl Handshake {
+    /// The common name of the certificate that was served.
+    pub fn served(&self) -> &str {
+        let line = self.text.lines().find_map(|line| line.trim().strip_prefix("0 s:CN = "));
+        line.unwrap_or_else(|| panic!("no certificate was served: {}", self.text))
+    }
+}
