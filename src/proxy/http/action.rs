@@ -101,8 +101,8 @@ impl PreparedRoute {
     }
 }
 
-/// Finds the route of a request, which the transaction then has. `Some` is the answer to a request whose path nobody may
-/// guess the meaning of.
+/// Finds the route of a request, which the transaction then has. `Some` is the answer to a request that has none, or whose
+/// path nobody may guess the meaning of.
 pub fn find(transaction: &mut Transaction, request: &mut Request<ClientBody>) -> Option<Response<ResponseBody>> {
     let client = std::rc::Rc::clone(&transaction.client);
     let routing = &client.thread().routing;
@@ -110,8 +110,9 @@ pub fn find(transaction: &mut Transaction, request: &mut Request<ClientBody>) ->
     if listener.needs_facts {
         transaction.facts = Some(Facts::of(request));
     }
+    let has_pool = client.listener().is_some_and(|listener| listener.config.pool.is_some());
     if listener.table.is_empty() {
-        return None;
+        return (!has_pool).then(|| unrouted(&client, request));
     }
     let asked = Asked {
         host: route::host(request),
@@ -128,7 +129,8 @@ pub fn find(transaction: &mut Transaction, request: &mut Request<ClientBody>) ->
             if let Some(path) = found.path {
                 rewrite::set_path(request.uri_mut(), &path);
             }
-            None
+            let is_lost = found.route.is_none() && !has_pool;
+            is_lost.then(|| unrouted(&client, request))
         }
         Err(refusal) => Some(respond::bad_request(&client, &refusal.to_string())),
     }

@@ -52,7 +52,7 @@ impl Mirroring {
             return thread.count_mirrored(pool, MirrorOutcome::TooLarge);
         }
         self.running.set(self.running.get() + 1);
-        let mut copy = MirrorBody(Some(Copy {
+        let mut copy = MirrorBody(Some(Pending {
             connection: Rc::clone(&client.connection),
             head: (request.method().clone(), request.uri().clone(), request.headers().clone()),
             body: BytesMut::new(),
@@ -74,9 +74,10 @@ impl Mirroring {
 }
 
 /// The copy of a request whose body is still on its way. Dropped before the body's end, it is not sent.
-pub struct MirrorBody(Option<Copy>);
+pub struct MirrorBody(Option<Pending>);
 
-struct Copy {
+/// All that a copy is made of.
+struct Pending {
     connection: Rc<Connection>,
     head: (Method, Uri, HeaderMap),
     body: BytesMut,
@@ -120,13 +121,13 @@ impl Drop for MirrorBody {
     }
 }
 
-impl Drop for Copy {
+impl Drop for Pending {
     fn drop(&mut self) {
         self.running.set(self.running.get().saturating_sub(1));
     }
 }
 
-impl Copy {
+impl Pending {
     fn count(&self, outcome: MirrorOutcome) {
         self.connection.thread.count_mirrored(self.pool, outcome);
     }

@@ -83,7 +83,10 @@ impl View<'_> {
             Variable::TlsClientSubject => {
                 text(connection.tls().and_then(TlsFacts::client).map_or("", ClientCertificate::subject))
             }
-            Variable::RequestId => {}
+            Variable::RequestId => {
+                let id = self.transaction.request_id.as_ref().map_or(&[][..], |id| id.as_bytes());
+                out.extend_from_slice(id);
+            }
         }
     }
 }

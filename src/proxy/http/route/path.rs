@@ -282,12 +282,10 @@ fn is_overlong(lead: u8, rest: &[u8]) -> bool {
         [byte, ..] => Some(*byte),
         [] => None,
     };
-    match (lead, following) {
-        (0xc0 | 0xc1, Some(0x80..=0xbf)) => true,
-        (0xe0, Some(0x80..=0x9f)) => true,
-        (0xf0, Some(0x80..=0x8f)) => true,
-        _ => false,
-    }
+    matches!(
+        (lead, following),
+        (0xc0 | 0xc1, Some(0x80..=0xbf)) | (0xe0, Some(0x80..=0x9f)) | (0xf0, Some(0x80..=0x8f))
+    )
 }
 
 pub(super) fn hex_value(digit: u8) -> Option<u8> {
