@@ -61,6 +61,7 @@ mod tls_choice;
 mod tls_clients;
 mod tls_https;
 mod tls_reload;
+mod tls_scan;
 mod tls_servers;
 mod upgrades;
 
