@@ -77,6 +77,13 @@ pub enum Further {
     ArchiveWriter,
     /// A listening socket of `[admin]`.
     Admin,
+    /// A file of the access log.
+    AccessLog {
+        /// Its index in `Config::log_targets`.
+        index: u16,
+    },
+    /// A socket that brings the files of the access log when they were opened again, as [`ToWorker::AccessLogs`] says.
+    AccessLogs,
 }
 
 /// A replicated value with its version, as a worker handed it over. Neither is of any meaning to the guard, which keeps
@@ -121,6 +128,11 @@ pub enum ToWorker {
         id: u64,
         /// What is asked.
         question: Question,
+    },
+    /// Files of the access log were opened again: their descriptors are in the socket [`Further::AccessLogs`].
+    AccessLogs {
+        /// The index of each in `Config::log_targets`, in the order of the descriptors.
+        files: Vec<u16>,
     },
     /// Files have changed: all of them as they are now.
     Files(Box<HandedFiles>),

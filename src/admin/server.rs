@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::{access, metrics, questions, target};
 use crate::inquiry::{Answer, Fault, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
 use crate::proxy::state::Site;
+use crate::proxy::traffic::Traffic;
 use crate::status::{NodeStatus, PoolStatus};
 
 /// Connections at once. More wait in the kernel's queue while all of these are being answered.
@@ -59,6 +60,8 @@ pub struct Setup {
     pub status: mpsc::Sender<oneshot::Sender<Box<NodeStatus>>>,
     /// The pools, of which the worker knows.
     pub pools: Box<dyn Fn() -> Vec<PoolStatus> + Send + Sync>,
+    /// What the worker's threads have counted.
+    pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
     /// Called when sessions were removed.
     pub cleared: Box<dyn Fn() + Send + Sync>,
 }
@@ -232,7 +235,10 @@ impl Setup {
 
     async fn metrics(&self) -> Reply {
         match self.node_status().await {
-            Ok(status) => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&status)),
+            Ok(status) => {
+                let page = metrics::render(&status) + &metrics::render_traffic(&(self.traffic)());
+                reply(StatusCode::OK, metrics::CONTENT_TYPE, page)
+            }
             Err(unknown) => unknown.reply(),
         }
     }

@@ -217,7 +217,12 @@ pub(super) fn describe_archive(text: &mut String, archive: &ArchiveStatus) {
 fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&SessionPoolStatus>) {
     let up = pool.servers.iter().filter(|server| server.up).count();
     let count = sessions.map_or(String::new(), |sessions| format!(", {} sessions", sessions.entries));
-    let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}", pool.name, pool.servers.len());
+    let requests = match (pool.requests, pool.errors) {
+        // Of a pool of TCP connections, or nothing yet.
+        (0, _) => String::new(),
+        (requests, errors) => format!(", {requests} requests, {errors} errors"),
+    };
+    let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}{requests}", pool.name, pool.servers.len());
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),

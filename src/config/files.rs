@@ -120,6 +120,9 @@ impl Config {
                 files.extend(public.map(|path| WorkerFile { path: path.clone(), kind: FileKind::Public }));
             }
         }
+        for page in self.listeners.iter().flat_map(|listener| &listener.error_pages) {
+            files.push(WorkerFile { path: page.file.clone(), kind: FileKind::Public });
+        }
         for listener in &self.listeners {
             let of_routes = listener.routes.iter().flat_map(|route| route.access.files());
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };

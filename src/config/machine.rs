@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::access_log;
 use super::blocks::{Blocks, SubjectBlock, VipBlock};
 use super::certificates::{self, Unusable};
 use super::choose::{NodeHints, choose_name};
+use super::error_pages;
 use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Certificate, ClientAuthMode, Config, Node};
@@ -37,6 +39,8 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         }
     }
     check_store(&blocks.sessions.store, mistakes);
+    access_log::check_files(blocks, mistakes);
+    error_pages::check_files(blocks, mistakes);
     for program in programs(blocks) {
         check_program(program, mistakes);
     }

@@ -1,16 +1,24 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod access_log;
+mod compression;
+mod error_pages;
 mod identity;
+mod routes;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
+pub use self::compression::{Coding, Compression, CompressionLevel, PoolCompression};
+pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
+pub use routes::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -246,8 +254,13 @@ pub struct Listener {
     /// Where a request goes when no route matches; `None` answers 404. Where every connection goes with protocol tcp,
     /// which has no routes and always a pool.
     pub pool: Option<PoolIndex>,
-    /// In the order in which they are tried: longer host, then longer path prefix, then the order of the file.
+    /// In the order in which they are tried: higher priority; exact host, longer wildcard, none; exact path, longer
+    /// prefix, expression, none; more further conditions; the order of the file.
     pub routes: Vec<Route>,
+    /// Edits of the headers of every request.
+    pub request_headers: HeaderEdits,
+    /// Edits of the headers of every response.
+    pub response_headers: HeaderEdits,
     /// How the listener speaks TLS, when it does.
     pub tls: Option<Tls>,
     /// What tells browsers to come over HTTPS alone; only with TLS and protocol http.
@@ -264,6 +277,14 @@ pub struct Listener {
     pub connections_max: u32,
     /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
     pub rate_limit: Option<RateLimit>,
+    /// What is written of its requests, or of its connections with protocol tcp; `None`: nothing.
+    pub access_log: Option<AccessLog>,
+    /// How responses are compressed; `None`: not at all. Only with protocol http.
+    pub compression: Option<Compression>,
+    /// What is sent in place of our errors, those of one status before those of a class. Only with protocol http.
+    pub error_pages: Vec<ErrorPage>,
+    /// Whether it is sent in place of errors of servers as well. Default false.
+    pub intercept_errors: bool,
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
@@ -319,20 +340,6 @@ pub enum Protocol {
     Tcp,
 }
 
-/// A rule that picks a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Host in lower case without port; `None` matches any.
-    pub host: Option<String>,
-    /// Starts with `/`; matches whole path segments (`/api` matches `/api` and `/api/x`, not `/apix`); `None` matches any.
-    /// Never ends in `/`: the file's `/api/` is `/api` here, and its `/` is `None`.
-    pub path_prefix: Option<String>,
-    /// Where it goes.
-    pub pool: PoolIndex,
-    /// Who may come in.
-    pub access: RouteAccess,
-}
-
 /// A set of servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -346,6 +353,10 @@ pub struct Pool {
     pub health: Option<Health>,
     /// Keeps a client on its server.
     pub sticky: Option<Sticky>,
+    /// Edits of the headers of requests to its servers, after those of the listener.
+    pub request_headers: HeaderEdits,
+    /// Edits of the headers of responses from it, after those of the listener.
+    pub response_headers: HeaderEdits,
     /// Time for a TCP connect to a server, 10 ms to 5 min. Default 3 s.
     pub connect_timeout: Duration,
     /// Time from the request's last byte to the response's head, and for a body to make progress, 10 ms to 24 h.
@@ -355,6 +366,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64. Those of HTTP/1 alone.
     pub idle_connections_max: u32,
+    /// How responses of its servers are compressed. Default as the listener has it.
+    pub compression: PoolCompression,
     /// What is spoken with the servers. Default HTTP/1.1.
     pub protocol: ServerProtocol,
     /// Bounds of HTTP/2.

@@ -3,10 +3,12 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it, [`fitness`] looks
+//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it,
+//! [`access_log`] opens its logs, [`fitness`] looks
 //! at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
+mod access_log;
 mod addresses;
 mod administration;
 mod archive;
@@ -50,6 +52,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use self::access_log::AccessLogs;
 use self::addresses::{Addresses, Ends};
 use self::administration::Administration;
 use self::archive::Archive;
@@ -179,6 +182,7 @@ struct Bootstrapping {
     archive: Option<Rc<Archive>>,
     administration: Rc<Administration>,
     admin: Option<AdminListener>,
+    access_logs: Rc<AccessLogs>,
     store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
     has_sync_socket: bool,
@@ -231,6 +235,7 @@ impl Guard {
             archive: archive.clone(),
             administration: Administration::open(&config, &state_dir),
             admin,
+            access_logs: AccessLogs::open(&config)?,
             pair_key,
             files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
             store: session_store::secrets(&config)?,
@@ -266,6 +271,8 @@ impl Guard {
         let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
+        let (reopen_logs, hangups) = mpsc::channel(1);
+        tokio::task::spawn_local(Rc::clone(&bootstrapping.access_logs).keep(hangups, to_worker.clone()));
         let mut files = bootstrapping.files.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
@@ -325,7 +332,11 @@ impl Guard {
                 Some(question) = self.questions.recv() => self.answer(question, &to_worker),
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
-                _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
+                _ = hangup.recv() => {
+                    // Where one is waiting already, the files are opened once more after this.
+                    let _waiting = reopen_logs.try_send(());
+                    warn!("this release does not re-read its configuration; restart to apply changes");
+                }
                 () = std::future::ready(()), if worker_events_count >= WORKER_EVENTS_MAX => worker_events_count = 0,
             }
             self.tell_service_manager();
@@ -491,7 +502,11 @@ impl Bootstrapping {
             let copied = admin.socket.try_clone();
             copied.inspect_err(|error| warn!(%error, "this worker cannot serve [admin]")).ok()
         });
-        let further = further.into_iter().chain(admin.map(|socket| (Further::Admin, socket.into())));
+        let access_logs = self.access_logs.for_worker().unwrap_or_else(|error| {
+            warn!(%error, "this worker cannot write its access logs");
+            Vec::new()
+        });
+        let further = further.into_iter().chain(access_logs).chain(admin.map(|socket| (Further::Admin, socket.into())));
         let (kinds, descriptors): (Vec<_>, Vec<OwnedFd>) = further.unzip();
         (Bootstrap { further: kinds, ..self.bootstrap() }, descriptors)
     }

@@ -5,8 +5,10 @@
 
 pub mod accept;
 pub mod access;
+pub mod access_log;
 pub mod administration;
 pub mod chance;
+pub mod counters;
 pub mod files;
 pub mod http;
 pub mod limits;
@@ -20,4 +22,5 @@ pub mod thread;
 pub mod tickets;
 pub mod timers;
 pub mod tls;
+pub mod traffic;
 pub mod upstream;

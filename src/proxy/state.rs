@@ -9,7 +9,9 @@ use http::HeaderValue;
 use super::accept::Proxies;
 use super::access::Access;
 use super::access::basic::Verifier;
+use super::counters::{CLASSES, Classes, Counters, ListenerCounters, MirrorOutcome, PoolCounters};
 use super::files::Files;
+use super::http::error_pages::ErrorPages;
 use super::http::https;
 use super::http::identity::Identity;
 use super::limits::{self, RateLimit};
@@ -18,9 +20,9 @@ use super::sticky::Stickiness;
 use super::tls::Termination;
 use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
-use crate::config::{self, Config, PoolIndex};
+use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -36,6 +38,10 @@ pub struct Site {
     pub node: String,
     /// Verifies passwords.
     pub verifier: Verifier,
+    /// Whether somebody can ask how long requests take.
+    pub is_measured: bool,
+    /// Whether any response is compressed.
+    pub compresses: bool,
     /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
     /// other listeners least of all.
     pub asks_for_certificates: bool,
@@ -61,12 +67,55 @@ pub struct Listener {
     pub hsts: Option<HeaderValue>,
     /// Present when it limits how often clients may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Present when its requests are written down.
+    pub log: Option<ListenerLog>,
+    /// What is sent in place of errors.
+    pub error_pages: ErrorPages,
     /// Present when proxies in front say whose connection it is.
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
     pub identity: Identity,
     /// Who may come in.
     pub access: Access,
+}
+
+/// What is written of the requests of a listener.
+pub struct ListenerLog {
+    /// Where to, as an index into `Config::log_targets`.
+    pub target: usize,
+    /// How.
+    pub format: LogFormat,
+    /// Only what did not go well.
+    pub only_errors: bool,
+    /// Of a million requests so many.
+    sample_ppm: u32,
+    /// None of these paths.
+    except_paths: Vec<String>,
+}
+
+impl ListenerLog {
+    fn new(config: &AccessLog, targets: &[&LogTarget]) -> Option<Self> {
+        Some(Self {
+            target: targets.iter().position(|target| **target == config.target)?,
+            format: config.format,
+            only_errors: config.only_errors,
+            sample_ppm: config.sample_ppm,
+            except_paths: config.except_paths.clone(),
+        })
+    }
+
+    /// Whether a request is one of those that are written, as far as can be said at its beginning.
+    pub fn wants(&self, path: Option<&str>) -> bool {
+        let is_chosen = self.sample_ppm >= MILLION || fastrand::u32(..MILLION) < self.sample_ppm;
+        is_chosen && path.is_none_or(|path| !self.except_paths.iter().any(|excepted| is_below(path, excepted)))
+    }
+}
+
+const MILLION: u32 = 1_000_000;
+
+/// Whole segments only: `/health` covers `/health` and `/health/x`, not `/healthy`.
+fn is_below(path: &str, excepted: &str) -> bool {
+    path.strip_prefix(excepted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A pool, prepared.
@@ -103,30 +152,6 @@ struct Verdict {
     since: Instant,
     is_checked: bool,
     last_check: String,
-}
-
-/// What a thread counts. Only that thread writes, so no two cores fight over a line of cache.
-#[derive(Default)]
-pub struct Counters {
-    /// Requests answered, whoever answered them.
-    pub requests: AtomicU64,
-    /// Open client connections.
-    pub connections: AtomicU64,
-    /// Requests sent to each server, and connections of `protocol = "tcp"`, by pool and server.
-    pub by_server: Vec<Vec<AtomicU64>>,
-    /// For each listener.
-    pub by_listener: Vec<ListenerCounters>,
-}
-
-/// What a thread counts of a listener.
-#[derive(Default)]
-pub struct ListenerCounters {
-    /// Connections accepted.
-    pub accepted: AtomicU64,
-    /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
-    pub full_sockets: AtomicU64,
-    /// Requests over the rate limit.
-    pub rate_limited: AtomicU64,
 }
 
 impl Server {
@@ -200,6 +225,10 @@ impl Site {
         let pools = config.pools.iter().zip(dialers).enumerate();
         let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
+        let targets = config.log_targets();
+        let compresses = config.listeners.iter().any(|listener| listener.compression.is_some())
+            || config.pools.iter().any(|pool| matches!(pool.compression, PoolCompression::Own(_)));
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
         let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
             access,
             config: config.clone(),
@@ -208,13 +237,23 @@ impl Site {
             rate_limit,
             proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
             identity: Identity::new(&config.identity),
+            log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets)),
+            error_pages: ErrorPages::new(&config.error_pages, config.intercept_errors),
         });
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
-        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        let (listeners, verifier) = (listeners.collect(), Verifier::default());
-        Self { pools, listeners, sessions, tells_clients, node, verifier, asks_for_certificates }
+        Self {
+            pools,
+            listeners: listeners.collect(),
+            sessions,
+            tells_clients,
+            node,
+            verifier: Verifier::default(),
+            asks_for_certificates,
+            is_measured: config.admin.is_some(),
+            compresses,
+        }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -225,6 +264,9 @@ impl Site {
             let name = &listener.config.name;
             warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
             warnings.extend(listener.access.files_changed(files));
+            if let Err(reason) = listener.error_pages.files_changed(files) {
+                warnings.push(format!("listener {name} keeps a former error page: {reason}"));
+            }
         }
         for pool in &self.pools {
             if let Err(reason) = pool.dialer.files_changed(files) {
@@ -249,7 +291,9 @@ impl Site {
         let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
         Counters {
             by_server: self.pools.iter().map(zeros).collect(),
+            mirrored: self.pools.iter().map(|_| Default::default()).collect(),
             by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
+            by_pool: self.pools.iter().map(Pool::counters).collect(),
             ..Counters::default()
         }
     }
@@ -271,7 +315,40 @@ impl Site {
     /// Pools and servers as they are, with the requests that all threads counted.
     pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
         let pools = self.pools.iter().enumerate();
-        pools.map(|(pool_index, pool)| pool.status(|server| requests(threads, pool_index, server))).collect()
+        let status = |(index, pool): (usize, &Pool)| {
+            let mut responses = [0; CLASSES];
+            for counted in threads.iter().filter_map(|thread| thread.by_pool.get(index)) {
+                counted.responses.add_to(&mut responses);
+            }
+            let [.., errors] = responses;
+            PoolStatus {
+                requests: responses.iter().sum(),
+                errors,
+                mirrored: self.is_mirror(PoolIndex(index)).then(|| mirrored(threads, index)),
+                ..pool.status(|server| requests(threads, index, server))
+            }
+        };
+        pools.map(status).collect()
+    }
+
+    /// Whether some route sends copies of its requests to a pool.
+    fn is_mirror(&self, pool: PoolIndex) -> bool {
+        let mut routes = self.listeners.iter().flat_map(|listener| &listener.config.routes);
+        routes.any(|route| route.mirror.as_ref().is_some_and(|mirror| mirror.pool == pool))
+    }
+}
+
+fn mirrored(threads: &[Arc<Counters>], pool: usize) -> MirroredStatus {
+    let sum = |outcome: MirrorOutcome| {
+        let counts = threads.iter().filter_map(|thread| thread.mirrored.get(pool)?.get(outcome as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    };
+    MirroredStatus {
+        answered: sum(MirrorOutcome::Answered),
+        failed: sum(MirrorOutcome::Failed),
+        too_large: sum(MirrorOutcome::TooLarge),
+        busy: sum(MirrorOutcome::Busy),
+        broken_off: sum(MirrorOutcome::BrokenOff),
     }
 }
 
@@ -288,6 +365,10 @@ impl Pool {
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, dialer, sticky }
+    }
+
+    fn counters(&self) -> PoolCounters {
+        PoolCounters { by_server: self.servers.iter().map(|_| Classes::default()).collect(), ..PoolCounters::default() }
     }
 
     /// What there is to know of a server when one is picked for a new client.
@@ -313,6 +394,7 @@ impl Pool {
                 requests: requests(index),
             }
         });
-        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+        let name = self.config.name.clone();
+        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None }
     }
 }

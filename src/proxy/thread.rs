@@ -16,10 +16,14 @@ use tracing::warn;
 use super::accept;
 use super::access::basic::KeptByThread;
 use super::access::external::KeptConnections;
+use super::access_log::{Lines, LinesSetup};
 use super::chance::Chance;
+use super::counters::{Counters, ListenerCounters, MirrorOutcome};
 use super::http::client::{Client, Connection};
-use super::http::{self, ClientStream};
-use super::state::{Counters, ListenerCounters, Site};
+use super::http::compression::Memory;
+use super::http::trace::Trace;
+use super::http::{self, ClientStream, Routing};
+use super::state::Site;
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::tls::facts::TlsFacts;
@@ -37,6 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time between two clean-ups of idle connections.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Texts of requests whose room is kept for the next ones; each has some kilobytes.
+const TRACES_MAX: usize = 64;
 /// Time between two warnings of a thread about connections to a pool's servers.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -61,12 +67,20 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
+    /// Its ends of the access logs, in the order of `Config::log_targets`.
+    pub lines: Vec<Rc<Lines>>,
+    /// What the compressions of responses take of it.
+    pub compression_memory: Memory,
+    /// What texts of requests were taken with, for the next ones.
+    pub traces: RefCell<Vec<Box<Trace>>>,
     /// Random bytes, for ids.
     pub chance: Chance,
     /// Passwords that were right.
     pub verified: KeptByThread,
     /// Connections to servers that are asked who may come in.
     pub authorizers: KeptConnections,
+    /// The routes of its requests.
+    pub routing: Routing,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -105,6 +119,8 @@ pub struct Setup {
     pub thread_count: usize,
     /// The target of the request that stands for a refusal.
     pub refusal_target: String,
+    /// Its ends of the access logs, in the order of `Config::log_targets`.
+    pub lines: Vec<LinesSetup>,
     /// From the worker.
     pub commands: mpsc::Receiver<Command>,
     /// To the worker: number of the thread, number of the probe.
@@ -112,7 +128,7 @@ pub struct Setup {
 }
 
 impl Thread {
-    fn new(setup: &Setup) -> Rc<Self> {
+    fn new(setup: &mut Setup) -> Rc<Self> {
         let pools = setup.site.pools.iter().map(|pool| {
             let idle = || IdleConnections::new(pool.config.idle_connections_max as usize, pool.config.idle_timeout);
             let limits = http2::Limits {
@@ -134,9 +150,13 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            compression_memory: Memory::default(),
+            traces: RefCell::default(),
+            lines: std::mem::take(&mut setup.lines).into_iter().map(|setup| Rc::new(Lines::new(setup))).collect(),
             chance: Chance::default(),
             verified: KeptByThread::default(),
             authorizers: KeptConnections::default(),
+            routing: Routing::new(&setup.site),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -146,6 +166,14 @@ impl Thread {
     /// Whether no more requests are taken.
     pub fn is_draining(&self) -> bool {
         self.is_draining.get()
+    }
+
+    /// Keeps what the texts of a request were taken with for the next one.
+    pub fn keep_trace(&self, trace: Box<Trace>) {
+        let mut traces = self.traces.borrow_mut();
+        if traces.len() < TRACES_MAX {
+            traces.push(trace);
+        }
     }
 
     /// The server of a pool that a hash gives a key to, the same on all load balancers, among those that take new clients.
@@ -227,6 +255,21 @@ impl Thread {
         }
     }
 
+    /// Counts what became of a copy of a request.
+    pub fn count_mirrored(&self, pool: PoolIndex, outcome: MirrorOutcome) {
+        let count = self.counters.mirrored.get(pool.0).and_then(|by_outcome| by_outcome.get(outcome as usize));
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something that is no connection and has deadlines has ended: a drain may have waited for it.
+    pub fn work_ended(&self) {
+        if self.is_draining() {
+            self.changed.notify_waiters();
+        }
+    }
+
     async fn expire_idle_connections(self: Rc<Self>) {
         let mut turns = tokio::time::interval(EXPIRY_INTERVAL);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -256,9 +299,13 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn serve(mut setup: Setup) -> io::Result<()> {
-    let thread = Thread::new(&setup);
+    let thread = Thread::new(&mut setup);
     tokio::task::spawn_local(Rc::clone(&thread.timers).sweep());
     tokio::task::spawn_local(Rc::clone(&thread).expire_idle_connections());
+    for lines in &thread.lines {
+        let lines = Rc::clone(lines);
+        tokio::task::spawn_local(async move { lines.keep_flushing().await });
+    }
     for (listener, socket) in std::mem::take(&mut setup.sockets) {
         let limit = connection_share(&thread.site, listener, setup.thread_count);
         let socket = TcpListener::from_std(socket)?;
@@ -273,6 +320,7 @@ async fn serve(mut setup: Setup) -> io::Result<()> {
                 while thread.timers.connection_count() > 0 {
                     thread.changed.notified().await;
                 }
+                thread.lines.iter().for_each(|lines| lines.flush());
                 return Ok(());
             }
         }

@@ -186,6 +186,7 @@ impl Terms {
             .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
             .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols.clone_from(&self.protocols);
+        config.ignore_client_order = true;
         let terms = made_of.clients.as_ref().map(|clients| clients.terms);
         config.ticketer = self.tickets_on(terms);
         config.session_storage = match terms {
@@ -204,7 +205,9 @@ impl Terms {
 /// The cryptography of a listener: what the configuration says of suites and key exchange.
 fn provider(config: &config::Tls) -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.cipher_suites.retain(|suite| config.cipher_suites.contains(&suite.suite()));
+    let suites = std::mem::take(&mut provider.cipher_suites);
+    let suite = |wanted| suites.iter().copied().find(|suite| suite.suite() == wanted);
+    provider.cipher_suites = config.cipher_suites.iter().filter_map(|wanted| suite(*wanted)).collect();
     let groups = provider.kx_groups.clone();
     let group = |wanted| groups.iter().copied().find(|group| group.name() == wanted);
     provider.kx_groups = config.key_exchange.iter().filter_map(|wanted| group(*wanted)).collect();

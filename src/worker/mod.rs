@@ -9,6 +9,7 @@ pub mod tickets;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,16 +27,19 @@ use crate::config::{self, Config};
 use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
+use crate::net::descriptors;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
 use crate::proxy::access::Access;
+use crate::proxy::access_log::AccessLogs;
+use crate::proxy::counters::Counters;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
-use crate::proxy::state::{Counters, Prepared, Site};
+use crate::proxy::state::{Prepared, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
@@ -53,6 +57,9 @@ const QUEUE_MAX: usize = 16;
 
 /// Time after which the guard is asked again how the node is: what is asked may be lost where its queue is full.
 const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time that access logs get to take the last lines.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the worker until the guard drains it or goes away.
 ///
@@ -97,6 +104,9 @@ struct Worker {
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
     archive: Option<Archive>,
+    access_logs: AccessLogs,
+    /// Brings files of the access log that the guard has opened again.
+    reopened_logs: Option<StdUnixStream>,
     /// The admin listener asks how the node is. At most as many at a time as it has connections.
     status_asked: mpsc::Receiver<Asker>,
     /// Who waits for the guard to say how the node is, and since when it has been asked.
@@ -124,9 +134,13 @@ impl Worker {
         let archive =
             start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
         let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
+        let reopened_logs = take(&mut further, Further::AccessLogs).map(StdUnixStream::from);
+        let access_logs =
+            start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref())
-            .context("the thread of [admin] cannot be started")?;
+        let status_asked =
+            start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref(), &access_logs)
+                .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
@@ -145,6 +159,8 @@ impl Worker {
             threads: Vec::new(),
             ended,
             archive,
+            access_logs,
+            reopened_logs,
             status_asked,
             curious: Vec::new(),
             asked_at: None,
@@ -168,6 +184,7 @@ impl Worker {
                 sockets,
                 thread_count: bootstrap.threads,
                 refusal_target: refusal_target.clone(),
+                lines: worker.access_logs.of_thread(index),
                 commands,
                 alive: alive_sender.clone(),
             };
@@ -203,6 +220,7 @@ impl Worker {
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
+                    Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
                         self.take_files(Files::new(*files));
                         self.tell_files(&mut sender).await?;
@@ -280,6 +298,15 @@ impl Worker {
         Probe { sequence, missing: self.commands.len() }
     }
 
+    /// Takes files of the access log that the guard has opened again. They are in the socket before it says so.
+    fn logs_reopened(&self, files: &[u16]) -> io::Result<()> {
+        let Some(socket) = &self.reopened_logs else { return Ok(()) };
+        for (index, file) in files.iter().zip(descriptors::receive(socket, files.len())?) {
+            self.access_logs.reopened(usize::from(*index), file);
+        }
+        Ok(())
+    }
+
     /// Answers a question on a thread of its own: a table may be large, and probes do not wait.
     fn look_up(&self, id: u64, question: Question, answers: mpsc::Sender<(u64, Answer)>) {
         let site = Arc::clone(&self.site);
@@ -302,6 +329,7 @@ impl Worker {
     fn report(&self) -> Report {
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         let store_warning = self.site.sessions.store().and_then(Store::warning);
+        let log_problems = self.access_logs.status().into_iter().filter_map(|log| log.problem);
         Report {
             connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
@@ -312,7 +340,14 @@ impl Worker {
                 ..self.site.sessions.status(&self.site.pools)
             },
             sync: self.link.status(),
-            warnings: self.warnings.iter().chain(&self.file_warnings).cloned().chain(store_warning).collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .chain(&self.file_warnings)
+                .cloned()
+                .chain(store_warning)
+                .chain(log_problems)
+                .collect(),
         }
     }
 
@@ -327,7 +362,9 @@ impl Worker {
             archive.finish().await;
         }
         // Threads that have not finished end with the process.
-        drained.unwrap_or(Ok(()))
+        let Ok(drained) = drained else { return Ok(()) };
+        self.access_logs.finish(LOG_PATIENCE);
+        drained
     }
 
     async fn finish_threads(&mut self) -> anyhow::Result<()> {
@@ -380,7 +417,12 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
     let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers }))
+    let site = Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers });
+    for listener in &site.listeners {
+        let taken = listener.error_pages.files_changed(&files);
+        taken.map_err(|reason| anyhow!("listener {}: {reason}", listener.config.name))?;
+    }
+    Ok(site)
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.
@@ -393,6 +435,23 @@ fn start_archive(
     let Some(writer) = take(further, Further::ArchiveWriter) else { return Ok(None) };
     let interval = config.sessions.snapshot_interval;
     Archive::start(archive::Setup { site: Arc::clone(site), current, writer, interval }).map(Some)
+}
+
+/// Starts the threads of the access logs, with the files that the guard gives.
+fn start_access_logs(
+    bootstrap: &Bootstrap,
+    config: &Config,
+    further: &mut Vec<(Further, OwnedFd)>,
+) -> io::Result<AccessLogs> {
+    let (mut files, mut others) = (Vec::new(), Vec::new());
+    for (kind, descriptor) in further.drain(..) {
+        match kind {
+            Further::AccessLog { index } => files.push((usize::from(index), descriptor)),
+            kind => others.push((kind, descriptor)),
+        }
+    }
+    *further = others;
+    AccessLogs::start(config, &bootstrap.node, bootstrap.threads, files)
 }
 
 fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedFd> {
@@ -408,10 +467,12 @@ fn start_admin(
     counters: &[Arc<Counters>],
     socket: Option<OwnedFd>,
     archive: Option<&Archive>,
+    logs: &AccessLogs,
 ) -> io::Result<mpsc::Receiver<Asker>> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
     let Some(socket) = socket else { return Ok(status_asked) };
     let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
+    let (measured, measured_threads, logs) = (Arc::clone(site), counters.to_vec(), logs.watch());
     server::start(server::Setup {
         socket: socket.into(),
         site: Arc::clone(site),
@@ -419,6 +480,7 @@ fn start_admin(
         names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
         pools: Box::new(move || of_site.pool_status(&of_threads)),
+        traffic: Box::new(move || measured.traffic(&measured_threads, logs())),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
     })?;
     Ok(status_asked)

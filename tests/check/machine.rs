@@ -344,3 +344,39 @@ fn mistakes_of_the_file_and_of_the_machine_are_reported_together() {
     let keys: Vec<String> = mistakes(&path).into_iter().map(|(key, _, _)| key).collect();
     assert_eq!(keys, ["pair.key_file", "vip[web].interface", "vip[web].virtual_router_id"]);
 }
+
+/// A listener that names a list and a file of users.
+const ACCESS: &str = r#"
+[[listener]]
+name = "web"
+bind = ["0.0.0.0:80"]
+pool = "app"
+deny_file = "deny"
+basic_auth = { users_file = "users" }
+[[route]]
+listener = "web"
+path_prefix = "/in"
+pool = "app"
+allow_file = "allow"
+[[pool]]
+name = "app"
+servers = [{ name = "app1", address = "10.0.0.1:8080" }]
+"#;
+
+#[test]
+fn lists_and_users_are_read_and_what_is_wrong_in_them_is_reported_with_its_line() {
+    let directory = Directory::new("access");
+    let path = directory.write("baton.toml", ACCESS, 0o644);
+    let keys: Vec<String> = mistakes(&path).into_iter().map(|(key, _, _)| key).collect();
+    assert_eq!(keys, ["listener[web].deny_file", "listener[web].basic_auth.users_file", "route[#1].allow_file"]);
+    directory.write("allow", "10.0.0.0/8 # ours\n", 0o644);
+    directory.write("users", "# none\n", 0o644);
+    directory.write("deny", "\n10.0.0.1/8\n", 0o644);
+    let rule = "line 2: \"10.0.0.1/8\" has bits set behind its prefix; the network is 10.0.0.0/8";
+    check_one(&path, "listener[web].deny_file", rule);
+    directory.write("deny", "", 0o644);
+    directory.write("users", "ann:{SHA}EfatjsUqKYSrqv18O1FlA3hcIHI=\n", 0o644);
+    check_one(&path, "listener[web].basic_auth.users_file", "line 1: user ann: the password is hashed with SHA-1");
+    directory.write("users", "", 0o644);
+    assert!(mistakes(&path).is_empty());
+}

@@ -2,11 +2,15 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
+mod access_log;
+mod compression;
+mod error_pages;
 mod heartbeat;
 mod identity;
 mod machine;
 mod program;
 mod reference;
+mod routes;
 mod rules;
 
 use std::fs;

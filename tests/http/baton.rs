@@ -203,6 +203,17 @@ impl Baton {
         kill_process(pid, Signal::TERM).expect("it runs");
     }
 
+    /// Has it open its access logs again.
+    pub fn hang_up(&self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::HUP).expect("it runs");
+    }
+
+    /// Where its standard output goes.
+    pub fn stdout(&self) -> PathBuf {
+        self.directory.path("stdout")
+    }
+
     /// Kills the guard.
     pub fn kill(&self) {
         let pid = Pid::from_child(&self.child);
@@ -255,7 +266,8 @@ fn start(config: &Path, directory: &Directory) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
     command.arg("run").arg("--config").arg(config).arg("--runtime-dir").arg(directory.path("run"));
     command.arg("--state-dir").arg(directory.path("state"));
-    command.args(["--node", "lb-test"]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(["--node", "lb-test"]).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
+    command.stdout(fs::File::create(directory.path("stdout")).expect("the directory is writable"));
     command.spawn().expect("the program was built for this test")
 }
 

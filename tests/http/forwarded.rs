@@ -152,11 +152,15 @@ fn port_is_the_one_that_the_client_connected_to() {
 fn tls_is_told_in_every_field() {
     let server = Server::saying("ok");
     let site = Site::before(&server, "forwarded = { forwarded = \"append\" }", "");
-    assert_eq!(site.curl("a.example", 0, &["--http1.1"]).text(), "ok");
-    let request = server.request();
-    assert_eq!(request.value("x-forwarded-proto"), Some("https"));
-    let list = request.value("forwarded").expect("it is told");
-    assert!(list.starts_with("for=127.0.0.1;host=\"a.example:") && list.ends_with(";proto=https"), "{list}");
+    for version in ["--http1.1", "--http2"] {
+        assert_eq!(site.curl("a.example", 0, &[version]).text(), "ok");
+        let request = server.requests().pop().expect("it has come");
+        assert_eq!(request.value("x-forwarded-proto"), Some("https"));
+        let host = format!("a.example:{}", site.baton.address().port());
+        assert_eq!(request.value("x-forwarded-host"), Some(&host[..]));
+        let list = format!("for=127.0.0.1;host=\"{host}\";proto=https");
+        assert_eq!(request.value("forwarded"), Some(&list[..]));
+    }
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn status(block: &[u8]) -> Option<u16> {
     match block {
         [index @ 0x88..=0x8e, ..] => Some(indexed[usize::from(index - 0x88)]),
         // A literal, indexed or not, whose name is one of the static table's.
-        [name, len, value @ ..] if matches!(name, 0x08..=0x0e | 0x48..=0x4e | 0x18..=0x1e) => {
+        [0x08..=0x0e | 0x48..=0x4e | 0x18..=0x1e, len, value @ ..] => {
             let value = value.get(..usize::from(len & 0x7f))?;
             if len & 0x80 == 0 { std::str::from_utf8(value).ok()?.parse().ok() } else { huffman_digits(value) }
         }

@@ -142,6 +142,17 @@ fn suites_that_are_not_listed_are_refused() {
     assert!(!is_done(&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"]));
 }
 
+#[test]
+fn suite_is_the_first_of_ours_that_the_client_knows() {
+    let (server, directory) = (Server::saying("ok"), Directory::new());
+    let pair = [self_signed(&directory, "site", Kind::Ecdsa, &["a.example"], 30)];
+    let suites = "cipher_suites = [\"TLS_CHACHA20_POLY1305_SHA256\", \"TLS_AES_128_GCM_SHA256\"]";
+    let baton = listen(&server, &format!("{}\n{suites}", list(&pair)));
+    let theirs = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
+    let text = served(&baton, "a.example", &["-ciphersuites", theirs]).text;
+    assert!(text.contains("\nNew, TLSv1.3, Cipher is TLS_CHACHA20_POLY1305_SHA256\n"), "{text}");
+}
+
 /// The group of a handshake by a client that offers these, the preferred one first.
 fn key_exchange(baton: &Baton, groups: &[&'static dyn rustls::crypto::SupportedKxGroup]) -> NamedGroup {
     let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };

@@ -77,23 +77,38 @@ impl Authority {
 
     /// A client's certificate and key.
     pub fn client(&self, directory: &Directory, file: &str, subject: &str) -> [PathBuf; 2] {
+        self.signed(directory, file, Kind::Ecdsa, subject, &["-addext", "extendedKeyUsage=clientAuth"])
+    }
+
+    fn signed(
+        &self,
+        directory: &Directory,
+        file: &str,
+        kind: Kind,
+        subject: &str,
+        extensions: &[&str],
+    ) -> [PathBuf; 2] {
         let at = |extension: &str| directory.path(&format!("{file}.{extension}"));
         let (cert, key, request) = (at("crt"), at("key"), at("csr"));
-        let fixed = ["req", "-nodes", "-utf8", "-subj", subject, "-addext", "extendedKeyUsage=clientAuth"];
-        openssl(&[&fixed, Kind::Ecdsa.arguments(), &["-keyout", text(&key), "-out", text(&request)]].concat());
-        let of_authority = [
-            "-CA",
-            text(&self.cert),
-            "-CAkey",
-            text(&self.key),
-            "-CAcreateserial",
-            "-days",
-            "30",
-            "-copy_extensions",
-            "copyall",
-        ];
-        openssl(&[&["x509", "-req", "-in", text(&request), "-out", text(&cert)], &of_authority[..]].concat());
+        let fixed = ["req", "-nodes", "-utf8", "-subj", subject, "-keyout", text(&key), "-out", text(&request)];
+        openssl(&[&fixed, kind.arguments(), extensions].concat());
+        let fixed = ["x509", "-req", "-in", text(&request), "-out", text(&cert), "-days", "90"];
+        let signer = ["-CA", text(&self.cert), "-CAkey", text(&self.key), "-CAcreateserial"];
+        openssl(&[&fixed[..], &signer, &["-copy_extensions", "copyall"]].concat());
         [cert, key]
+    }
+
+    /// A server's certificate for localhost, and its key.
+    pub fn server(&self, directory: &Directory, file: &str, kind: Kind) -> [PathBuf; 2] {
+        let extensions = [
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "extendedKeyUsage=serverAuth",
+            "-addext",
+            "crlDistributionPoints=URI:http://localhost/list",
+        ];
+        self.signed(directory, file, kind, "/CN=localhost", &extensions)
     }
 
     /// Revokes a certificate, and writes the list anew.

@@ -14,7 +14,7 @@ pub struct Tls {
     pub certificate_dir: Option<PathBuf>,
     /// The oldest version that is spoken. Default 1.2.
     pub min_version: TlsVersion,
-    /// The suites that are spoken, for all versions, in no order: a client's first one is taken. Never empty.
+    /// The suites that are spoken, for all versions, the preferred one first. Never empty.
     pub cipher_suites: Vec<CipherSuite>,
     /// The groups of the key exchange, in no order: a client's first one is taken. Never empty.
     pub key_exchange: Vec<NamedGroup>,

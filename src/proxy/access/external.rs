@@ -177,13 +177,15 @@ impl External {
             }
         }
         let connection = &transaction.client.connection;
+        let is_told = transaction.client.listener().is_some_and(|listener| listener.identity.tells_proto());
+        let told_proto = came.get(X_FORWARDED_PROTO).filter(|_| is_told);
         let text = |text: &str| HeaderValue::try_from(text).ok();
         let proto = if connection.is_tls { "https" } else { "http" };
         let host = request.uri().authority().and_then(|authority| text(authority.as_str()));
         let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let told = [
             (X_FORWARDED_FOR, text(&transaction.ip.to_string())),
-            (X_FORWARDED_PROTO, came.get(X_FORWARDED_PROTO).cloned().or_else(|| text(proto))),
+            (X_FORWARDED_PROTO, told_proto.cloned().or_else(|| text(proto))),
             (X_FORWARDED_HOST, host.or_else(|| came.get(header::HOST).cloned())),
             (X_FORWARDED_METHOD, text(request.method().as_str())),
             (X_FORWARDED_URI, text(target)),

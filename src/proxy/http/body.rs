@@ -9,8 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::action::MirrorBody;
 use super::client::Client;
 use super::client_body::{ClientBody, ClientBodyError};
+use super::compression::Compressed;
+use super::trace::Ended;
 use super::transaction::Transaction;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
@@ -25,6 +28,9 @@ pub enum BodyError {
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] ArrivalError),
+    /// It could not be compressed.
+    #[error("the body could not be compressed")]
+    Compression(#[source] std::io::Error),
     /// The server sent nothing for too long.
     #[error("the server's body made no progress in time")]
     ServerTimeout,
@@ -51,6 +57,8 @@ pub enum RequestBody {
         client: Rc<Client>,
         /// Time that the server gets after each part.
         server_timeout: Duration,
+        /// Its copy for a second pool, where there is one.
+        mirror: Option<Box<MirrorBody>>,
     },
 }
 
@@ -80,7 +88,14 @@ impl RequestBody {
             Poll::Ready(None) | Poll::Pending => None,
         };
         client.is_uploading.set(true);
-        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, mirror: None })
+    }
+}
+
+fn count_in<E>(client: &Client, frame: &Option<Result<Frame<Bytes>, E>>) {
+    if let Some(Ok(frame)) = frame {
+        let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+        client.marks.bytes_in.set(client.marks.bytes_in.get() + len);
     }
 }
 
@@ -119,13 +134,26 @@ impl Drop for RequestBody {
     }
 }
 
+/// Tells the copy of a request what of its body has passed: a part, or nothing more.
+fn copy(mirror: &mut Option<Box<MirrorBody>>, frame: Option<&Frame<Bytes>>, is_end: bool) {
+    let Some(body) = mirror else { return };
+    let has_room = frame.and_then(Frame::data_ref).is_none_or(|part| body.passed(part));
+    if !has_room {
+        *mirror = None;
+    } else if is_end || frame.is_none() {
+        mirror.take().into_iter().for_each(|body| body.ended());
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, first, client, server_timeout) = match self.get_mut() {
-            Self::Client { incoming, first, client, server_timeout } => (incoming, first, client, server_timeout),
+        let (incoming, first, client, server_timeout, mirror) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout, mirror } => {
+                (incoming, first, client, server_timeout, mirror)
+            }
             Self::Whole { data, trailers } => {
                 let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 return Poll::Ready(next.map(Ok));
@@ -133,11 +161,17 @@ impl Body for RequestBody {
             Self::Empty => return Poll::Ready(None),
         };
         if let Some(frame) = first.take() {
+            copy(mirror, Some(&frame), incoming.is_end_stream());
+            client.marks.bytes_in.set(frame.data_ref().map_or(0, |data| data.len() as u64));
             return Poll::Ready(Some(Ok(frame)));
         }
-        match Pin::new(incoming).poll_frame(context) {
+        match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(frame) => {
+                count_in(client, &frame);
                 client.deadlines().set(Party::Server, *server_timeout);
+                if !matches!(frame, Some(Err(_))) {
+                    copy(mirror, frame.as_ref().and_then(|frame| frame.as_ref().ok()), incoming.is_end_stream());
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
             Poll::Pending => {
@@ -172,12 +206,13 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     source: Source,
     /// Ends with it.
-    _transaction: Option<Transaction>,
+    transaction: Option<Transaction>,
 }
 
 enum Source {
     Text(Option<Bytes>),
     Server(ServerBody),
+    Compressed(Compressed),
 }
 
 /// A body that is read from a server.
@@ -194,32 +229,56 @@ struct ServerBody {
 impl ResponseBody {
     /// No body.
     pub fn empty() -> Self {
-        Self { source: Source::Text(None), _transaction: None }
+        Self { source: Source::Text(None), transaction: None }
     }
 
     /// A text of our own.
     pub fn text(text: Bytes) -> Self {
-        Self { source: Source::Text(Some(text)), _transaction: None }
+        Self { source: Source::Text(Some(text)), transaction: None }
     }
 
     /// The body that arrives from a server; its connection goes back to `place` at its end.
     pub fn from_server(arriving: Arriving, place: Place, client: &Rc<Client>, timeout: Duration) -> Self {
         let client = Rc::clone(client);
         let body = ServerBody { arriving: Some(arriving), is_complete: false, place, client, timeout };
-        Self { source: Source::Server(body), _transaction: None }
+        Self { source: Source::Server(body), transaction: None }
+    }
+
+    /// A body that is compressed.
+    pub fn compressed(body: Compressed) -> Self {
+        Self { source: Source::Compressed(body), transaction: None }
     }
 
     /// The text, where it is one of our own.
     pub fn own_text(&self) -> Option<&Bytes> {
         match &self.source {
             Source::Text(text) => text.as_ref(),
-            Source::Server(_) => None,
+            Source::Server(_) | Source::Compressed(_) => None,
         }
     }
 
     /// The same, as the body of a transaction's response.
-    pub fn of(self, transaction: Transaction) -> Self {
-        Self { _transaction: Some(transaction), ..self }
+    pub fn of(mut self, transaction: Transaction) -> Self {
+        self.transaction = Some(transaction);
+        self
+    }
+
+    /// Notes what goes to the client.
+    fn note(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
+        let Some(transaction) = &mut self.transaction else { return };
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                transaction.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(Some(Err(BodyError::ServerTimeout))) => {
+                transaction.client.marks.ends(Ended::TimedOut, "http_response_timeout");
+            }
+            Poll::Ready(Some(Err(BodyError::Client(_) | BodyError::Server(_) | BodyError::Compression(_)))) => {
+                transaction.client.marks.ends(Ended::ServerFailed, "connection_terminated");
+            }
+            Poll::Ready(None) => transaction.is_whole = true,
+            Poll::Pending => {}
+        }
     }
 }
 
@@ -228,16 +287,21 @@ impl Body for ResponseBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().source {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
             Source::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Source::Server(body) => body.poll_frame(context),
-        }
+            Source::Compressed(body) => body.poll_frame(context),
+        };
+        this.note(&polled);
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Text(text) => text.is_none(),
             Source::Server(body) => body.arriving.as_ref().is_none_or(Arriving::is_end_stream),
+            Source::Compressed(body) => body.is_end_stream(),
         }
     }
 
@@ -245,6 +309,17 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Server(body) => body.arriving.as_ref().map_or_else(SizeHint::default, Arriving::size_hint),
+            Source::Compressed(_) => SizeHint::new(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper does not ask for the end of a body whose length it knows.
+        let is_whole = self.is_end_stream();
+        if let Some(transaction) = &mut self.transaction {
+            transaction.is_whole |= is_whole;
         }
     }
 }

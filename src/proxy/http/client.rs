@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::interim::Mailbox;
 use super::strict;
+use super::trace::Marks;
 use super::tunnel::{self, Switch};
 use crate::proxy::accept::Ends;
 use crate::proxy::state::{Listener, Site};
@@ -87,6 +88,8 @@ pub struct Client {
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
+    /// What is noted of the request that it makes now.
+    pub marks: Marks,
     /// Whether an HTTP/1 connection changes to another protocol.
     pub switch: Cell<Switch>,
     /// What it changes to, once that is granted.
@@ -115,11 +118,17 @@ impl Client {
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
+            marks: Marks::default(),
             switch: tunnel::unasked(),
             tunnel: tunnel::Slot::default(),
             interim: Mailbox::default(),
             registration,
         })
+    }
+
+    /// Whether somebody wants to know how long its requests take.
+    pub fn is_timed(&self) -> bool {
+        self.site().is_measured || self.listener().is_some_and(|listener| listener.log.is_some())
     }
 
     /// Its deadlines.

@@ -19,6 +19,7 @@ use super::client::{Client, Refusal};
 use super::h2_frames::PREFACE;
 use super::interim;
 use super::strict::{Gate, Limits, Phase, Verdict};
+use super::trace::Ended;
 use super::tunnel::{self, Switch};
 
 use crate::proxy::timers::Party;
@@ -345,6 +346,9 @@ impl ClientIo {
                 if let Some(listener) = self.client.listener() {
                     deadlines.set(Party::ClientRead, listener.config.head_timeout);
                 }
+                if self.client.is_timed() {
+                    self.client.marks.head_begins();
+                }
             }
             (_, Phase::Idle | Phase::Body) => deadlines.clear(Party::ClientRead),
         }
@@ -455,6 +459,7 @@ impl ClientIo {
         match write(Pin::new(&mut self.stream), context) {
             Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
                 self.client.broken_off.set(true);
+                self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => {

@@ -6,19 +6,21 @@ use std::rc::Rc;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
+use super::action;
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
+use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
-use crate::proxy::thread::Place;
+use crate::proxy::thread::{Place, Thread};
 use crate::proxy::timers::Party;
-use crate::proxy::upstream::dial::DialError;
+use crate::proxy::upstream::dial::{DialError, OnBehalf};
 use crate::proxy::upstream::http1::Http1;
 use crate::proxy::upstream::http2::Obtained;
 use crate::proxy::upstream::retry::{self, Budget, Failure};
@@ -73,20 +75,27 @@ pub async fn forward(
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
+    transaction.pool = Some(index);
     let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
     let wanted = match pool.sticky.as_ref().map_or(Way::Any, |sticky| sticky.way(&visit, &pool.servers)) {
         Way::Any => None,
-        Way::Home(server) => Some(server),
+        Way::Home(server) => {
+            client.marks.chosen_by.set(ChosenBy::Session);
+            Some(server)
+        }
         Way::Closed(server) => return closed(client, pool, server),
     };
     if let Some(timeout) = pool.config.request_timeout {
         client.deadlines().set(Party::Request, timeout);
     }
     let (request, wanted_protocol) = match prepare(client, pool, request).await {
-        Ok((request, wanted)) => (Some(request), wanted),
+        Ok((mut request, wanted)) => {
+            action::to_server(transaction, index, &mut request);
+            (Some(request), wanted)
+        }
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
     if let Some(mut budget) = client.thread().retry_budget(index) {
@@ -111,6 +120,7 @@ pub async fn forward(
     while let Some(tried) = server {
         match errand.attempt(tried).await {
             Attempt::Answered(response) => {
+                client.marks.answered();
                 transaction.place = Some(Place { pool: index, server: tried });
                 return errand.finish(tried, response).await;
             }
@@ -191,6 +201,8 @@ impl Errand<'_> {
     }
 
     fn next(&self) -> Option<usize> {
+        let chosen_by = if self.failed.is_empty() { ChosenBy::Algorithm } else { ChosenBy::Retry };
+        self.client.marks.chosen_by.set(chosen_by);
         self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
     }
 
@@ -263,25 +275,15 @@ impl Errand<'_> {
 
     /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
     async fn connection(&mut self, place: Place) -> Option<Upstream> {
-        let address = self.pool.config.servers.get(place.server)?.address;
-        let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
-        if dialer.may_be_http1()
-            && !dialer.tells_client()
-            && let Some(idle) = thread.idle_connection(place)
-        {
-            return Some(Upstream::Http1(idle));
+        let (thread, pool) = (self.client.thread(), self.pool);
+        if let Some(idle) = idle(thread, pool, place) {
+            return Some(idle);
         }
-        let behalf = self.client.connection.on_behalf();
-        let obtain = async {
-            if !dialer.may_be_http2() {
-                return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
-            }
-            match thread.shared_connections(place) {
-                Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
-                None => Err(DialError::nowhere()),
-            }
-        };
-        match self.client.deadlines().within(self.pool.config.connect_timeout, obtain).await {
+        let obtain = obtain(thread, pool, place, self.client.connection.on_behalf());
+        self.client.marks.wait();
+        let obtained = self.client.deadlines().within(pool.config.connect_timeout, obtain).await;
+        self.client.marks.connected();
+        match obtained {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
@@ -385,6 +387,31 @@ impl Errand<'_> {
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))
+    }
+}
+
+/// A connection to a server that waits for a request.
+pub(super) fn idle(thread: &Thread, pool: &Pool, place: Place) -> Option<Upstream> {
+    // A connection that says whose it is is nobody else's.
+    let may_be_idle = pool.dialer.may_be_http1() && !pool.dialer.tells_client();
+    may_be_idle.then(|| thread.idle_connection(place)).flatten().map(Upstream::Http1)
+}
+
+/// A new connection to a server, or a stream of one that is shared. Without a deadline of its own.
+pub(super) async fn obtain(
+    thread: &Thread,
+    pool: &Pool,
+    place: Place,
+    behalf: OnBehalf,
+) -> Result<Obtained, DialError> {
+    let (dialer, server) = (&pool.dialer, pool.config.servers.get(place.server));
+    let address = server.ok_or_else(DialError::nowhere)?.address;
+    if !dialer.may_be_http2() {
+        return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
+    }
+    match thread.shared_connections(place) {
+        Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
+        None => Err(DialError::nowhere()),
     }
 }
 

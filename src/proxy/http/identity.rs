@@ -165,6 +165,11 @@ impl Identity {
         self.forwarded.port
     }
 
+    /// Whether X-Forwarded-Proto is what we or trusted proxies say.
+    pub fn tells_proto(&self) -> bool {
+        matches!(self.forwarded.x_forwarded, ForwardedRule::Append | ForwardedRule::Replace)
+    }
+
     /// Who the client of a trusted proxy is.
     fn client_of(&self, peer: IpAddr, fields: &HeaderMap) -> IpAddr {
         match self.forwarded.client_from {

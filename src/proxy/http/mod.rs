@@ -1,17 +1,20 @@
 //! HTTP/1.1 and HTTP/2: the life of a request.
 //!
 //! On HTTP/1, `client_io` lets only well-formed requests in and hyper parses them; on HTTP/2, h2 parses them and
-//! `h2_request` judges them. [`answer`] below is the life of a request: `process`
-//! finds out who asks and what for and has `forward` bring it to a server, `finish` makes the response ready for the
-//! client. One task does all of it for one [`client::Client`]; what is known of the request is its
+//! `h2_request` judges them. [`answer`] below is the life of a request: `process` finds out who asks and what for and has
+//! `action` do what its route says and `forward` bring it to a server, `finish` makes the response ready for the client.
+//! One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
 mod access;
+mod action;
 pub mod body;
 pub mod client;
 mod client_body;
 mod client_io;
+pub mod compression;
 mod date;
+pub mod error_pages;
 mod forward;
 pub mod forwarded;
 mod grpc;
@@ -27,8 +30,9 @@ pub mod identity;
 pub mod ids;
 mod interim;
 mod respond;
-mod route;
+pub mod route;
 pub mod strict;
+pub mod trace;
 pub mod transaction;
 pub mod tunnel;
 
@@ -39,11 +43,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+pub use self::action::Routing;
 use self::body::ResponseBody;
 use self::client::Client;
 use self::client_body::ClientBody;
@@ -60,13 +65,14 @@ const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Serves a connection to its end.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+    // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
-        return h2_connection::serve(client, stream, Bytes::new()).await;
+        return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
     match serve_http1(&client, stream).await {
         Outcome::Ended => {}
-        Outcome::Http2((stream, read_ahead)) => h2_connection::serve(client, stream, read_ahead).await,
-        Outcome::Tunnel(tunnel, (stream, read_ahead)) => tunnel.relay(&client, stream, read_ahead).await,
+        Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
     }
 }
 
@@ -113,8 +119,12 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
+        // On HTTP/1 another one stands in its place.
+        transaction.note(Some(&request).filter(|request| request.version() == Version::HTTP_2));
         return respond::refused(&client, client.refusal.get());
     }
+    transaction.note(Some(&request));
+    transaction.accepted = compression::accepted(transaction, &request);
     identity::establish(transaction, &mut request);
     if let Some(refusal) = access::admit(transaction) {
         return refusal;
@@ -125,17 +135,16 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    let found = client.listener().and_then(|listener| route::find(&listener.config, &request));
-    let Some((route, pool)) = found else {
-        if let Some(response) = https::redirect(&client, &request) {
-            return response;
-        }
-        return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
-    };
-    if let Some(answer) = access::authorize(transaction, route, &mut request).await {
-        return answer;
+    if let Some(refusal) = action::find(transaction, &mut request) {
+        return refusal;
     }
-    forward::forward(transaction, pool, request).await
+    if let Some(refusal) = access::authorize(transaction, &mut request).await {
+        return refusal;
+    }
+    match action::perform(transaction, &request).await {
+        Ok(pool) => forward::forward(transaction, pool, request).await,
+        Err(response) => response,
+    }
 }
 
 /// Whether the client's request was refused: on HTTP/1 another one stands in its place.
@@ -145,9 +154,13 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(mut transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
+    action::to_client(&transaction, response.headers_mut());
+    let response = error_pages::apply(&transaction, response);
+    let response = compression::apply(&transaction, response);
     response.map(|body| body.of(transaction))
 }
 

@@ -20,6 +20,13 @@ pub struct Fault {
     pub server: Option<String>,
 }
 
+/// Marks a response as our own. Where it is an error, an operator's page may take its place.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// Why, for the log.
+    pub reason: &'static str,
+}
+
 /// A plain response of our own.
 pub fn own(client: &Client, status: StatusCode, message: &str, fault: Option<Fault>) -> Response<ResponseBody> {
     let text = format!("{} {}\n{message}\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
@@ -28,6 +35,10 @@ pub fn own(client: &Client, status: StatusCode, message: &str, fault: Option<Fau
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let reason = fault.as_ref().map_or("", |fault| fault.error);
+    let reason = if reason.is_empty() && status == StatusCode::NOT_FOUND { "no_route" } else { reason };
+    response.extensions_mut().insert(Own { reason });
+    let headers = response.headers_mut();
     if let Some(status) = fault.and_then(|fault| proxy_status(&client.site().node, &fault)) {
         headers.insert(PROXY_STATUS, status);
     }
@@ -36,16 +47,27 @@ pub fn own(client: &Client, status: StatusCode, message: &str, fault: Option<Fau
 
 /// The answer to a client that is not listened to any more; the connection closes after it.
 pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBody> {
-    let (status, message) = match refusal {
-        Some(Refusal::Malformed(rejection)) => {
-            (rejection.status(), format!("the request is malformed: {}", rejection.reason().replace('_', " ")))
+    let (status, reason, message) = match refusal {
+        Some(Refusal::Malformed(rejection)) => (
+            rejection.status(),
+            rejection.reason(),
+            format!("the request is malformed: {}", rejection.reason().replace('_', " ")),
+        ),
+        Some(Refusal::TooSlow) | None => {
+            (StatusCode::REQUEST_TIMEOUT, "client_too_slow", "the request did not arrive in time".to_owned())
         }
-        Some(Refusal::TooSlow) | None => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned()),
     };
     let fault = Fault { error: "http_request_error", server: None };
     let mut response = own(client, status, &message, Some(fault));
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.extensions_mut().insert(Own { reason });
     response
+}
+
+/// The answer to a request that is well formed and still means nothing, or two things.
+pub fn bad_request(client: &Client, reason: &str) -> Response<ResponseBody> {
+    let fault = Fault { error: "http_request_error", server: None };
+    own(client, StatusCode::BAD_REQUEST, &format!("the request is ambiguous: {reason}"), Some(fault))
 }
 
 /// The answer to a client that has asked too often (RFC 6585 section 4).
@@ -55,6 +77,7 @@ pub fn limited(client: &Client, retry_after: Duration) -> Response<ResponseBody>
     let message = format!("too many requests from this client; the next one is let through after {seconds} s");
     let fault = Fault { error: "http_request_denied", server: None };
     let mut response = own(client, StatusCode::TOO_MANY_REQUESTS, &message, Some(fault));
+    response.extensions_mut().insert(Own { reason: "rate_limited" });
     if let Ok(seconds) = HeaderValue::try_from(seconds.to_string()) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }

@@ -130,7 +130,11 @@ impl Tunnel {
         if matches!((to_server, to_client), (Some(Ok(())), Some(Ok(())))) {
             drop((read_ahead, self.read_ahead));
             // However it ends, both connections end with it.
-            let _end = tcp::relay(&mut stream, &mut server, &thread.buffers, deadlines, timeout, None).await;
+            let moved = tcp::Moved::default();
+            let _end = tcp::relay(&mut stream, &mut server, &thread.buffers, deadlines, timeout, None, &moved).await;
+            if let Some(counters) = thread.counters.by_listener.get(client.connection.listener) {
+                counters.moved(&moved);
+            }
         }
     }
 }

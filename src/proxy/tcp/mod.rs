@@ -2,6 +2,7 @@
 //!
 //! [`serve`] below brings a client to a server, `relay` moves bytes between them. One task does both for one connection.
 
+mod account;
 pub mod hello;
 mod relay;
 
@@ -15,10 +16,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use self::account::Account;
+pub use self::account::Moved;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
 use super::accept;
+use super::http::trace::{ChosenBy, Ended};
 use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
@@ -71,6 +75,7 @@ struct Passage<'a> {
     peer: IpAddr,
     behalf: OnBehalf,
     registration: Registration,
+    account: Account,
 }
 
 /// What a pool is sticky by that a TLS handshake says.
@@ -99,6 +104,7 @@ struct Arrival {
 
 /// Serves a connection to its end.
 pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+    let listener_index = listener;
     let Some(listener) = thread.site.listeners.get(listener) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
@@ -107,14 +113,17 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
         return;
     }
     let registration = thread.timers.register();
+    let account = Account::default();
+    account.marks.begin(listener.log.is_some());
     let behalf = OnBehalf::of(&thread.site, &stream, &ends);
     let (address, peer) = (ends.source.ip(), peer.ip());
-    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration };
+    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration, account };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
         None => passage.in_clear(stream).await,
     }
+    passage.account.close(thread, listener_index, pool, passage.address);
 }
 
 impl Passage<'_> {
@@ -127,7 +136,13 @@ impl Passage<'_> {
         let timeout = self.listener.config.head_timeout;
         let handshake = self.thread.before_work(self.deadlines(), timeout, acceptor.accept(stream)).await;
         // Where it fails or takes too long, that is the client's affair.
-        let Some(Ok(client)) = handshake else { return };
+        let Some(Ok(client)) = handshake else {
+            let timed_out = handshake.is_none();
+            let how = if timed_out { Ended::TimedOut } else { Ended::Refused };
+            return self.account.marks.ends(how, "tls_handshake");
+        };
+        self.account.tls.set(tls_version(client.get_ref().1.protocol_version()));
+        client.get_ref().1.server_name().unwrap_or("").clone_into(&mut self.account.sni.borrow_mut());
         let name = client.get_ref().1.server_name().map(|name| name.to_ascii_lowercase().into_bytes());
         let value = name.filter(|_| self.sought() == Some(Sought::ServerName));
         self.carry(client, Opening { bytes: Vec::new(), value }).await;
@@ -136,7 +151,7 @@ impl Passage<'_> {
     /// Bytes are passed on as they come, TLS or not.
     async fn in_clear(&self, mut client: TcpStream) {
         let opening = match self.sought() {
-            None if self.is_knock(&client).await => return,
+            None if self.is_knock(&client).await => return self.account.is_knock.set(true),
             None => Opening::default(),
             Some(sought) => {
                 let hello = self.read_hello(&mut client, sought);
@@ -144,7 +159,8 @@ impl Passage<'_> {
                 match self.thread.before_work(self.deadlines(), timeout, hello).await {
                     Some(Ok(opening)) => opening,
                     // Too slow, or gone.
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) => return self.account.marks.ends(Ended::ClientGone, ""),
+                    None => return self.account.marks.ends(Ended::TimedOut, "client_too_slow"),
                 }
             }
         };
@@ -203,23 +219,28 @@ impl Passage<'_> {
 
     async fn carry<S: ClientSide>(&self, mut client: S, opening: Opening) {
         let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
+            self.account.marks.ends(Ended::ServerFailed, "destination_unavailable");
             return reset(client.socket());
         };
         let idle_timeout = self.listener.config.idle_timeout;
         let first = self.deadlines().within(idle_timeout, arrival.stream.write_all(&opening.bytes)).await;
         let is_sent = matches!(first, Some(Ok(())));
+        let opening_len = opening.bytes.len() as u64;
         drop(opening);
         let mut learn = self.learning(arrival.server);
         let tap = learn.as_mut().map(|learn| learn as Tap<'_>);
         let end = if is_sent {
             let (buffers, deadlines) = (&self.thread.buffers, self.deadlines());
-            relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap).await
+            let moved = &self.account.moved;
+            moved.up.set(opening_len);
+            relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap, moved).await
         } else {
             End::ServerBroke
         };
         if let Some(sticky) = &self.pool.sticky {
             sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
         }
+        self.account.ends(end);
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
@@ -249,6 +270,8 @@ impl Passage<'_> {
             Way::Home(server) => Some(server),
             Way::Closed(_) => return None,
         };
+        let marks = &self.account.marks;
+        marks.chosen_by.set(if wanted.is_some() { ChosenBy::Session } else { ChosenBy::Algorithm });
         let mut failed = Vec::new();
         while failed.len() < FAILED_MAX {
             let server = match wanted.take() {
@@ -256,12 +279,15 @@ impl Passage<'_> {
                 None => self.pick(&mut visit, &failed).await?,
             };
             if let Some(stream) = self.connect_to(server).await {
+                self.account.server.set(Some(server));
                 if let Some(sticky) = sticky {
                     sticky.connected(sessions, &visit, server);
                 }
                 return Some(Arrival { stream, server, visit });
             }
             failed.push(server);
+            marks.retried();
+            marks.chosen_by.set(ChosenBy::Retry);
         }
         None
     }
@@ -290,9 +316,11 @@ impl Passage<'_> {
     async fn connect_to(&self, server: usize) -> Option<ServerStream> {
         let place = Place { pool: self.index, server };
         let address = self.pool.config.servers.get(server)?.address;
+        self.account.marks.wait();
         let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
-        let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await?;
-        let stream = dialled.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
+        let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await;
+        self.account.marks.connected();
+        let stream = dialled?.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
         self.thread.count(place);
         Some(stream)
     }
@@ -311,6 +339,15 @@ impl Passage<'_> {
                 false
             }
         })
+    }
+}
+
+/// As OpenSSL writes it.
+fn tls_version(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
     }
 }
 

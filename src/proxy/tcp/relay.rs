@@ -3,7 +3,7 @@
 //! Each direction has one buffer at most, and has it only while there is something in it: a connection on which nothing
 //! moves costs none. What one side does not take is not read from the other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::account::Moved;
 use crate::proxy::timers::{Deadlines, Party};
 
 /// What is read at once, and so the most that a direction holds.
@@ -63,12 +64,14 @@ pub async fn relay<'a, C, S>(
     deadlines: &Deadlines,
     idle_timeout: Duration,
     tap: Option<Tap<'a>>,
+    moved: &'a Moved,
 ) -> End
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut upwards, mut downwards) = (Direction::new(buffers, None), Direction::new(buffers, tap));
+    let (mut upwards, mut downwards) =
+        (Direction::new(buffers, None, &moved.up), Direction::new(buffers, tap, &moved.down));
     deadlines.set(Party::ClientRead, idle_timeout);
     std::future::poll_fn(|context| {
         deadlines.attach(context);
@@ -123,11 +126,23 @@ struct Direction<'a> {
     is_flushed: bool,
     has_moved: bool,
     tap: Option<Tap<'a>>,
+    /// Bytes that the sink has taken.
+    count: &'a Cell<u64>,
 }
 
 impl<'a> Direction<'a> {
-    fn new(buffers: &'a Buffers, tap: Option<Tap<'a>>) -> Self {
-        Self { buffers, buffer: None, from: 0, to: 0, stage: Stage::Open, is_flushed: true, has_moved: false, tap }
+    fn new(buffers: &'a Buffers, tap: Option<Tap<'a>>, count: &'a Cell<u64>) -> Self {
+        Self {
+            buffers,
+            buffer: None,
+            from: 0,
+            to: 0,
+            stage: Stage::Open,
+            is_flushed: true,
+            has_moved: false,
+            tap,
+            count,
+        }
     }
 
     /// Whether a byte or an end has moved since the last time.
@@ -173,6 +188,7 @@ impl<'a> Direction<'a> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.from += written;
+            self.count.set(self.count.get() + written as u64);
             (self.has_moved, self.is_flushed) = (true, false);
             if self.from >= self.to {
                 self.buffer.take().into_iter().for_each(|buffer| self.buffers.give_back(buffer));

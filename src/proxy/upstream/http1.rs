@@ -137,7 +137,7 @@ impl Http1 {
 }
 
 /// What hyper makes of a connection.
-#[allow(clippy::large_enum_variant, reason = "it stands in a box already, that of `Http1`")]
+#[allow(clippy::large_enum_variant, reason = "nearly always the large one, in a box of its connection's already")]
 enum Driven {
     Open(Connection<TokioIo<ServerIo>, RequestBody>),
     /// It speaks HTTP no more; with what has been read behind the last response.
