@@ -37,6 +37,8 @@ const CORES: &[&str] = &[
     "proxy/http/h2_frames",
     "proxy/http/h2_request",
     "proxy/tcp/hello",
+    "proxy/upstream/head_gate",
+    "proxy/upstream/retry",
     "proxy/http/forwarded",
     "proxy/http/ids",
     "proxy/proxy_protocol",

@@ -61,14 +61,14 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
-    /// The routes of its requests.
-    pub routing: Routing,
     /// Random bytes, for ids.
     pub chance: Chance,
     /// Passwords that were right.
     pub verified: KeptByThread,
     /// Connections to servers that are asked who may come in.
     pub authorizers: KeptConnections,
+    /// The routes of its requests.
+    pub routing: Routing,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -136,10 +136,10 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
-            routing: Routing::new(&setup.site),
             chance: Chance::default(),
             verified: KeptByThread::default(),
             authorizers: KeptConnections::default(),
+            routing: Routing::new(&setup.site),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),

@@ -33,6 +33,8 @@ mod fields;
 mod forwarded;
 mod h2_abuse;
 mod h2_conformance;
+mod hostile_http2_servers;
+mod hostile_servers;
 mod http2_servers;
 mod lifecycle;
 mod malformed;

@@ -20,13 +20,9 @@ pub fn admit(transaction: &Transaction) -> Option<Response<ResponseBody>> {
     (!lists.admit(transaction.ip)).then(|| shut_out(&transaction.client))
 }
 
-/// The answer to a request that does not come in. `route` is the place of its route among those of the listener.
-pub async fn authorize<B>(
-    transaction: &mut Transaction,
-    route: Option<usize>,
-    request: &mut Request<B>,
-) -> Option<Response<ResponseBody>> {
-    let client = Rc::clone(&transaction.client);
+/// The answer to a request that does not come in. Its route is known by now.
+pub async fn authorize<B>(transaction: &mut Transaction, request: &mut Request<B>) -> Option<Response<ResponseBody>> {
+    let (client, route) = (Rc::clone(&transaction.client), transaction.route);
     let access = &client.listener()?.access;
     if !access.admits_to(route, transaction.ip) {
         return Some(shut_out(&client));

@@ -267,11 +267,12 @@ impl Errand<'_> {
 
     /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
     async fn connection(&mut self, place: Place) -> Option<Upstream> {
-        let (thread, pool, behalf) = (self.client.thread(), self.pool, self.client.connection.on_behalf());
+        let (thread, pool) = (self.client.thread(), self.pool);
         if let Some(idle) = idle(thread, pool, place) {
             return Some(idle);
         }
-        match self.client.deadlines().within(pool.config.connect_timeout, obtain(thread, pool, place, behalf)).await {
+        let obtain = obtain(thread, pool, place, self.client.connection.on_behalf());
+        match self.client.deadlines().within(pool.config.connect_timeout, obtain).await {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
@@ -380,9 +381,9 @@ impl Errand<'_> {
 
 /// A connection to a server that waits for a request.
 pub(super) fn idle(thread: &Thread, pool: &Pool, place: Place) -> Option<Upstream> {
-    let may_be_kept = pool.dialer.may_be_http1() && !pool.dialer.tells_client();
-    let idle = if may_be_kept { thread.idle_connection(place) } else { None };
-    idle.map(Upstream::Http1)
+    // A connection that says whose it is is nobody else's.
+    let may_be_idle = pool.dialer.may_be_http1() && !pool.dialer.tells_client();
+    may_be_idle.then(|| thread.idle_connection(place)).flatten().map(Upstream::Http1)
 }
 
 /// A new connection to a server, or a stream of one that is shared. Without a deadline of its own.
@@ -421,10 +422,11 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
 /// protocol switch that nobody asked for. What is no length or no coding at all, hyper has refused before.
 fn is_ambiguous(parts: &http::response::Parts) -> bool {
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (length, has_one) = (lengths.next(), lengths.next().is_none());
     let is_framed_once = match (codings.next(), codings.next()) {
         // `2, 2` is one number to some and none to others.
-        (None, _) => length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
+        (None, _) => has_one && length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
         (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none(),
         (Some(_), Some(_)) => false,
     };

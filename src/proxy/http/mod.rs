@@ -62,13 +62,14 @@ const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Serves a connection to its end.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+    // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
-        return h2_connection::serve(client, stream, Bytes::new()).await;
+        return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
     match serve_http1(&client, stream).await {
         Outcome::Ended => {}
-        Outcome::Http2((stream, read_ahead)) => h2_connection::serve(client, stream, read_ahead).await,
-        Outcome::Tunnel(tunnel, (stream, read_ahead)) => tunnel.relay(&client, stream, read_ahead).await,
+        Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
     }
 }
 
@@ -127,12 +128,11 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    if let Some(answer) = action::find(transaction, &mut request) {
-        return answer;
+    if let Some(refusal) = action::find(transaction, &mut request) {
+        return refusal;
     }
-    let route = transaction.route;
-    if let Some(answer) = access::authorize(transaction, route, &mut request).await {
-        return answer;
+    if let Some(refusal) = access::authorize(transaction, &mut request).await {
+        return refusal;
     }
     match action::perform(transaction, &request).await {
         Ok(pool) => forward::forward(transaction, pool, request).await,

@@ -43,10 +43,9 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        let ip = client.connection.ip;
         Self {
             client: Rc::clone(client),
-            ip,
+            ip: client.connection.ip,
             request_id: None,
             traceparent: None,
             user: None,

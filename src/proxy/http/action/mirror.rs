@@ -149,12 +149,12 @@ impl Pending {
         // One of its own: its deadlines wake this task and not that of the request.
         let client = Client::new(Rc::clone(&self.connection));
         client.deadlines().attach_here().await;
-        let mut request = self.request();
+        let (mut request, behalf) = (self.request(), self.connection.on_behalf());
         thread.count(place);
         let response = loop {
             let upstream = match forward::idle(&thread, pool, place) {
                 Some(idle) => idle,
-                None => match forward::obtain(&thread, pool, place, self.connection.on_behalf()).await.ok()? {
+                None => match forward::obtain(&thread, pool, place, behalf).await.ok()? {
                     Obtained::Stream(stream) => Upstream::Http2(stream),
                     Obtained::Http1(stream) => Upstream::Http1(Http1::begin(stream).await.ok()?),
                 },
