@@ -12,6 +12,7 @@ use crate::baton::{Baton, Directory, Settings};
 use crate::client::Client;
 use crate::curl::curl;
 use crate::server::{Port, Server};
+use crate::tls::certificate;
 
 /// A server that answers every request with two bytes.
 fn greeter() -> Server {
@@ -417,4 +418,30 @@ fn a_connection_of_tcp_is_one_line() {
     assert_eq!((&line["server"], &line["chosen_by"]), (&Value::from("app1"), &Value::from("algorithm")));
     assert_eq!(line["ended"], "complete");
     assert!(line["connect_us"].is_u64() && line["total_us"].is_u64() && !names(&line).contains(&"status"), "{line}");
+}
+
+#[test]
+fn a_line_names_protocol_tls_host_and_request() {
+    let (log, server) = (Log::new(), greeter());
+    let certificate = certificate(&log.directory, "a.example");
+    let mut settings = log.settings("");
+    let (cert, key) = (&certificate.cert, &certificate.key);
+    settings.listener = format!("request_id = {{}}\ntls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}");
+    let baton = Baton::with(&[&server], &settings);
+    let (url, resolve) = (
+        format!("https://a.example:{}/x", baton.address().port()),
+        format!("a.example:{}:127.0.0.1", baton.address().port()),
+    );
+    for (version, protocol) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2.0")] {
+        let ran = curl(&["--insecure", "--resolve", &resolve, version, &url]);
+        assert_eq!(ran.text(), "hi", "{ran:?}");
+        let count = 1 + usize::from(version == "--http2");
+        let line = objects(&log.path(), count).pop().expect("there is one");
+        assert_eq!((&line["protocol"], &line["path"]), (&Value::from(protocol), &Value::from("/x")), "{line}");
+        assert_eq!((&line["tls"], &line["sni"]), (&Value::from("TLSv1.3"), &Value::from("a.example")), "{line}");
+        let host = format!("a.example:{}", baton.address().port());
+        assert_eq!((&line["host"], &line["bytes_out"]), (&Value::from(host), &Value::from(2)), "{line}");
+        assert!(line["request_id"].as_str().is_some_and(|id| id.len() >= 16), "{line}");
+        assert_eq!(line["ended"], "complete", "{line}");
+    }
 }
