@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Pool, Protocol, RateLimit, Sessions, Transport, VrrpVersion,
-    WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, ListenerProtection, Pool, Protocol, RateLimit, Sessions,
+    Transport, VrrpVersion, WorkerLimits, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
-use super::{pools, sticky, traffic, values, vips, watching};
+use super::{pools, protection, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -186,7 +186,7 @@ pub(super) struct ListenerBlock {
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
-    pub(super) rate_limit: Option<RateLimit>,
+    pub(super) protection: ListenerProtection,
 }
 
 /// The pool of a listener.
@@ -210,6 +210,7 @@ pub(super) struct RouteBlock {
     pub(super) host: Option<String>,
     pub(super) path_prefix: Option<String>,
     pub(super) pool: Option<Located<String>>,
+    pub(super) rate_limits: Vec<RateLimit>,
     /// Whether host and path prefix were read as they stand.
     pub(super) is_whole: bool,
 }
@@ -386,6 +387,7 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings,
         probe_interval: Duration::from_millis(50),
         probe_timeout: Duration::from_millis(200),
         drain_timeout: Duration::from_secs(10),
+        limits: WorkerLimits::default(),
     };
     let Some(mut table) = table else { return (settings, None) };
     if let Some(threads) = table.optional("threads").and_then(|value| value.integer(1..=THREADS_MAX)) {
@@ -411,6 +413,7 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings,
         );
     }
     settings.drain_timeout = table.duration("drain_timeout", Duration::ZERO..=DRAIN_MAX, settings.drain_timeout);
+    settings.limits = protection::worker(&mut table);
     table.finish();
     (settings, user)
 }

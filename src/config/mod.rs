@@ -5,7 +5,7 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `protection`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
@@ -17,6 +17,7 @@ mod machine;
 mod model;
 mod pairing;
 mod pools;
+mod protection;
 mod reader;
 mod report;
 mod resolve;
@@ -42,7 +43,7 @@ pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
-pub use values::duration_text;
+pub use values::{bytes_text, duration_text};
 
 use report::Mistakes;
 

@@ -1,8 +1,14 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod protection;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use protection::{
+    AddressLimit, ConnectionRate, ListenerProtection, PoolConnections, RateFloor, RateLimit, RateLimitKey, WorkerLimits,
+};
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
@@ -252,39 +258,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
-    /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
-    pub rate_limit: Option<RateLimit>,
-}
-
-/// How often a client may ask. Both nodes count together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests that a client may make in `per`, 1 to 1000000.
-    pub requests: u32,
-    /// Their time, 100 ms to 24 h.
-    pub per: Duration,
-    /// Requests that it may make at once after a time of quiet, 1 to 1000000. Default: `requests`.
-    pub burst: u32,
-    /// What a client is known by. Default its address.
-    pub by: RateLimitKey,
-    /// Bits of an IPv4 address that count, 1 to 32. Default 32.
-    pub prefix_v4: u8,
-    /// Bits of an IPv6 address that count, 1 to 128. Default 64, as one client has a whole /64.
-    pub prefix_v6: u8,
-    /// Clients that are counted at once, 1 to 16000000; at the limit the least recently seen is forgotten. Default 100000.
-    pub entries_max: u32,
-}
-
-/// What a client is known by when its requests are counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RateLimitKey {
-    /// Its network.
-    SourceIp,
-    /// A field of the request's head; its network where that is missing.
-    Header {
-        /// Its name in lower case, a token of 1 to 64 characters.
-        name: String,
-    },
+    /// What it asks of its clients.
+    pub protection: ListenerProtection,
 }
 
 /// What a listener speaks.
@@ -322,6 +297,8 @@ pub struct Route {
     pub path_prefix: Option<String>,
     /// Where it goes.
     pub pool: PoolIndex,
+    /// How often a client may ask for what matches, at most 8 limits, besides those of the listener.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// A set of servers.
@@ -346,6 +323,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64.
     pub idle_connections_max: u32,
+    /// How many requests its servers get at once; `None`: any number.
+    pub connections: Option<PoolConnections>,
 }
 
 /// How a server is picked.
@@ -550,6 +529,8 @@ pub struct WorkerSettings {
     pub probe_timeout: Duration,
     /// Time that requests in flight get at a stop, 0 to 1 h. Default 10 s.
     pub drain_timeout: Duration,
+    /// What it takes on.
+    pub limits: WorkerLimits,
 }
 
 /// One thing that a node has to have to hold a VIP.

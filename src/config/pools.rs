@@ -8,7 +8,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{sticky, values};
+use super::{protection, sticky, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -55,6 +55,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         response_timeout: table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
+        connections: protection::pool(&mut table, mistakes),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), pool }

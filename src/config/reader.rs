@@ -97,6 +97,11 @@ impl<'a> Table<'a> {
         Some(Value { mistakes: self.mistakes, place: self.place.below(key, entry.span()), value: entry.get_ref() })
     }
 
+    /// Whether `key` is there, whatever it says.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The value of `key` as `read` has it.
     pub(super) fn written<T>(
         &mut self,
@@ -297,6 +302,31 @@ impl<'a> Value<'a> {
         match u32::try_from(number) {
             Ok(number) if range.contains(&number) => Some(self.located(number)),
             _ => self.wrong(format!("must be {min} to {max}"), format!("choose a number from {min} to {max}")),
+        }
+    }
+
+    /// A number of bytes in `range`: a whole number, or one with a unit such as "64KiB".
+    pub(super) fn bytes(self, range: RangeInclusive<u64>) -> Option<Located<u64>> {
+        let within = |bytes: u64| {
+            if range.contains(&bytes) {
+                return Ok(bytes);
+            }
+            let (min, max) = (values::bytes_text(*range.start()), values::bytes_text(*range.end()));
+            let nearest = if bytes < *range.start() { &min } else { &max };
+            Err(Wrong::new(format!("must be {min} to {max}"), format!("the nearest that is allowed is \"{nearest}\"")))
+        };
+        let DeValue::Integer(number) = self.value else {
+            if self.text().is_none() {
+                return self.wrong_type("a number of bytes", "write a whole number, or one with a unit: \"64KiB\"");
+            }
+            return self.parsed(|text| within(values::bytes(text)?));
+        };
+        // Larger than any i128 is out of any range as well.
+        let number = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
+        match within(u64::try_from(number.max(0)).unwrap_or(u64::MAX)) {
+            Ok(bytes) if number >= 0 => Some(self.located(bytes)),
+            Ok(_) => self.wrong("must not be negative", "write a whole number, or one with a unit: \"64KiB\""),
+            Err(wrong) => self.wrong(wrong.rule, wrong.remedy),
         }
     }
 

@@ -193,7 +193,7 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         head_timeout: block.head_timeout,
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
-        rate_limit: block.rate_limit,
+        protection: block.protection,
         name,
     })
 }
@@ -212,7 +212,12 @@ fn routes_of(listener: &str, routes: &[RouteBlock], pools: &[&str]) -> Option<Ve
     let mut resolved = Vec::new();
     for route in routes.iter().filter(of_listener) {
         let pool = pool_index(&route.pool.as_ref()?.value, pools)?;
-        resolved.push(Route { host: route.host.clone(), path_prefix: route.path_prefix.clone(), pool });
+        resolved.push(Route {
+            host: route.host.clone(),
+            path_prefix: route.path_prefix.clone(),
+            pool,
+            rate_limits: route.rate_limits.clone(),
+        });
     }
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     resolved.sort_by_key(|route| Reverse((length(&route.host), length(&route.path_prefix))));

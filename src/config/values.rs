@@ -72,6 +72,28 @@ pub fn duration_text(duration: Duration) -> String {
     }
 }
 
+/// Units of bytes, the largest first.
+const BYTE_UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+
+/// `"64KiB"`, `"10MiB"`, `"2GiB"`, `"1TiB"`, or a number alone.
+pub(super) fn bytes(text: &str) -> Result<u64, Wrong> {
+    let wrong =
+        || Wrong::new("must be a number of bytes", "write a whole number and a unit: \"64KiB\", \"10MiB\" or \"2GiB\"");
+    let unit = BYTE_UNITS.iter().find_map(|(unit, name)| Some((*unit, text.strip_suffix(name)?)));
+    let (unit, number) = unit.unwrap_or((1, text));
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse::<u64>().ok().filter(|_| is_number);
+    number.and_then(|number| number.checked_mul(unit)).ok_or_else(wrong)
+}
+
+/// A number of bytes as the configuration has it, in the largest unit that keeps it whole.
+pub fn bytes_text(bytes: u64) -> String {
+    match BYTE_UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => bytes.to_string(),
+    }
+}
+
 /// A name that can stand in a path of the command line, a metric, a log line and a URL as it is.
 pub(super) fn name(text: &str) -> Result<String, Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -534,6 +556,19 @@ mod tests {
             assert!(duration(text).is_err(), "{text:?} was accepted");
         }
         assert!(duration("5124096h").is_err(), "more nanoseconds than 64 bits hold");
+    }
+
+    #[test]
+    fn bytes_are_read_and_written_with_their_units() {
+        let table = [("0", 0), ("512", 512), ("64KiB", 65_536), ("10MiB", 10_485_760), ("2GiB", 2_147_483_648)];
+        for (text, expected) in table {
+            assert_eq!(bytes(text).ok(), Some(expected), "{text}");
+            assert_eq!(bytes_text(expected), text);
+        }
+        for text in ["", "KiB", "-1", "+1", "1.5MiB", "64KB", "64 KiB", "64kib", "20000000TiB", "99999999999999999999"]
+        {
+            assert!(bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -546,7 +546,8 @@ impl Node {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
         let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
         let listeners = self.config.listeners.iter().enumerate().map(|(index, listener)| ListenerStatus {
-            rate_limited: self.report.listeners.get(index).map_or(0, |load| load.rate_limited),
+            rate_limited: self.refused(index).and_then(|refused| refused.get("rate_limit").copied()).unwrap_or(0),
+            refused: self.refused(index).cloned().unwrap_or_default(),
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             protocol: if listener.tls.is_some() { "https" } else { "http" }.to_owned(),
@@ -567,6 +568,11 @@ impl Node {
             witness: self.witness.as_ref().map(|health| health.status()),
             sessions: self.sessions_status(),
         }
+    }
+
+    /// What the worker has refused at a listener.
+    fn refused(&self, listener: usize) -> Option<&BTreeMap<String, u64>> {
+        self.report.listeners.get(listener).map(|load| &load.refused)
     }
 
     fn sessions_status(&self) -> SessionsStatus {
@@ -592,6 +598,7 @@ impl Node {
             threads: self.threads,
             connections: self.report.connections,
             requests: self.report.requests,
+            load: self.report.load.clone(),
         }
     }
 

@@ -4,8 +4,12 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod administration;
+pub mod admission;
 pub mod http;
 pub mod limits;
+pub mod load;
+pub mod queue;
+pub mod refusals;
 mod server_io;
 pub mod sessions;
 pub mod state;

@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use tokio_rustls::TlsAcceptor;
 
-use super::limits::{self, RateLimit};
+use super::limits::{self, ListenerLimits};
+use super::load::Load;
+use super::refusals::{self, Refusals};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
+use crate::limit::concurrent::Concurrent;
+use crate::limit::queue::Slots;
 use crate::link::ListenerLoad;
 use crate::status::{PoolStatus, ServerStatus};
 
@@ -20,6 +24,8 @@ pub struct Site {
     pub pools: Vec<Pool>,
     /// Listeners, in the order of the configuration.
     pub listeners: Vec<Listener>,
+    /// How busy the worker is.
+    pub load: Load,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
     /// This node's name, for the errors that we answer ourselves.
@@ -32,8 +38,10 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<TlsAcceptor>,
-    /// Present when it limits how often clients may ask.
-    pub rate_limit: Option<RateLimit>,
+    /// How often clients may ask and connect.
+    pub limits: ListenerLimits,
+    /// How many connections each client has, where there is a limit to that.
+    pub connections: Concurrent,
 }
 
 /// A pool, prepared.
@@ -44,6 +52,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
+    /// Present when its servers get so many requests at once and not more.
+    pub slots: Option<Slots>,
 }
 
 /// The state of a server. Written by health checks and by operators' commands, read by every thread.
@@ -90,8 +100,8 @@ pub struct ListenerCounters {
     pub accepted: AtomicU64,
     /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
     pub full_sockets: AtomicU64,
-    /// Requests over the rate limit.
-    pub rate_limited: AtomicU64,
+    /// What was refused, by the reason.
+    pub refused: Refusals,
 }
 
 impl Server {
@@ -170,9 +180,15 @@ impl Site {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners =
-            listeners.map(|((config, tls), rate_limit)| Listener { config: config.clone(), tls, rate_limit }).collect();
-        Self { pools, listeners, sessions, node }
+        let listeners = listeners
+            .map(|((config, tls), limits)| Listener {
+                config: config.clone(),
+                tls,
+                limits,
+                connections: Concurrent::default(),
+            })
+            .collect();
+        Self { pools, listeners, load: Load::new(config.worker.limits), sessions, node }
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -199,7 +215,7 @@ impl Site {
         let load = |index| ListenerLoad {
             accepted: sum(index, |counters| &counters.accepted),
             full_sockets: sum(index, |counters| &counters.full_sockets),
-            rate_limited: sum(index, |counters| &counters.rate_limited),
+            refused: refusals::at_listener(threads, index),
         };
         (0..self.listeners.len()).map(load).collect()
     }
@@ -223,7 +239,9 @@ impl Pool {
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, sticky }
+        let slots = config.connections.as_ref();
+        let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
+        Self { config: config.clone(), servers, sticky, slots }
     }
 
     /// What there is to know of a server when one is picked for a new client.
@@ -247,8 +265,9 @@ impl Pool {
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
                 requests: requests(index),
+                in_flight: self.slots.as_ref().map(|slots| u64::from(slots.taken(index))),
             }
         });
-        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+        PoolStatus { name: self.config.name.clone(), servers: servers.collect(), queue: self.queue_status() }
     }
 }

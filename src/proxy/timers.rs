@@ -33,6 +33,7 @@ pub struct Deadlines {
     timers: Rc<Timers>,
     client_read: Cell<Tick>,
     client_write: Cell<Tick>,
+    client_body: Cell<Tick>,
     server: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
     index: Cell<usize>,
@@ -45,6 +46,8 @@ pub enum Party {
     ClientRead,
     /// Room that the client owes us for ours.
     ClientWrite,
+    /// The rate of a body that the client owes us.
+    ClientBody,
     /// Something the server owes us.
     Server,
 }
@@ -60,6 +63,7 @@ impl Timers {
             timers: Rc::clone(self),
             client_read: Cell::new(NEVER),
             client_write: Cell::new(NEVER),
+            client_body: Cell::new(NEVER),
             server: Cell::new(NEVER),
             waker: RefCell::new(None),
             index: Cell::new(connections.len()),
@@ -103,7 +107,8 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            let first = connection.client_read.get().min(connection.client_write.get()).min(connection.server.get());
+            let of_client = connection.client_read.get().min(connection.client_write.get());
+            let first = of_client.min(connection.client_body.get()).min(connection.server.get());
             if first <= now {
                 connection.wake();
             }
@@ -123,6 +128,13 @@ impl Deadlines {
         if self.cell(party).get() == NEVER {
             self.set(party, timeout);
         }
+    }
+
+    /// As [`Deadlines::set`], unless there is an earlier one.
+    pub fn set_no_later(&self, party: Party, timeout: Duration) {
+        let before = self.cell(party).get();
+        self.set(party, timeout);
+        self.cell(party).set(self.cell(party).get().min(before));
     }
 
     /// Takes a deadline back.
@@ -170,6 +182,7 @@ impl Deadlines {
         match party {
             Party::ClientRead => &self.client_read,
             Party::ClientWrite => &self.client_write,
+            Party::ClientBody => &self.client_body,
             Party::Server => &self.server,
         }
     }

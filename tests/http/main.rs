@@ -20,13 +20,18 @@ mod wire;
 
 mod balancing;
 mod bodies;
+mod connection_limits;
 mod connections;
 mod errors;
 mod fields;
 mod lifecycle;
+mod limits;
 mod malformed;
 mod operating;
+mod queueing;
 mod rate_limit;
+mod shedding;
+mod slow_clients;
 mod sticky;
 mod store;
 mod tcp;

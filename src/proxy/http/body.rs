@@ -9,8 +9,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::client::Client;
+use super::client::{Client, Refusal};
 use super::transaction::Transaction;
+use crate::config;
+use crate::limit::floor::{self, Meter};
+use crate::proxy::refusals::Reason;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 use crate::proxy::upstream::Upstream;
@@ -21,6 +24,9 @@ pub enum BodyError {
     /// The client's, on its way to a server.
     #[error("the client's body ended early")]
     Client(#[source] hyper::Error),
+    /// The client's is too large or too slow; the client is refused.
+    #[error("the client's body breaks a limit")]
+    Refused,
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] hyper::Error),
@@ -43,7 +49,64 @@ pub enum RequestBody {
         client: Rc<Client>,
         /// Time that the server gets after each part.
         server_timeout: Duration,
+        /// What the client may do, where there are limits.
+        bounds: Option<Box<Bounds>>,
     },
+}
+
+/// What a client may do while it sends a body.
+pub struct Bounds {
+    /// Bytes that may still come.
+    left: Option<u64>,
+    meter: Option<Meter>,
+}
+
+impl Bounds {
+    fn of(client: &Client) -> Option<Box<Self>> {
+        let protection = &client.listener()?.config.protection;
+        let (left, rate) = (protection.body_bytes_max, protection.body_rate);
+        let meter = rate.map(|rate| Meter::new(floor(rate)));
+        (left.is_some() || meter.is_some()).then(|| Box::new(Self { left, meter }))
+    }
+
+    /// Takes a part that has come. False when it is too much.
+    fn came(&mut self, client: &Client, len: usize) -> bool {
+        if let Some(meter) = &mut self.meter {
+            meter.moved(len, client.now());
+            client.deadlines().clear(Party::ClientBody);
+        }
+        match self.left.map(|left| left.checked_sub(len as u64)) {
+            Some(None) => {
+                client.refuse(Refusal::TooLarge);
+                false
+            }
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Nothing has come. False when the client has taken too long.
+    fn waits(&mut self, client: &Client) -> bool {
+        let Some(meter) = &mut self.meter else { return true };
+        let deadlines = client.deadlines();
+        if deadlines.is_late(Party::ClientBody) {
+            deadlines.clear(Party::ClientBody);
+            client.refused(Reason::BodyTooSlow);
+            client.refuse(Refusal::TooSlow);
+            return false;
+        }
+        let now = client.now();
+        deadlines.set_no_later(Party::ClientBody, meter.waits(now).saturating_sub(now));
+        true
+    }
+}
+
+/// A rate of the configuration.
+pub fn floor(rate: config::RateFloor) -> floor::Terms {
+    floor::Terms { bytes_per_second: rate.bytes_per_second, grace: rate.grace }
 }
 
 impl RequestBody {
@@ -71,8 +134,14 @@ impl RequestBody {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) | Poll::Pending => None,
         };
+        let mut bounds = Bounds::of(client);
+        if let (Some(bounds), Some(data)) = (&mut bounds, first.as_ref().and_then(Frame::data_ref))
+            && !bounds.came(client, data.len())
+        {
+            return Err(BodyError::Refused);
+        }
         client.is_uploading.set(true);
-        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, bounds })
     }
 }
 
@@ -80,6 +149,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Self::Client { client, .. } = self {
             client.is_uploading.set(false);
+            client.deadlines().clear(Party::ClientBody);
         }
     }
 }
@@ -89,7 +159,7 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { incoming, first, client, server_timeout } = self.get_mut() else {
+        let Self::Client { incoming, first, client, server_timeout, bounds } = self.get_mut() else {
             return Poll::Ready(None);
         };
         if let Some(frame) = first.take() {
@@ -98,11 +168,18 @@ impl Body for RequestBody {
         match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(frame) => {
                 client.deadlines().set(Party::Server, *server_timeout);
+                let len = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                if bounds.as_mut().is_some_and(|bounds| !bounds.came(client, len)) {
+                    return Poll::Ready(Some(Err(BodyError::Refused)));
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
             Poll::Pending => {
                 // It is the client's turn now; `client_io` has its deadline.
                 client.deadlines().clear(Party::Server);
+                if bounds.as_mut().is_some_and(|bounds| !bounds.waits(client)) {
+                    return Poll::Ready(Some(Err(BodyError::Refused)));
+                }
                 Poll::Pending
             }
         }

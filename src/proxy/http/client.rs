@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::strict;
+use crate::proxy::refusals::Reason;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -67,6 +69,8 @@ pub enum Refusal {
     Malformed(strict::Rejection),
     /// It took too long to say what it wants.
     TooSlow,
+    /// It has more to say than it may.
+    TooLarge,
 }
 
 impl Client {
@@ -83,6 +87,11 @@ impl Client {
         })
     }
 
+    /// The time since any origin, to the nanosecond, as [`Meter`](crate::limit::floor::Meter) wants it.
+    pub fn now(&self) -> Duration {
+        self.site().sessions.now()
+    }
+
     /// Its deadlines.
     pub fn deadlines(&self) -> &Rc<Deadlines> {
         self.registration.deadlines()
@@ -96,6 +105,20 @@ impl Client {
     /// The listener that accepted its connection.
     pub fn listener(&self) -> Option<&Listener> {
         self.connection.listener()
+    }
+
+    /// Reads no more from it than is on its way already.
+    pub fn refuse(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::TooLarge => self.refused(Reason::BodyTooLarge),
+            Refusal::Malformed(_) | Refusal::TooSlow => {}
+        }
+        self.refusal.set(Some(refusal));
+    }
+
+    /// Counts something that was refused.
+    pub fn refused(&self, reason: Reason) {
+        self.thread().refused(self.connection.listener, reason);
     }
 
     /// The thread that it runs on.

@@ -14,9 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::body::floor;
 use super::client::{Client, Refusal};
 use super::strict::{Gate, Limits, Phase, Verdict};
-
+use crate::config::RateFloor;
+use crate::limit::floor::Meter;
+use crate::net::outgoing::unsent_bytes;
+use crate::proxy::refusals::Reason;
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
@@ -32,6 +36,15 @@ pub enum ClientStream {
     Plain(TcpStream),
     /// TLS; boxed, as its state is large.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientStream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            ClientStream::Plain(stream) => stream,
+            ClientStream::Tls(stream) => stream.get_ref().0,
+        }
+    }
 }
 
 /// A head and a body that are not longer than this together are copied and written with send(2), which costs the kernel
@@ -72,6 +85,51 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
+    /// How slowly the client may take responses, where there is a limit.
+    drain: Option<Box<Drain>>,
+    /// Something was written since the last wait for room.
+    has_written: bool,
+}
+
+/// What the requests of a client may be.
+pub fn limits(client: &Client) -> Limits {
+    let protection = client.listener().map(|listener| &listener.config.protection);
+    protection.map_or_else(Limits::default, |protection| Limits {
+        head_bytes_max: protection.head_bytes_max,
+        headers_max: protection.headers_max,
+        uri_bytes_max: protection.uri_bytes_max,
+    })
+}
+
+/// How fast a client takes responses.
+struct Drain {
+    meter: Meter,
+    /// Bytes that the kernel had not brought to the client when we began to wait.
+    queued: usize,
+}
+
+impl Drain {
+    fn new(rate: RateFloor) -> Self {
+        Self { meter: Meter::new(floor(rate)), queued: 0 }
+    }
+
+    /// The kernel has no room for what is written. Gives the time at which the client is late.
+    fn waits(&mut self, stream: &ClientStream, is_new: bool, now: Duration) -> Duration {
+        if is_new {
+            self.queued = unsent_bytes(stream.socket());
+        }
+        self.meter.waits(now)
+    }
+
+    /// Whether the client has taken nothing in its time. The kernel asks for more only when a good part of its own
+    /// buffer has gone: what has gone of that counts as well.
+    fn is_late(&mut self, stream: &ClientStream, now: Duration) -> bool {
+        let queued = unsent_bytes(stream.socket());
+        let gone = self.queued.saturating_sub(queued);
+        self.queued = queued;
+        self.meter.moved(gone, now);
+        self.meter.waits(now) <= now
+    }
 }
 
 impl ClientIo {
@@ -80,7 +138,8 @@ impl ClientIo {
         if let Some(listener) = client.listener() {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
-        let gate = Gate::new(Limits::default());
+        let gate = Gate::new(limits(&client));
+        let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
         Self {
             stream,
             client,
@@ -90,6 +149,8 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
+            drain: drain.map(|rate| Box::new(Drain::new(rate))),
+            has_written: true,
         }
     }
 
@@ -240,12 +301,8 @@ impl Drop for ClientIo {
     /// body, and one that reads nothing would leave the kernel with all that waits for it.
     fn drop(&mut self) {
         if self.client.broken_off.get() {
-            let stream = match &self.stream {
-                ClientStream::Plain(stream) => stream,
-                ClientStream::Tls(stream) => stream.get_ref().0,
-            };
             // Fails only on a socket that is closed already.
-            let _closed = stream.set_zero_linger();
+            let _closed = self.stream.socket().set_zero_linger();
         }
     }
 }
@@ -295,32 +352,68 @@ impl ClientIo {
         context: &mut Context<'_>,
         write: impl FnOnce(&mut ClientStream, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let deadlines = self.client.deadlines();
         match write(&mut self.stream, context) {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+            Poll::Pending if self.is_write_late() => {
                 self.client.broken_off.set(true);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => {
-                if let Some(listener) = self.client.listener() {
-                    deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
-                }
+                self.wait_for_room();
                 Poll::Pending
             }
             ready => {
-                deadlines.clear(Party::ClientWrite);
+                self.client.deadlines().clear(Party::ClientWrite);
                 ready
             }
+        }
+    }
+
+    fn wait_for_room(&mut self) {
+        let Some(listener) = self.client.listener() else { return };
+        let deadlines = self.client.deadlines();
+        deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
+        if let Some(drain) = &mut self.drain {
+            let is_new = std::mem::take(&mut self.has_written);
+            let now = self.client.now();
+            let late_at = drain.waits(&self.stream, is_new, now);
+            deadlines.set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
+        }
+    }
+
+    /// Whether the client has taken too long to take what is written, or too little of it.
+    fn is_write_late(&mut self) -> bool {
+        let deadlines = self.client.deadlines();
+        if !deadlines.is_late(Party::ClientWrite) {
+            return false;
+        }
+        let Some(drain) = &mut self.drain else { return true };
+        if drain.is_late(&self.stream, self.client.now()) {
+            self.client.refused(Reason::ResponseTooSlow);
+            return true;
+        }
+        // The rate has been kept, and so the client was not idle.
+        deadlines.clear(Party::ClientWrite);
+        false
+    }
+
+    /// Counts what the client has made room for.
+    fn written(&mut self, polled: &Poll<io::Result<usize>>) {
+        if let (Some(drain), Poll::Ready(Ok(len))) = (&mut self.drain, polled) {
+            drain.meter.moved(*len, self.client.now());
+            self.has_written = true;
         }
     }
 }
 
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
+        let this = self.get_mut();
+        let polled = this.poll_write_with(context, |stream, context| match stream {
             ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        })
+        });
+        this.written(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -332,10 +425,13 @@ impl AsyncWrite for ClientIo {
         if let Some(joined) = join_small(slices, &mut space) {
             return self.poll_write(context, joined);
         }
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
+        let this = self.get_mut();
+        let polled = this.poll_write_with(context, |stream, context| match stream {
             ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        })
+        });
+        this.written(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,6 +11,8 @@ use super::headers;
 use super::respond::{self, Fault};
 use super::transaction::Transaction;
 use crate::config::PoolIndex;
+use crate::proxy::queue::{self, Entrance, Slot};
+use crate::proxy::refusals::Reason;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
@@ -35,6 +37,10 @@ struct Errand<'a> {
     failed: Vec<usize>,
     /// What the last failure was.
     fault: Option<(StatusCode, Fault)>,
+    /// Its place at the server that is tried, where those are limited.
+    slot: Option<Slot>,
+    /// Why no server had room for it.
+    refused: Option<Reason>,
 }
 
 /// What came of one attempt.
@@ -69,13 +75,16 @@ pub async fn forward(
         Ok(request) => Some(request),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
-    let mut errand = Errand { client, index, pool, request, visit, wanted, failed: Vec::new(), fault: None };
+    let failed = Vec::new();
+    let mut errand =
+        Errand { client, index, pool, request, visit, wanted, failed, fault: None, slot: None, refused: None };
     // Each turn uses up an idle connection or a server, so this ends.
     while errand.failed.len() < FAILED_MAX {
         let Some(server) = errand.pick().await else { break };
         match errand.attempt(server).await {
             Attempt::Answered(upstream, response) => {
                 transaction.place = Some(Place { pool: index, server });
+                transaction.slot = errand.slot.take();
                 return errand.finish(server, upstream, response).await;
             }
             Attempt::Again => {}
@@ -111,13 +120,13 @@ impl Errand<'_> {
     /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
     async fn pick(&mut self) -> Option<usize> {
         if let Some(wanted) = self.wanted.take() {
-            return Some(wanted);
+            return self.enter(Some(wanted)).await;
         }
-        let Some(sticky) = &self.pool.sticky else { return self.next() };
+        let Some(sticky) = &self.pool.sticky else { return self.enter(None).await };
         if sticky.is_bound(&self.visit) {
             return None;
         }
-        let picked = self.next()?;
+        let picked = self.enter(None).await?;
         let (servers, failed) = (&self.pool.servers, &self.failed);
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
@@ -128,11 +137,30 @@ impl Errand<'_> {
         } else {
             picked
         };
-        Some(sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take))
+        let settled = sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take);
+        self.enter(Some(settled)).await
     }
 
-    fn next(&self) -> Option<usize> {
-        self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
+    /// A server that has room: `wanted`, or else the next in turn. Waits for it where the pool has it so.
+    async fn enter(&mut self, wanted: Option<usize>) -> Option<usize> {
+        if wanted.is_some() && self.slot.as_ref().map(|slot| slot.place.server) == wanted {
+            return wanted;
+        }
+        // First given up, or two requests could wait for what the other one has.
+        self.slot = None;
+        let (thread, deadlines) = (self.client.thread(), self.client.deadlines());
+        match queue::enter(thread, deadlines, self.index, wanted, |server| !self.failed.contains(&server)).await {
+            Entrance::Server(server, slot) => {
+                self.slot = slot;
+                Some(server)
+            }
+            Entrance::Nowhere => None,
+            Entrance::Refused(reason) => {
+                self.client.refused(reason);
+                self.refused = Some(reason);
+                None
+            }
+        }
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
@@ -244,6 +272,9 @@ impl Errand<'_> {
     fn give_up(self) -> Response<ResponseBody> {
         if self.client.refusal.get().is_some() {
             return respond::refused(self.client, self.client.refusal.get());
+        }
+        if let (Some(reason), Some(limits)) = (self.refused, &self.pool.config.connections) {
+            return respond::overloaded(self.client, &self.pool.config.name, reason, limits.queue_timeout);
         }
         let Some((status, fault)) = self.fault else {
             let fault = Fault { error: "destination_unavailable", server: None };

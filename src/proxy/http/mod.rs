@@ -10,6 +10,7 @@ pub mod client;
 mod client_io;
 mod forward;
 mod headers;
+mod protection;
 mod respond;
 mod route;
 pub mod strict;
@@ -18,7 +19,6 @@ pub mod transaction;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -30,11 +30,14 @@ use self::body::ResponseBody;
 use self::client::Client;
 use self::client_io::ClientIo;
 pub use self::client_io::ClientStream;
+use self::route::Match;
 use self::transaction::Transaction;
-use crate::limit::Verdict;
 
-/// hyper's buffers for one client: no head that `strict` lets through is larger.
+/// hyper's buffers for one client, unless its head may be larger.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Fields of a head that hyper takes without being told; more cost it an allocation for each request.
+const HYPER_HEADERS_MAX: usize = 100;
 
 /// Serves a connection to its end.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
@@ -42,7 +45,12 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream) {
     let service = service_fn(|request| answer(Rc::clone(&client), request));
     let mut builder = http1::Builder::new();
     // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
-    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX);
+    let limits = client_io::limits(&client);
+    // No head that `strict` lets through is larger.
+    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX.max(limits.head_bytes_max * 2));
+    if limits.headers_max > HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut told_to_end = false;
     // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.
@@ -70,32 +78,20 @@ async fn process(transaction: &mut Transaction, request: Request<Incoming>) -> R
     if client_io::is_refusal(&client.thread().refusal_target, &request) {
         return respond::refused(&client, client.refusal.get());
     }
-    if let Some(retry_after) = over_the_limit(transaction, &request) {
-        return respond::limited(&client, retry_after);
+    if let Some(refusal) = protection::admit(transaction, &request) {
+        return refusal;
     }
-    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
-    let Some(pool) = pool else {
+    let found = client.listener().map(|listener| route::find(&listener.config, &request));
+    let Some(Match { route, pool: Some(pool) }) = found else {
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
+    if let Some(refusal) = protection::admit_to_route(transaction, route, &request) {
+        return refusal;
+    }
     forward::forward(transaction, pool, request).await
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
 fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
     response.map(|body| body.of(transaction))
-}
-
-/// The time after which the client may ask again, where it has asked too often.
-fn over_the_limit<B>(transaction: &Transaction, request: &Request<B>) -> Option<Duration> {
-    let client = &transaction.client;
-    let limit = client.listener()?.rate_limit.as_ref()?;
-    let sessions = &client.site().sessions;
-    match sessions.limits.check(limit, transaction.ip, request.headers(), sessions.now()) {
-        Verdict::Allowed => None,
-        Verdict::Limited { retry_after } => {
-            let counters = client.thread().counters.by_listener.get(client.connection.listener);
-            counters.map(|counters| counters.rate_limited.fetch_add(1, Ordering::Relaxed));
-            Some(retry_after)
-        }
-    }
 }

@@ -1,18 +1,29 @@
-//! Which pool a request goes to.
+//! Which route a request matches, and which pool it goes to.
 
 use http::{Request, header};
 
 use crate::config::{Listener, PoolIndex, Route};
 
-/// The pool of the first route that matches, else the listener's own. Routes come in the order in which they are tried.
-pub fn pool<B>(listener: &Listener, request: &Request<B>) -> Option<PoolIndex> {
+/// What a request matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// The index of the route among those of the listener; `None` where none matched.
+    pub route: Option<usize>,
+    /// Where the request goes; `None`: nowhere.
+    pub pool: Option<PoolIndex>,
+}
+
+/// The first route that matches, else the listener's own pool. Routes come in the order in which they are tried.
+pub fn find<B>(listener: &Listener, request: &Request<B>) -> Match {
     if listener.routes.is_empty() {
-        return listener.pool;
+        return Match { route: None, pool: listener.pool };
     }
     let host = host(request);
     let path = request.uri().path();
-    let matching = listener.routes.iter().find(|route| matches(route, host, path));
-    matching.map(|route| route.pool).or(listener.pool)
+    match listener.routes.iter().enumerate().find(|(_, route)| matches(route, host, path)) {
+        Some((index, route)) => Match { route: Some(index), pool: Some(route.pool) },
+        None => Match { route: None, pool: listener.pool },
+    }
 }
 
 fn matches(route: &Route, host: &str, path: &str) -> bool {
@@ -47,7 +58,8 @@ mod tests {
     }
 
     fn route(host: Option<&str>, path_prefix: Option<&str>, pool: usize) -> Route {
-        Route { host: host.map(str::to_owned), path_prefix: path_prefix.map(str::to_owned), pool: PoolIndex(pool) }
+        let (host, path_prefix) = (host.map(str::to_owned), path_prefix.map(str::to_owned));
+        Route { host, path_prefix, pool: PoolIndex(pool), rate_limits: Vec::new() }
     }
 
     #[test]

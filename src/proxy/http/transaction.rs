@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::client::Client;
+use crate::proxy::load::UnderWay;
+use crate::proxy::queue::Slot;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 
@@ -15,6 +17,10 @@ pub struct Transaction {
     pub ip: IpAddr,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
+    /// Its share of what the worker takes on, where that is limited.
+    pub under_way: Option<UnderWay>,
+    /// Its share of what the server takes on, where that is limited.
+    pub slot: Option<Slot>,
 }
 
 impl Transaction {
@@ -22,7 +28,7 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        Self { client: Rc::clone(client), ip: client.connection.ip, place: None }
+        Self { client: Rc::clone(client), ip: client.connection.ip, place: None, under_way: None, slot: None }
     }
 }
 

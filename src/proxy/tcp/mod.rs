@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::Buffers;
 use self::relay::{End, Tap};
+use super::queue::{self, Entrance, Slot};
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
 use super::thread::{Place, Thread};
@@ -62,6 +63,8 @@ struct Passage<'a> {
     listener: &'a Listener,
     index: PoolIndex,
     pool: &'a Pool,
+    /// The listener's index.
+    of: usize,
     address: IpAddr,
     registration: Registration,
 }
@@ -88,15 +91,17 @@ struct Arrival {
     /// Its index in the pool.
     server: usize,
     visit: Visit,
+    /// Its share of what the server takes on, where that is limited.
+    _slot: Option<Slot>,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    let Some(listener) = thread.site.listeners.get(listener) else { return };
+pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: SocketAddr) {
+    let Some(listener) = thread.site.listeners.get(of) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
     let registration = thread.timers.register();
-    let passage = Passage { thread, listener, index, pool, address: peer.ip(), registration };
+    let passage = Passage { thread, listener, index, pool, of, address: peer.ip(), registration };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(acceptor) => passage.behind_tls(acceptor, stream).await,
@@ -238,15 +243,15 @@ impl Passage<'_> {
         };
         let mut failed = Vec::new();
         while failed.len() < FAILED_MAX {
-            let server = match wanted.take() {
-                Some(server) => server,
+            let (server, slot) = match wanted.take() {
+                Some(server) => self.enter(Some(server), &failed).await?,
                 None => self.pick(&mut visit, &failed).await?,
             };
             if let Some(stream) = self.connect_to(server).await {
                 if let Some(sticky) = sticky {
                     sticky.connected(sessions, &visit, server);
                 }
-                return Some(Arrival { stream, server, visit });
+                return Some(Arrival { stream, server, visit, _slot: slot });
             }
             failed.push(server);
         }
@@ -254,13 +259,13 @@ impl Passage<'_> {
     }
 
     /// The next server in turn, where the client then belongs.
-    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<usize> {
-        let next = || self.thread.pick(self.index, |server| !failed.contains(&server));
-        let Some(sticky) = &self.pool.sticky else { return next() };
+    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<(usize, Option<Slot>)> {
+        let Some(sticky) = &self.pool.sticky else { return self.enter(None, failed).await };
         if sticky.is_bound(visit) {
             return None;
         }
-        let picked = next()?;
+        let (first, slot) = self.enter(None, failed).await?;
+        let picked = first;
         let servers = &self.pool.servers;
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
@@ -271,7 +276,25 @@ impl Passage<'_> {
         } else {
             picked
         };
-        Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
+        let settled = sticky.settle(sessions, visit, picked, failed.is_empty(), may_take);
+        if settled == first {
+            return Some((settled, slot));
+        }
+        drop(slot);
+        self.enter(Some(settled), failed).await
+    }
+
+    /// A server that has room: `wanted`, or else the next in turn. Waits for it where the pool has it so.
+    async fn enter(&self, wanted: Option<usize>, failed: &[usize]) -> Option<(usize, Option<Slot>)> {
+        let may_try = |server: usize| !failed.contains(&server);
+        match queue::enter(self.thread, self.deadlines(), self.index, wanted, may_try).await {
+            Entrance::Server(server, slot) => Some((server, slot)),
+            Entrance::Nowhere => None,
+            Entrance::Refused(reason) => {
+                self.thread.refused(self.of, reason);
+                None
+            }
+        }
     }
 
     async fn connect_to(&self, server: usize) -> Option<TcpStream> {
