@@ -105,8 +105,29 @@ pub enum Answer {
     },
     /// To [`Question::Server`].
     Server(ServerAnswer),
-    /// It was not done, and why, in words.
-    Refused(String),
+    /// It was not done, and why.
+    Refused(Refusal),
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of reason it is.
+    pub fault: Fault,
+    /// The reason, in words.
+    pub reason: String,
+}
+
+/// What is at fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The question makes no sense, whatever it is about.
+    Malformed,
+    /// What it names is not there.
+    Unknown,
+    /// What it names is there, and is such that it cannot be done with it.
+    Unfit,
 }
 
 /// A session.

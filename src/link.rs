@@ -4,6 +4,7 @@
 //! The guard trusts nothing that the worker says beyond its form: the worker reads what clients send.
 
 pub mod archive;
+pub mod files;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,12 +21,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use self::files::HandedFiles;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
 use crate::status::{LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
-/// The longest line. A report on 1024 servers in each of 100 pools stays below it.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The longest line. A report on as many servers as a configuration of a mebibyte can name stays below it.
+const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Room for a line that is kept for the next one.
+const LINE_BYTES_KEPT_MAX: usize = 1024 * 1024;
 
 /// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
 /// addresses, one a thread; that of the sync link; and then the further descriptors.
@@ -49,11 +53,11 @@ pub struct Bootstrap {
     pub user: Option<String>,
     /// The pair key, when there is one. A secret.
     pub pair_key: Option<Vec<u8>>,
-    /// Certificate chains and keys in PEM, for each listener in order. A secret.
-    pub certificates: Vec<Vec<CertificatePem>>,
+    /// What the files of the configuration hold. Secrets are among them.
+    pub files: HandedFiles,
     /// What the descriptors are that follow the listeners' sockets.
     pub further: Vec<Further>,
-    /// What operators have said of servers, as an earlier worker of this guard last knew it.
+    /// What operators have said of servers, as an earlier worker last knew it.
     pub administration: Vec<KeptFact>,
     /// The token that changes over the admin listener need; `None` refuses them. A secret.
     pub admin_token: Option<Vec<u8>>,
@@ -97,15 +101,6 @@ pub struct StoreSecrets {
     pub ca_pem: Option<String>,
 }
 
-/// A certificate chain and its key.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct CertificatePem {
-    /// The chain.
-    pub chain: Vec<u8>,
-    /// The private key. A secret.
-    pub key: Vec<u8>,
-}
-
 /// From the guard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +121,8 @@ pub enum ToWorker {
         /// What is asked.
         question: Question,
     },
+    /// Files have changed: all of them as they are now.
+    Files(Box<HandedFiles>),
     /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
     Status(Box<NodeStatus>),
 }
@@ -208,6 +205,7 @@ pub struct ListenerLoad {
 pub struct Receiver {
     reader: BufReader<OwnedReadHalf>,
     line: Vec<u8>,
+    last_len_bytes: usize,
 }
 
 /// Writes one message a line.
@@ -219,7 +217,7 @@ pub struct Sender {
 /// Both directions of a connection.
 pub fn halves(stream: UnixStream) -> (Sender, Receiver) {
     let (reader, writer) = stream.into_split();
-    (Sender { writer }, Receiver { reader: BufReader::new(reader), line: Vec::new() })
+    (Sender { writer }, Receiver { reader: BufReader::new(reader), line: Vec::new(), last_len_bytes: 0 })
 }
 
 impl Receiver {
@@ -235,8 +233,17 @@ impl Receiver {
             return if closed_cleanly { Ok(None) } else { Err(invalid("a line that is cut off or too long")) };
         }
         let message = serde_json::from_slice(&self.line).map_err(|error| invalid(&error.to_string()))?;
+        self.last_len_bytes = self.line.len();
         self.line.clear();
+        if self.last_len_bytes > LINE_BYTES_KEPT_MAX {
+            self.line.shrink_to(LINE_BYTES_KEPT_MAX);
+        }
         Ok(Some(message))
+    }
+
+    /// Length of the message that came last.
+    pub fn last_len_bytes(&self) -> usize {
+        self.last_len_bytes
     }
 }
 

@@ -97,6 +97,9 @@ pub struct SyncStatus {
     pub entries_sent: u64,
     /// Entries received since the worker started.
     pub entries_received: u64,
+    /// Of these, those of no use here: expired, or of pools and servers that this node does not have.
+    #[serde(default)]
+    pub entries_useless: u64,
     /// Connections that ended since the worker started.
     pub disconnects: u64,
     /// Who was refused or cut off since the worker started, by reason.

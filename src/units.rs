@@ -1,7 +1,9 @@
 //! Values that are valid once they exist: each can only be built through a constructor that checks its range.
 
+pub mod networks;
+
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +97,30 @@ impl IpNetwork {
         self.address
     }
 
+    /// The first address of the network.
+    pub fn first_address(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !self.rest_v4()).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !self.rest_v6()).into(),
+        }
+    }
+
+    /// The last address of the network.
+    pub fn last_address(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() | self.rest_v4()).into(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() | self.rest_v6()).into(),
+        }
+    }
+
+    fn rest_v4(self) -> u32 {
+        u32::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0)
+    }
+
+    fn rest_v6(self) -> u128 {
+        u128::MAX.checked_shr(u32::from(self.prefix_len)).unwrap_or(0)
+    }
+
     /// The length of the prefix in bits.
     pub const fn prefix_len(self) -> u8 {
         self.prefix_len
@@ -109,8 +135,6 @@ impl fmt::Display for IpNetwork {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use super::*;
 
     #[test]

@@ -24,8 +24,21 @@ enum Peers {
 }
 
 /// Layers that decide and do not act.
-const CORES: &[&str] =
-    &["units", "vrrp", "session", "balance", "health", "fitness", "limit", "proxy/http/strict", "proxy/tcp/hello"];
+const CORES: &[&str] = &[
+    "units",
+    "vrrp",
+    "session",
+    "balance",
+    "health",
+    "fitness",
+    "limit",
+    "proxy/http/strict",
+    "proxy/http/h2_frames",
+    "proxy/http/h2_request",
+    "proxy/tcp/hello",
+    "proxy/http/forwarded",
+    "proxy/proxy_protocol",
+];
 
 /// What a core may not name: sockets, clocks, threads, files, logs, the runtime.
 const OUTSIDE: &[&str] = &[

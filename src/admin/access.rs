@@ -28,18 +28,31 @@ impl Refusal {
         match self {
             Refusal::NoToken => "nothing can be changed here: the configuration has no [admin] token_file",
             Refusal::WrongToken => "this needs the header Authorization: Bearer with the content of [admin] token_file",
-            Refusal::Foreign => "the request was meant for another host, or comes from a page of another site",
+            Refusal::Foreign => {
+                "the request was meant for another host, or comes from a page of another site: ask by address, or write the \
+                 name into [admin] hosts"
+            }
         }
     }
 }
 
-/// Whether a request may change something. `node` is this node's name, under which it may be asked for.
+/// Whether a request may read. `names` are those under which this node may be asked for, besides its addresses. One without
+/// a Host header comes from no browser.
 ///
 /// # Errors
 /// Why not.
-pub fn check(headers: &HeaderMap, token: Option<&[u8]>, node: &str) -> Result<(), Refusal> {
+pub fn check_reading(headers: &HeaderMap, names: &[String]) -> Result<(), Refusal> {
+    let is_browser = headers.contains_key(header::HOST) || headers.contains_key(header::ORIGIN);
+    if !is_browser || is_ours(headers, names) { Ok(()) } else { Err(Refusal::Foreign) }
+}
+
+/// Whether a request may change something; `names` as in [`check_reading`].
+///
+/// # Errors
+/// Why not.
+pub fn check(headers: &HeaderMap, token: Option<&[u8]>, names: &[String]) -> Result<(), Refusal> {
     let token = token.ok_or(Refusal::NoToken)?;
-    if !is_ours(headers, node) {
+    if !is_ours(headers, names) {
         return Err(Refusal::Foreign);
     }
     let given = only(headers, &header::AUTHORIZATION).and_then(|value| {
@@ -53,11 +66,12 @@ pub fn check(headers: &HeaderMap, token: Option<&[u8]>, node: &str) -> Result<()
 
 /// Whether it was meant for this node. A name that somebody else can make lead here (DNS rebinding) does not count; an
 /// address cannot be made to.
-fn is_ours(headers: &HeaderMap, node: &str) -> bool {
+fn is_ours(headers: &HeaderMap, names: &[String]) -> bool {
     let Some(host) = only(headers, &header::HOST) else { return false };
     let name = host_name(host);
     let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    let is_known = is_address || name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case(node);
+    let is_named = names.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let is_known = is_address || name.eq_ignore_ascii_case("localhost") || is_named;
     let origin_fits = match headers.get(header::ORIGIN) {
         None => true,
         Some(_) => only(headers, &header::ORIGIN)
@@ -94,7 +108,27 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, http::HeaderValue::from_static(value));
         }
-        check(&headers, Some(TOKEN), "lb-a")
+        check(&headers, Some(TOKEN), &["lb-a".to_owned()])
+    }
+
+    fn read(fields: &[(&'static str, &'static str)]) -> Result<(), Refusal> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, http::HeaderValue::from_static(value));
+        }
+        check_reading(&headers, &["lb-a".to_owned(), "lb.example.com".to_owned()])
+    }
+
+    #[test]
+    fn who_reads_needs_no_token_but_a_name_that_nobody_else_can_make_lead_here() {
+        for host in ["127.0.0.1:9909", "[::1]:9909", "localhost", "lb-a", "LB.example.com:9909"] {
+            assert_eq!(read(&[("host", host)]), Ok(()), "{host}");
+        }
+        assert_eq!(read(&[]), Ok(()));
+        assert_eq!(read(&[("host", "evil.example")]), Err(Refusal::Foreign));
+        assert_eq!(read(&[("host", "localhost"), ("host", "evil.example")]), Err(Refusal::Foreign));
+        assert_eq!(read(&[("host", "localhost"), ("origin", "http://evil.example")]), Err(Refusal::Foreign));
+        assert_eq!(read(&[("origin", "http://evil.example")]), Err(Refusal::Foreign));
     }
 
     #[test]
@@ -114,7 +148,7 @@ mod tests {
         assert_eq!(checked(&[host]), Err(Refusal::WrongToken));
         let twice = ("authorization", "Bearer 0123456789abcdef012345");
         assert_eq!(checked(&[host, twice, twice]), Err(Refusal::WrongToken));
-        assert_eq!(check(&HeaderMap::new(), None, "lb-a"), Err(Refusal::NoToken));
+        assert_eq!(check(&HeaderMap::new(), None, &[]), Err(Refusal::NoToken));
     }
 
     #[test]

@@ -137,6 +137,8 @@ fn of_sync(text: &mut Text, sync: &SyncStatus) {
     text.one("baton_sync_entries_sent_total", "counter", "Entries sent since the worker started.", sync.entries_sent);
     let help = "Entries received since the worker started.";
     text.one("baton_sync_entries_received_total", "counter", help, sync.entries_received);
+    let help = "Of these, entries that were expired, or of pools and servers that this node does not have.";
+    text.one("baton_sync_entries_useless_total", "counter", help, sync.entries_useless);
     let help = "Connections to the other node that ended since the worker started.";
     text.one("baton_sync_disconnects_total", "counter", help, sync.disconnects);
     text.family("baton_sync_refused_total", "counter", "Who was refused or cut off on the sync port, by reason.");

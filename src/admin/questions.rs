@@ -8,7 +8,7 @@ use std::str::FromStr;
 use tracing::info;
 
 use crate::config::{Sticky, StickyKey};
-use crate::inquiry::{Answer, Filter, Order, PAGE_ENTRIES_MAX, Question, ServerAnswer};
+use crate::inquiry::{Answer, Fault, Filter, Order, PAGE_ENTRIES_MAX, Question, Refusal, ServerAnswer};
 use crate::inquiry::{SessionCounts, SessionEntry, SessionsQuestion, VALUE_BYTES_MAX};
 use crate::proxy::state::{Admin, Pool, Site};
 use crate::proxy::sticky::with_network;
@@ -54,11 +54,23 @@ impl Chosen<'_> {
     }
 }
 
-fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, String> {
+fn malformed(reason: impl Into<String>) -> Refusal {
+    Refusal { fault: Fault::Malformed, reason: reason.into() }
+}
+
+fn unknown(reason: String) -> Refusal {
+    Refusal { fault: Fault::Unknown, reason }
+}
+
+fn unfit(reason: impl Into<String>) -> Refusal {
+    Refusal { fault: Fault::Unfit, reason: reason.into() }
+}
+
+fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, Refusal> {
     let indexed = || site.pools.iter().zip(0_u16..);
     let is_named = |pool: &Pool| filter.pool.as_ref().is_none_or(|name| *name == pool.config.name);
     if !indexed().any(|(pool, _)| is_named(pool)) {
-        return Err(unknown_pool(site, filter.pool.as_deref().unwrap_or_default()));
+        return Err(unknown(unknown_pool(site, filter.pool.as_deref().unwrap_or_default())));
     }
     let server_of = |pool: &Pool, name: &str| {
         let position = pool.config.servers.iter().position(|server| server.name == name);
@@ -80,16 +92,17 @@ fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, St
     }
     if !has_server {
         let named: Vec<&Pool> = site.pools.iter().filter(|pool| is_named(pool)).collect();
-        return Err(unknown_server(&named, filter.server.as_deref().unwrap_or_default()));
+        return Err(unknown(unknown_server(&named, filter.server.as_deref().unwrap_or_default())));
     }
     if let Some(value) = &filter.key {
         if value.len() > VALUE_BYTES_MAX {
-            return Err(format!("the key is longer than {VALUE_BYTES_MAX} bytes, so that no client sends it"));
+            let reason = format!("the key is longer than {VALUE_BYTES_MAX} bytes, so that no client sends it");
+            return Err(malformed(reason));
         }
         let key = |(index, pool, _): &(u16, &Pool, Option<u16>)| key_of(site, *index, pool, value);
         let keys: Vec<Key> = chosen.pools.iter().filter_map(key).collect();
         if keys.is_empty() && !chosen.pools.is_empty() {
-            return Err("the key has to be an address, as the pool is sticky by source_ip".to_owned());
+            return Err(malformed("the key has to be an address, as the pool is sticky by source_ip"));
         }
         chosen.keys = Some(keys);
     }
@@ -97,7 +110,7 @@ fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, St
 }
 
 /// As [`choose`], where there has to be a table.
-fn choose_in_table<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, String> {
+fn choose_in_table<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, Refusal> {
     let chosen = choose(site, filter)?;
     if !chosen.pools.is_empty() {
         return Ok(chosen);
@@ -106,11 +119,11 @@ fn choose_in_table<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'
         Some(pool) => format!("pool {pool} keeps"),
         None => "the pools of this node keep".to_owned(),
     };
-    Err(if chosen.cookie_pools.is_empty() {
+    Err(unfit(if chosen.cookie_pools.is_empty() {
         format!("{whose} no sessions: not sticky")
     } else {
         format!("{whose} no sessions here: each client carries the name of its server in a cookie of ours")
-    })
+    }))
 }
 
 fn unknown_pool(site: &Site, name: &str) -> String {
@@ -148,9 +161,11 @@ fn looked_up(site: &Site, chosen: &Chosen<'_>, keys: &[Key]) -> Vec<Entry> {
     found.filter(|entry| chosen.has(entry)).collect()
 }
 
-fn list(site: &Site, filter: &Filter, after: Option<&str>, limit: u32) -> Result<Answer, String> {
+fn list(site: &Site, filter: &Filter, after: Option<&str>, limit: u32) -> Result<Answer, Refusal> {
     let chosen = choose_in_table(site, filter)?;
-    let after = after.map(|hex| key_from_hex(hex).ok_or("the place to go on from is not understood")).transpose()?;
+    let after = after
+        .map(|hex| key_from_hex(hex).ok_or_else(|| malformed("the place to go on from is not understood")))
+        .transpose()?;
     let limit = usize::try_from(limit.clamp(1, PAGE_ENTRIES_MAX)).unwrap_or(1);
     let mut page = BTreeMap::new();
     let mut is_more = false;
@@ -216,7 +231,7 @@ fn key_from_hex(hex: &str) -> Option<Key> {
     Some(Key::from_bytes(bytes))
 }
 
-fn count(site: &Site, filter: &Filter) -> Result<Answer, String> {
+fn count(site: &Site, filter: &Filter) -> Result<Answer, Refusal> {
     let chosen = choose(site, filter)?;
     let is_chosen = |name: &str| chosen.pools.iter().any(|(_, pool, _)| pool.config.name == name);
     let status = site.sessions.status(&site.pools);
@@ -232,7 +247,7 @@ fn count(site: &Site, filter: &Filter) -> Result<Answer, String> {
     Ok(Answer::Counts(SessionCounts { entries, bytes, pools, cookie_pools }))
 }
 
-fn clear(site: &Site, filter: &Filter) -> Result<Answer, String> {
+fn clear(site: &Site, filter: &Filter) -> Result<Answer, Refusal> {
     let chosen = choose_in_table(site, filter)?;
     let (table, now) = (&site.sessions.table, site.sessions.now());
     let has_store = site.sessions.store().is_some();
@@ -245,7 +260,7 @@ fn clear(site: &Site, filter: &Filter) -> Result<Answer, String> {
             let found = looked_up(site, &chosen, keys);
             found.iter().map(|entry| u64::from(site.sessions.remove(&entry.key))).sum()
         }
-        None if has_store => return Err(IN_STORE.to_owned()),
+        None if has_store => return Err(unfit(IN_STORE)),
         None => chosen.pools.iter().map(|(pool, _, server)| table.clear(Some(*pool), *server, now)).sum(),
     };
     // The key is a secret, and so is not told.
@@ -253,12 +268,12 @@ fn clear(site: &Site, filter: &Filter) -> Result<Answer, String> {
     Ok(Answer::Cleared { count })
 }
 
-fn set_admin(site: &Site, pool_name: &str, name: &str, order: Order) -> Result<Answer, String> {
+fn set_admin(site: &Site, pool_name: &str, name: &str, order: Order) -> Result<Answer, Refusal> {
     let found = site.pools.iter().zip(0_u16..).find(|(pool, _)| pool.config.name == pool_name);
-    let (pool, index) = found.ok_or_else(|| unknown_pool(site, pool_name))?;
+    let (pool, index) = found.ok_or_else(|| unknown(unknown_pool(site, pool_name)))?;
     let position = pool.config.servers.iter().position(|server| server.name == name);
     let server = position.and_then(|position| Some((position, pool.servers.get(position)?)));
-    let (position, server) = server.ok_or_else(|| unknown_server(&[pool], name))?;
+    let (position, server) = server.ok_or_else(|| unknown(unknown_server(&[pool], name)))?;
     let admin = match order {
         Order::Enable => Admin::Enabled,
         Order::Drain => Admin::Draining,

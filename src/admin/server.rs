@@ -1,9 +1,12 @@
 //! The admin listener: metrics and the API over HTTP/1.1, on a thread of its own, so that whoever asks here takes nothing
-//! from requests. One request a connection.
+//! from requests. One request a connection. Where all places are taken, whoever has held one the longest without asking
+//! anything makes room.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,14 +19,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::{access, metrics, questions, target};
-use crate::inquiry::{Answer, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
+use crate::inquiry::{Answer, Fault, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
 use crate::proxy::state::Site;
 use crate::status::{NodeStatus, PoolStatus};
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once. More wait in the kernel's queue while all of these are being answered.
 const CONNECTIONS_MAX: usize = 32;
 /// Time for the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,6 +53,8 @@ pub struct Setup {
     pub site: Arc<Site>,
     /// What changes need; `None` refuses them.
     pub token: Option<Vec<u8>>,
+    /// Names under which it may be asked, besides addresses and `localhost`.
+    pub names: Vec<String>,
     /// Asks the guard how the node is.
     pub status: mpsc::Sender<oneshot::Sender<Box<NodeStatus>>>,
     /// The pools, of which the worker knows.
@@ -71,26 +77,59 @@ pub fn start(setup: Setup) -> io::Result<()> {
 async fn serve(setup: Setup) -> io::Result<()> {
     let listener = TcpListener::from_std(setup.socket.try_clone()?)?;
     let setup = Arc::new(setup);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    let mut places = Places::default();
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return Ok(()) };
+        while !places.make_room() {
+            // Never without one: the places are all taken.
+            drop(connections.join_next().await);
+        }
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let setup = Arc::clone(&setup);
-        tokio::spawn(async move {
-            // Whoever dawdles has no claim to more.
-            drop(timeout(CONNECTION_TIMEOUT, converse(stream, setup)).await);
-            drop(permit);
-        });
+        while connections.try_join_next().is_some() {}
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let conversation = converse(stream, Arc::clone(&setup), Arc::clone(&is_answered));
+        // Whoever dawdles has no claim to more.
+        let handle = connections.spawn(async { drop(timeout(CONNECTION_TIMEOUT, conversation).await) });
+        places.0.push_back(Place { handle, is_answered });
     }
 }
 
-async fn converse(stream: TcpStream, setup: Arc<Setup>) -> hyper::Result<()> {
+/// The connections, the oldest first.
+#[derive(Default)]
+struct Places(VecDeque<Place>);
+
+struct Place {
+    handle: AbortHandle,
+    /// Whether what it asked is being answered just now.
+    is_answered: Arc<AtomicBool>,
+}
+
+impl Places {
+    /// Makes sure that there is room for one more. False when there is none, as all are being answered.
+    fn make_room(&mut self) -> bool {
+        self.0.retain(|place| !place.handle.is_finished());
+        if self.0.len() < CONNECTIONS_MAX {
+            return true;
+        }
+        let idle = self.0.iter().position(|place| !place.is_answered.load(Ordering::Relaxed));
+        let Some(place) = idle.and_then(|idle| self.0.remove(idle)) else { return false };
+        place.handle.abort();
+        true
+    }
+}
+
+async fn converse(stream: TcpStream, setup: Arc<Setup>, is_answered: Arc<AtomicBool>) -> hyper::Result<()> {
     let service = service_fn(|request| {
-        let setup = Arc::clone(&setup);
-        async move { Ok::<_, Infallible>(setup.answer(request).await) }
+        let (setup, is_answered) = (Arc::clone(&setup), Arc::clone(&is_answered));
+        async move {
+            is_answered.store(true, Ordering::Relaxed);
+            let reply = setup.answer(request).await;
+            is_answered.store(false, Ordering::Relaxed);
+            Ok::<_, Infallible>(reply)
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false).max_buf_size(BUFFER_BYTES_MAX);
@@ -123,7 +162,8 @@ struct Unknown;
 
 impl Unknown {
     fn reply(self) -> Reply {
-        failure(StatusCode::GATEWAY_TIMEOUT, "the guard does not say how the node is")
+        let reason = "the guard does not say how the node is: try again, and see the log if it goes on";
+        failure(StatusCode::SERVICE_UNAVAILABLE, reason)
     }
 }
 
@@ -143,6 +183,9 @@ impl Setup {
         if request.uri().authority().is_some() {
             // It would take the place of the Host header (RFC 9112 section 3.2.2), which is what is looked at.
             return failure(StatusCode::BAD_REQUEST, "the target is not a path");
+        }
+        if let Err(refusal) = access::check_reading(request.headers(), &self.names) {
+            return refused(refusal);
         }
         let Some((path, query)) = target::parse(request.uri()) else {
             return failure(StatusCode::BAD_REQUEST, "the target is not percent-encoded UTF-8");
@@ -175,7 +218,7 @@ impl Setup {
 
     /// Lets a request go on that changes something.
     fn admit(&self, request: &Request<Incoming>) -> Result<(), access::Refusal> {
-        access::check(request.headers(), self.token.as_deref(), &self.site.node)
+        access::check(request.headers(), self.token.as_deref(), &self.names)
     }
 
     async fn node_status(&self) -> Result<Box<NodeStatus>, Unknown> {
@@ -252,9 +295,17 @@ impl Setup {
             Ok(Answer::Counts(counts)) => json(&counts),
             Ok(Answer::Cleared { count }) => json(&Removed { removed: count }),
             Ok(Answer::Server(done)) => json(&done),
-            Ok(Answer::Refused(reason)) => failure(StatusCode::NOT_FOUND, &reason),
+            Ok(Answer::Refused(refusal)) => failure(status_of(refusal.fault), &refusal.reason),
             Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the question was not answered"),
         }
+    }
+}
+
+fn status_of(fault: Fault) -> StatusCode {
+    match fault {
+        Fault::Malformed => StatusCode::BAD_REQUEST,
+        Fault::Unknown => StatusCode::NOT_FOUND,
+        Fault::Unfit => StatusCode::CONFLICT,
     }
 }
 

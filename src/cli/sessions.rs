@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::status::{ask, describe_sync, time};
+use super::status::{ask, describe_sync, size, time};
 use crate::guard::control::{self, Answer, Request};
 use crate::inquiry::{self, Filter, PAGE_ENTRIES_MAX, SessionCounts, SessionEntry, SessionsQuestion, VALUE_BYTES_MAX};
 use crate::status::{SessionsStatus, SyncStatus};
@@ -231,7 +231,7 @@ impl Show {
 }
 
 fn describe_counts(counts: &SessionCounts, sync: Option<&SyncStatus>, sessions: &SessionsStatus) -> String {
-    let mut text = format!("{} sessions, {} KiB\n", counts.entries, counts.bytes / 1024);
+    let mut text = format!("{} sessions, {}\n", counts.entries, size(counts.bytes));
     for pool in &counts.pools {
         let _ = writeln!(
             text,

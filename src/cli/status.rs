@@ -195,6 +195,13 @@ fn describe_vip(text: &mut String, vip: &VipStatus) {
 /// How sessions come to the other node.
 pub(super) fn describe_sync(text: &mut String, sync: &SyncStatus) {
     let _ = writeln!(text, "sync with {}: {}", sync.peer, sync_sentence(sync));
+    if sync.entries_useless > 0 {
+        let _ = writeln!(
+            text,
+            "  {} entries came that are of no use here: expired, or of pools and servers that only the peer's file has",
+            sync.entries_useless
+        );
+    }
     if !sync.refused.is_empty() {
         let refused = sync.refused.iter().map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
         let _ = writeln!(text, "  refused: {}", refused.collect::<Vec<_>>().join(", "));
@@ -204,7 +211,7 @@ pub(super) fn describe_sync(text: &mut String, sync: &SyncStatus) {
 /// The file that sessions come back from.
 pub(super) fn describe_archive(text: &mut String, archive: &ArchiveStatus) {
     let written = archive.written_ms.map_or("not written yet".to_owned(), |ms| {
-        format!("{} sessions, {} KiB, written {} ago", archive.entries, archive.bytes / 1024, time(ms))
+        format!("{} sessions, {}, written {} ago", archive.entries, size(archive.bytes), time(ms))
     });
     let _ = writeln!(text, "\narchive of sessions: {written}; {} came back from it", archive.restored);
 }
@@ -268,9 +275,27 @@ pub(super) fn time(ms: u64) -> String {
     }
 }
 
+/// A number of bytes, in the unit that leaves a few digits.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{}.{} KiB", bytes / 1_024, bytes % 1_024 * 10 / 1_024),
+        _ => format!("{}.{} MiB", bytes / 1_048_576, bytes % 1_048_576 * 10 / 1_048_576),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_said_in_a_unit_that_fits() {
+        assert_eq!(size(0), "0 bytes");
+        assert_eq!(size(1_023), "1023 bytes");
+        assert_eq!(size(1_024), "1.0 KiB");
+        assert_eq!(size(1_048_575), "1023.9 KiB");
+        assert_eq!(size(54_525_952), "52.0 MiB");
+    }
 
     #[test]
     fn times_are_said_in_their_two_largest_units() {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, ListenerProtection, Pool, Protocol, RateLimit, Sessions,
-    Transport, VrrpVersion, WorkerLimits, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Identity, ListenerAccess, ListenerProtection, Pool, Protocol,
+    RateLimit, RouteAccess, Sessions, Transport, VrrpVersion, WorkerLimits, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -24,6 +25,7 @@ pub(super) const VIPS_MAX: usize = 64;
 const FURTHER_ADDRESSES_MAX: usize = 4;
 const ADVERT_KEYS_MAX: usize = 8;
 const FITNESS_MAX: usize = 64;
+const ADMIN_HOSTS_MAX: usize = 64;
 const LISTENERS_MAX: usize = 256;
 const ROUTES_MAX: usize = 4096;
 const POOLS_MAX: usize = 1024;
@@ -166,6 +168,7 @@ pub(super) struct EventsBlock {
 pub(super) struct AdminBlock {
     pub(super) bind: Option<Located<SocketAddr>>,
     pub(super) token_file: Written<Located<PathBuf>>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// `[sessions]`
@@ -187,6 +190,12 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) protection: ListenerProtection,
+    pub(super) http2: bool,
+    /// Whole when the file has no mistake.
+    pub(super) identity: Identity,
+    /// Whole when the file has no mistake.
+    pub(super) access: ListenerAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// The pool of a listener.
@@ -213,6 +222,9 @@ pub(super) struct RouteBlock {
     pub(super) rate_limits: Vec<RateLimit>,
     /// Whether host and path prefix were read as they stand.
     pub(super) is_whole: bool,
+    /// Whole when the file has no mistake.
+    pub(super) access: RouteAccess,
+    pub(super) access_files: AccessFiles,
 }
 
 /// `[[pool]]`
@@ -236,7 +248,7 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| traffic::listener(table, directory))
             .collect(),
-        routes: root.blocks("route", ROUTES_MAX).into_iter().map(traffic::route).collect(),
+        routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
         pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)
@@ -314,9 +326,15 @@ fn admin(mut table: Table<'_>, directory: &Path) -> AdminBlock {
             .required("bind", "write the address to serve it on, such as \"127.0.0.1:9909\"")
             .and_then(|value| value.parsed(values::bind)),
         token_file: table.written("token_file", |value| file(value, directory)),
+        hosts: admin_hosts(table.optional("hosts")),
     };
     table.finish();
     block
+}
+
+fn admin_hosts(value: Option<Value<'_>>) -> Vec<String> {
+    let hosts = value.into_iter().flat_map(|value| value.list(ADMIN_HOSTS_MAX));
+    hosts.filter_map(|value| value.parsed(values::host)).map(|found| found.value).collect()
 }
 
 fn advert_key(mut table: Table<'_>, directory: &Path) -> AdvertKeyBlock {

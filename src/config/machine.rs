@@ -12,16 +12,20 @@ use rustls::sign::CertifiedKey;
 
 use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
 use super::choose::{NodeHints, choose_name};
+use super::files::{FileKind, read_file};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
+use super::users::Users;
 use crate::net::privileges;
+use crate::units::networks::parse_list;
 
 /// Checks the file's blocks against this machine.
 pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     check_interfaces(blocks, mistakes);
     check_secrets(blocks, mistakes);
+    check_access(blocks, mistakes);
     for user in blocks.worker_user.iter().chain(&blocks.events.user) {
         if let Ok(None) = privileges::user(&user.value) {
             mistakes.value(
@@ -77,6 +81,25 @@ fn check_secrets(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     for file in blocks.vips.iter().filter_map(|vip| vip.password_file.as_ref()) {
         if let Err(error) = AdvertPassword::load(&file.value) {
             mistakes.value(&file.place, error.to_string(), error.remedy());
+        }
+    }
+}
+
+fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
+    let of_routes = blocks.routes.iter().map(|route| &route.access_files);
+    for files in blocks.listeners.iter().map(|listener| &listener.access_files).chain(of_routes) {
+        for file in &files.lists {
+            let list = read(&file.value, FileKind::Public).and_then(|bytes| {
+                parse_list(&bytes).map_err(|error| {
+                    Wrong::new(error.to_string(), "write one network such as \"10.0.0.0/8\" or one address a line")
+                })
+            });
+            usable(list, file, mistakes);
+        }
+        for file in &files.users {
+            let users = read(&file.value, FileKind::Public)
+                .and_then(|bytes| Users::parse(&bytes).map_err(|error| Wrong::new(error.to_string(), error.remedy)));
+            usable(users, file, mistakes);
         }
     }
 }
@@ -140,10 +163,15 @@ fn usable<T>(found: Result<T, Wrong>, file: &Located<PathBuf>, mistakes: &Mistak
     found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok()
 }
 
+/// As the guard reads it for the worker.
+fn read(path: &Path, kind: FileKind) -> Result<Vec<u8>, Wrong> {
+    read_file(path, kind).map_err(|error| Wrong::new(error.to_string(), error.remedy()))
+}
+
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     let unusable = |error| not_pem(path, &error, "a certificate");
-    let chain =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(unusable)?;
+    let text = read(path, FileKind::Public)?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
     if chain.is_empty() {
         return Err(unusable(pem::Error::NoItemsFound));
     }
@@ -151,15 +179,13 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
+    let text = read(path, FileKind::Secret)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
 }
 
 fn not_pem(path: &Path, error: &pem::Error, wanted: &str) -> Wrong {
     let path = path.display();
     match error {
-        pem::Error::Io(error) => {
-            Wrong::new(format!("failed to read {path}: {error}"), "put the file there, or change the path")
-        }
         pem::Error::NoItemsFound => Wrong::new(
             format!("{path} holds no {}", wanted.trim_start_matches("a ")),
             format!("name a PEM file with {wanted} in it"),
@@ -196,13 +222,6 @@ pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
         for address in node.all_addresses().filter(|address| !is_here(*address)) {
             warnings
                 .push(format!("node {} has address {address}, which is on no interface of this machine", node.name));
-        }
-    }
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    for certificate in certificates.flat_map(|tls| &tls.certificates) {
-        let mode = std::fs::metadata(&certificate.key).map_or(0, |metadata| metadata.mode());
-        if mode & 0o007 != 0 {
-            warnings.push(format!("{} can be used by every user of this machine", certificate.key.display()));
         }
     }
     warnings

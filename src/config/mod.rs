@@ -5,13 +5,15 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `protection`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `identity`, `protection`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
 mod blocks;
 mod choose;
 mod cross;
+mod files;
+mod identity;
 mod key;
 mod machine;
 mod model;
@@ -24,6 +26,8 @@ mod resolve;
 mod sticky;
 mod store;
 mod traffic;
+mod upstream;
+mod users;
 mod values;
 mod vips;
 mod warnings;
@@ -40,9 +44,11 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
+pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
+pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::{bytes_text, duration_text};
 
 use report::Mistakes;

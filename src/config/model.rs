@@ -1,16 +1,16 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
+mod identity;
 mod protection;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use protection::{
-    AddressLimit, ConnectionRate, ListenerProtection, PoolConnections, RateFloor, RateLimit, RateLimitKey, WorkerLimits,
-};
-
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
+
+pub use identity::*;
+pub use protection::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -260,12 +260,19 @@ pub struct Listener {
     pub connections_max: u32,
     /// What it asks of its clients.
     pub protection: ListenerProtection,
+    /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
+    /// true; only with protocol http.
+    pub http2: bool,
+    /// Who clients are taken for.
+    pub identity: Identity,
+    /// Who may come in.
+    pub access: ListenerAccess,
 }
 
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 and HTTP/1.0.
+    /// HTTP/1.1, HTTP/1.0 and HTTP/2.
     Http,
     /// Bytes, whatever they mean; with `tls`, what is within TLS.
     Tcp,
@@ -299,6 +306,8 @@ pub struct Route {
     pub pool: PoolIndex,
     /// How often a client may ask for what matches, at most 8 limits, besides those of the listener.
     pub rate_limits: Vec<RateLimit>,
+    /// Who may come in.
+    pub access: RouteAccess,
 }
 
 /// A set of servers.
@@ -321,10 +330,84 @@ pub struct Pool {
     pub response_timeout: Duration,
     /// Time an unused connection to a server is kept, 10 ms to 24 h. Default 30 s.
     pub idle_timeout: Duration,
-    /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64.
+    /// Unused connections kept, for each server and worker thread, 0 to 65536. Default 64. Those of HTTP/1 alone.
     pub idle_connections_max: u32,
     /// How many requests its servers get at once; `None`: any number.
     pub connections: Option<PoolConnections>,
+    /// What is spoken with the servers. Default HTTP/1.1.
+    pub protocol: ServerProtocol,
+    /// Bounds of HTTP/2.
+    pub http2: ServerHttp2,
+    /// Time in which a response's body has to make progress, 10 ms to 24 h. Default `response_timeout`.
+    pub body_timeout: Duration,
+    /// Time from a request's head to its response's last byte, retries included, 10 ms to 24 h; `None`: no limit.
+    pub request_timeout: Option<Duration>,
+    /// When a request is tried again.
+    pub retries: Retries,
+}
+
+/// When a request that failed is tried again on another server. One that a server may have begun with is repeated only
+/// where its method is idempotent and all of it is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retries {
+    /// Tries of one request, the first included, 1 to 10. Default 5.
+    pub attempts: u32,
+    /// After a connection that was not made. Default true.
+    pub on_connect_failure: bool,
+    /// After a stream that the server refused (RFC 9113 section 8.7). Default true.
+    pub on_refused_stream: bool,
+    /// After a connection that broke. Default true.
+    pub on_broken_connection: bool,
+    /// After a response that did not begin in time. Default false.
+    pub on_response_timeout: bool,
+    /// After these statuses, 400 to 599. Default none.
+    pub on_statuses: Vec<u16>,
+    /// The share of a pool's requests, for each worker thread, that retries may come to over ten seconds, 0 to 100.
+    /// Default 20. Those after a connection that was not made do not count.
+    pub budget_percent: u32,
+    /// Retries a second, for each worker thread, that are there in any case, 0 to 10000. Default 10.
+    pub budget_per_second: u32,
+    /// Bodies up to this many bytes are read before a server is chosen, so that they can be sent again, 0 to 1 MiB; those
+    /// without a length never. Default 0.
+    pub replay_body_max: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            on_connect_failure: true,
+            on_refused_stream: true,
+            on_broken_connection: true,
+            on_response_timeout: false,
+            on_statuses: Vec::new(),
+            budget_percent: 20,
+            budget_per_second: 10,
+            replay_body_max: 0,
+        }
+    }
+}
+
+/// What is spoken with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerProtocol {
+    /// HTTP/1.1, with `tls` or without.
+    Http1,
+    /// HTTP/2 within TLS.
+    H2,
+    /// HTTP/2 in clear text, without asking first (RFC 9113 section 3.3).
+    H2c,
+    /// HTTP/2 where the server agrees to it within TLS (ALPN, RFC 7301), otherwise HTTP/1.1.
+    Auto,
+}
+
+/// Bounds of HTTP/2 with servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerHttp2 {
+    /// Connections at once, for each server and worker thread, 1 to 1024; more requests wait. Default 8.
+    pub connections_max: u32,
+    /// Requests at once on a connection, 1 to 1000; a server may allow fewer. Default 100.
+    pub streams_max: u32,
 }
 
 /// How a server is picked.
@@ -513,6 +596,8 @@ pub struct Admin {
     pub bind: SocketAddr,
     /// A file with the token that changes need; without one they are refused.
     pub token_file: Option<PathBuf>,
+    /// Names under which it may be asked, besides addresses, `localhost` and the node's own.
+    pub hosts: Vec<String>,
 }
 
 /// How the worker process runs and is watched.

@@ -8,6 +8,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
+use super::upstream;
 use super::{protection, sticky, values};
 
 const SERVERS_MAX: usize = 1024;
@@ -37,6 +38,7 @@ const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "sc
 /// Reads a `[[pool]]`.
 pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
     let name = table.name();
+    let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
@@ -52,10 +54,18 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
             SERVER_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX,
             Duration::from_secs(3),
         ),
-        response_timeout: table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
+        response_timeout,
+        body_timeout: table.duration("body_timeout", SERVER_TIMEOUT_MIN..=DAY, response_timeout),
+        request_timeout: table
+            .optional("request_timeout")
+            .and_then(|value| value.duration(SERVER_TIMEOUT_MIN..=DAY))
+            .map(|found| found.value),
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
         connections: protection::pool(&mut table, mistakes),
+        protocol: upstream::protocol(&mut table),
+        http2: upstream::http2(&mut table),
+        retries: upstream::retries(&mut table),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), pool }

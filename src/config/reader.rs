@@ -269,6 +269,11 @@ impl<'a> Value<'a> {
         matches!(self.value, DeValue::Table(_))
     }
 
+    /// Whether it is `false`, where a table may stand as well.
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self.value, DeValue::Boolean(false))
+    }
+
     /// A duration in `range`.
     pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Located<Duration>> {
         if let DeValue::Integer(_) | DeValue::Float(_) = self.value {

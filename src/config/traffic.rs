@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
 use super::model::Protocol;
 use super::reader::Table;
-use super::{protection, values};
+use super::{identity, protection, values};
 
 const BIND_MAX: usize = 64;
 const CERTIFICATES_MAX: usize = 256;
@@ -23,6 +23,7 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         .optional("protocol")
         .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
         .map_or(Protocol::Http, |found| found.value);
+    let (access, access_files) = identity::listener_access(&mut table, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),
@@ -44,7 +45,17 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         protection: protection::listener(&mut table, protocol),
+        http2: table.boolean("http2", true),
+        identity: identity::identity(&mut table),
+        access,
+        access_files,
     };
+    if block.protocol != Protocol::Http {
+        let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
+        table.without_meaning(&["http2"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests";
+        table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
+    }
     table.finish();
     block
 }
@@ -69,7 +80,7 @@ fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
 }
 
 /// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
+pub(super) fn route(mut table: Table<'_>, directory: &Path) -> RouteBlock {
     let place = table.place().clone();
     let listener = table
         .required("listener", "name the listener whose requests it picks")
@@ -80,8 +91,11 @@ pub(super) fn route(mut table: Table<'_>) -> RouteBlock {
         .required("pool", "name the pool that its requests go to")
         .and_then(|value| value.parsed(values::reference));
     let rate_limits = protection::rate_limits(&mut table);
+    let (access, access_files) = identity::route_access(&mut table, directory);
     table.finish();
     RouteBlock {
+        access,
+        access_files,
         place,
         listener,
         is_whole: !matches!(host, Some(None)) && !matches!(path_prefix, Some(None)),

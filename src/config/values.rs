@@ -440,6 +440,29 @@ pub(super) fn header_name(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// Fields that frame a message or are for one connection alone: who copied them would change what a request is.
+const FIELDS_OF_FRAMING: [&str; 10] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+/// The name of a field that can be set and copied, in lower case.
+pub(super) fn free_header_name(text: &str) -> Result<String, Wrong> {
+    let name = header_name(text)?;
+    if FIELDS_OF_FRAMING.contains(&name.as_str()) {
+        return Err(Wrong::new("must not be a header that HTTP itself needs", "name another header"));
+    }
+    Ok(name)
+}
+
 /// The name of a parameter of a query, as clients write it.
 pub(super) fn query_name(text: &str) -> Result<String, Wrong> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && !b"&=#?;".contains(&byte);

@@ -27,6 +27,8 @@ use crate::status::ArchiveStatus;
 const FILE: &str = "sessions";
 const NEW_FILE: &str = "sessions.new";
 const DAMAGED_FILE: &str = "sessions.damaged";
+/// How long a damaged archive is spoken of once there is a good one again: so long that somebody sees it.
+const DAMAGE_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Beside the entries: the names of every pool and server that a configuration can hold, and to spare.
 const NAMES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -45,7 +47,8 @@ struct Shared {
     /// When the last one was complete, and its length.
     written: Mutex<Option<(Instant, u64)>>,
     write_problem: Mutex<Option<String>>,
-    damage: Mutex<Option<String>>,
+    /// What befell the archive, and when: for an operator to see even where a new one has been written since.
+    damage: Mutex<Option<(Instant, String)>>,
     /// Threads that write.
     threads: watch::Sender<usize>,
 }
@@ -78,7 +81,7 @@ impl Archive {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let problem = format!("{} cannot be read: {error}", shared.path(FILE).display());
                 warn!("{problem}");
-                *lock(&shared.damage) = Some(problem);
+                *lock(&shared.damage) = Some((Instant::now(), problem));
             }
             _ => {}
         }
@@ -127,11 +130,17 @@ impl Archive {
 
     /// What is less than it should be, in sentences.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        lock(&self.0.write_problem).clone().into_iter().chain(lock(&self.0.damage).clone())
+        let damage = lock(&self.0.damage).clone().filter(|(at, _)| at.elapsed() < DAMAGE_KEPT || self.0.is_unwritten());
+        let damage = damage.map(|(at, problem)| format!("{problem}, {} min ago", at.elapsed().as_secs() / 60));
+        lock(&self.0.write_problem).clone().into_iter().chain(damage)
     }
 }
 
 impl Shared {
+    fn is_unwritten(&self) -> bool {
+        lock(&self.written).is_none()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -246,7 +255,7 @@ impl Shared {
         };
         let problem = format!("the archive of sessions {} was not used: {reason}; {outcome}", from.display());
         warn!("{problem}");
-        *lock(&self.damage) = Some(problem);
+        *lock(&self.damage) = Some((Instant::now(), problem));
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::config::{AdminToken, Config, Listener, SyncEnds};
-use crate::link::CertificatePem;
+use crate::config::{AdminToken, Config, SyncEnds};
 
 /// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
 ///
@@ -94,21 +93,4 @@ fn hint(error: &std::io::Error) -> String {
         ErrorKind::AddrInUse => format!("{error}: another program listens there, `ss -ltnp` says which"),
         _ => error.to_string(),
     }
-}
-
-/// Reads the certificates and keys of every listener, as the worker may read no file.
-///
-/// # Errors
-/// Which file could not be read, and why.
-pub fn certificates(config: &Config) -> std::io::Result<Vec<Vec<CertificatePem>>> {
-    config.listeners.iter().map(of_listener).collect()
-}
-
-fn of_listener(listener: &Listener) -> std::io::Result<Vec<CertificatePem>> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path)
-            .map_err(|error| std::io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))
-    };
-    let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
-    certificates.map(|pair| Ok(CertificatePem { chain: read(&pair.cert)?, key: read(&pair.key)? })).collect()
 }

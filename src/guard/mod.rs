@@ -3,14 +3,17 @@
 //!
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
-//! keeps its sessions on the disk, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
+//! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it, [`fitness`] looks
+//! at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
 
 mod addresses;
+mod administration;
 mod archive;
 pub mod control;
 mod counters;
 mod events;
+mod files;
 mod fitness;
 mod heartbeat;
 pub mod janitor;
@@ -29,7 +32,6 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
@@ -44,11 +46,12 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::addresses::{Addresses, Ends};
+use self::administration::Administration;
 use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
 use self::events::Events;
@@ -63,12 +66,16 @@ use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
-use crate::link::{Bootstrap, CertificatePem, Further, KeptFact, StoreSecrets, ToWorker};
+use crate::link::files::HandedFiles;
+use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
 /// Messages of each kind that may wait; each sender says what happens at the limit.
 const QUEUE_MAX: usize = 256;
+
+/// Events of the worker that are dealt with before everybody else gets a turn.
+const WORKER_EVENTS_MAX: u32 = 16;
 
 /// Time that the heartbeat gets to give every VIP up at a stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
@@ -168,9 +175,9 @@ struct Bootstrapping {
     node: String,
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
-    certificates: Vec<Vec<CertificatePem>>,
+    files: watch::Receiver<files::Snapshot>,
     archive: Option<Rc<Archive>>,
-    administration: Rc<RefCell<Vec<KeptFact>>>,
+    administration: Rc<Administration>,
     admin: Option<AdminListener>,
     store: Option<StoreSecrets>,
     /// Whether the socket of the sync link is among those that it gets.
@@ -222,10 +229,10 @@ impl Guard {
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
-            administration: Rc::default(),
+            administration: Administration::open(&config, &state_dir),
             admin,
             pair_key,
-            certificates: listeners::certificates(&config)?,
+            files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
             store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
@@ -235,7 +242,7 @@ impl Guard {
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
-        (node.archive, node.administration) = (archive, Rc::clone(&bootstrapping.administration));
+        (node.archive, node.administration) = (archive, Some(Rc::clone(&bootstrapping.administration)));
         let guard = Self {
             node,
             netlink,
@@ -259,6 +266,7 @@ impl Guard {
         let (order_sender, worker_orders) = mpsc::channel(QUEUE_MAX);
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
+        let mut files = bootstrapping.files.clone();
         let supervisor = Supervisor {
             bootstrap: Box::new(move || bootstrapping.hand_over()),
             sockets,
@@ -269,6 +277,7 @@ impl Guard {
             orders: worker_orders,
             stop,
             commands,
+            files: files.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
@@ -283,26 +292,27 @@ impl Guard {
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
+        let mut worker_events_count = 0;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
         loop {
             tokio::select! {
                 biased;
-                Some(event) = worker_events.recv() => {
+                // First, as the others judge by what it said; but not for as long as it goes on.
+                Some(event) = worker_events.recv(), if worker_events_count < WORKER_EVENTS_MAX => {
+                    worker_events_count += 1;
                     if matches!(event, supervisor::Event::StatusAsked) {
                         // A full queue has the worker ask again.
                         drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
                     }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
-                        if let Some(archive) = &self.node.archive {
-                            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
-                        }
-                        self.node.events.finish().await;
+                        self.node.finish().await;
                         info!("baton has stopped");
                         return Ok(());
                     }
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
+                Ok(()) = files.changed() => self.node.file_warnings.clone_from(&files.borrow_and_update().warnings),
                 Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
@@ -313,6 +323,7 @@ impl Guard {
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = hangup.recv() => warn!("this release does not re-read its configuration; restart to apply changes"),
+                () = std::future::ready(()), if worker_events_count >= WORKER_EVENTS_MAX => worker_events_count = 0,
             }
             self.tell_service_manager();
         }
@@ -496,9 +507,9 @@ impl Bootstrapping {
             has_sync_socket: self.has_sync_socket,
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
-            certificates: self.certificates.clone(),
+            files: HandedFiles::clone(&self.files.borrow().files),
             further: Vec::new(),
-            administration: self.administration.borrow().clone(),
+            administration: self.administration.facts(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }

@@ -21,7 +21,7 @@ pub fn start(worker: &mpsc::Sender<Command>, question: Question, reply: oneshot:
     }
     tokio::task::spawn_local(async move {
         let result = match timeout(PATIENCE, answer).await {
-            Ok(Ok(Ok(inquiry::Answer::Refused(reason)))) => Reply::Error(reason),
+            Ok(Ok(Ok(inquiry::Answer::Refused(refusal)))) => Reply::Error(refusal.reason),
             Ok(Ok(Ok(answer))) => Reply::Ok(Answer::Worker(answer)),
             Ok(Ok(Err(reason))) => Reply::Error(reason),
             Ok(Err(_)) => Reply::Error("the worker ended before it answered".to_owned()),

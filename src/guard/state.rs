@@ -1,7 +1,6 @@
 //! What the guard knows of its node: the roles, the worker, the links. It decides here whether a VIP is fit, and makes
 //! up the status from it.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::addresses;
+use super::administration::Administration;
 use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
@@ -23,7 +23,7 @@ use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
 use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
-use crate::link::{KeptFact, ListenerLoad, Report, ToWorker};
+use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
     HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
@@ -41,9 +41,6 @@ enum Conflict {
     /// It said so.
     Claimed,
 }
-
-/// Bytes of what is kept for each server: any state has a shorter name.
-const ADMINISTRATION_BYTES_MAX: usize = 64;
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -159,6 +156,8 @@ pub struct Node {
     pub worker: WorkerState,
     /// What is less than it should be.
     pub warnings: Vec<String>,
+    /// Files that are not as they are in use.
+    pub file_warnings: Vec<String>,
     /// What is thought of everything that counts for a VIP.
     pub checks: Checks,
     /// What the looks at listeners depend on.
@@ -169,8 +168,8 @@ pub struct Node {
     pub witness: Option<Arc<leases::Health>>,
     /// Where sessions are kept, where a pool has any.
     pub archive: Option<Rc<Archive>>,
-    /// What operators have said of servers, for the next worker.
-    pub administration: Rc<RefCell<Vec<KeptFact>>>,
+    /// What operators have said of servers, for the next worker; `None` where nothing is kept.
+    pub administration: Option<Rc<Administration>>,
     /// To the worker; `None` before there is one.
     pub orders: Option<mpsc::Sender<ToWorker>>,
     /// Whether the worker has what the peer has; `None` where there is nothing to sync.
@@ -192,12 +191,13 @@ impl Node {
             vips,
             worker: WorkerState::Starting,
             warnings,
+            file_warnings: Vec::new(),
             checks: Checks::new(&config),
             situation: watch::Sender::new(Situation::default()),
             events,
             witness: None,
             archive: None,
-            administration: Rc::default(),
+            administration: None,
             orders: None,
             synced,
             threads,
@@ -314,10 +314,9 @@ impl Node {
             }
             supervisor::Event::StatusAsked => {}
             supervisor::Event::Administration(facts) => {
-                // One for each server, and no more of whatever a worker may say.
-                let server_count = self.config.pools.iter().map(|pool| pool.servers.len()).sum();
-                let is_short = |fact: &KeptFact| fact.value.len() <= ADMINISTRATION_BYTES_MAX;
-                *self.administration.borrow_mut() = facts.into_iter().filter(is_short).take(server_count).collect();
+                if let Some(administration) = &self.administration {
+                    administration.said(&self.config, facts);
+                }
             }
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
@@ -541,6 +540,17 @@ impl Node {
         }
     }
 
+    /// Waits, for a while, until what outlasts this process is on the disk and told to others.
+    pub async fn finish(&self) {
+        if let Some(archive) = &self.archive {
+            archive.finish(supervisor::ARCHIVE_TIMEOUT).await;
+        }
+        if let Some(administration) = &self.administration {
+            administration.finish(supervisor::ARCHIVE_TIMEOUT).await;
+        }
+        self.events.finish().await;
+    }
+
     /// How the node is.
     pub fn status(&self) -> NodeStatus {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
@@ -584,9 +594,10 @@ impl Node {
     }
 
     fn status_warnings(&self) -> Vec<String> {
-        let lasting = self.warnings.iter().chain(&self.report.warnings).cloned();
+        let lasting = self.warnings.iter().chain(&self.file_warnings).chain(&self.report.warnings).cloned();
         let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
-        lasting.chain(of_archive).chain(self.notices()).collect()
+        let of_servers = self.administration.iter().filter_map(|administration| administration.warning());
+        lasting.chain(of_archive).chain(of_servers).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {

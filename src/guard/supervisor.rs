@@ -1,4 +1,9 @@
-//! Starts the worker, watches it, and starts it again.
+//! Starts the worker, watches it, and starts it again. What it says is believed as far as it was asked for, and heard no
+//! faster than [`attention`] has it.
+
+mod attention;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,13 +14,16 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::process::Child;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use self::attention::{Attention, Paced};
+use super::files::Snapshot;
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
+use crate::link::files::HandedFiles;
 use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
 use crate::net::child;
 
@@ -35,6 +43,11 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// ...and forgotten after a worker has run for this long.
 const BACKOFF_RESET: Duration = Duration::from_secs(30);
+
+/// Time between two times that it says whether it is in sync: each is told to every VIP's machine, and logged.
+const SYNCED_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two questions of the worker how the node is: the answer is made up each time.
+const STATUS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Questions that a worker has not answered, whether or not somebody still waits for the answer.
 const QUESTIONS_MAX: usize = 8;
@@ -111,6 +124,8 @@ pub struct Supervisor {
     pub stop: mpsc::Receiver<()>,
     /// From the guard.
     pub commands: mpsc::Receiver<Command>,
+    /// What the worker needs of files. Each worker begins with what is there at its start.
+    pub files: watch::Receiver<Snapshot>,
 }
 
 /// Why watching a worker ended.
@@ -151,8 +166,9 @@ impl Supervisor {
     }
 
     /// Starts a worker and hands it its bootstrap. Never waits for it.
-    fn spawn(&self) -> io::Result<(Child, UnixStream)> {
+    fn spawn(&mut self) -> io::Result<(Child, UnixStream)> {
         let (child, ours) = child::spawn("worker")?;
+        self.files.mark_unchanged();
         let (bootstrap, further) = (self.bootstrap)();
         let sockets = self.sockets.iter().map(AsFd::as_fd).chain(further.iter().map(AsFd::as_fd));
         link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
@@ -169,37 +185,34 @@ impl Supervisor {
         let mut probes = interval(self.probe_interval);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut state = Watched::new(Instant::now());
-        let mut failure = None;
         let mut order = None;
+        let mut heard = Heard::new(Instant::now());
         loop {
+            let now = Instant::now();
+            self.pass_on(&mut heard, now).await;
             // What has arrived comes before any judgement: this loop may have been late itself.
             tokio::select! {
                 biased;
-                ended = child.wait() => return Ending::Ended(failure.unwrap_or_else(|| exit_reason(ended))),
+                ended = child.wait() => return Ending::Ended(heard.failure.unwrap_or_else(|| exit_reason(ended))),
                 _ = self.stop.recv() => return self.drain(child, to_worker).await,
-                message = receiver.receive() => match message {
-                    Ok(Some(FromWorker::Ready)) => {
-                        state.ready(Instant::now());
-                        self.tell(Event::Ready).await;
+                message = receiver.receive(), if heard.listens(now) => {
+                    heard.spend(Instant::now(), receiver.last_len_bytes());
+                    match message {
+                        Ok(Some(message)) => self.hear(message, &mut state, &mut heard, &mut questions).await,
+                        // It is about to end, or talks nonsense; either way it is of no more use.
+                        Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, heard.failure).await),
                     }
-                    Ok(Some(FromWorker::Alive { report, .. })) => {
-                        state.answered(Instant::now());
-                        self.tell(Event::Alive(report)).await;
-                    }
-                    Ok(Some(FromWorker::Synced { synced })) => self.tell(Event::Synced(synced)).await,
-                    Ok(Some(FromWorker::Failed { reason })) => failure = Some(reason),
-                    Ok(Some(FromWorker::Answer { id, answer })) => questions.answered(id, answer),
-                    Ok(Some(FromWorker::AskStatus)) => self.tell(Event::StatusAsked).await,
-                    Ok(Some(FromWorker::Administration(facts))) => self.tell(Event::Administration(facts)).await,
-                    // It is about to end, or talks nonsense; either way it is of no more use.
-                    Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, failure).await),
-                },
+                }
                 // Orders may come in a burst, one for each vip. A worker that reads none answers no probe either.
                 Some(next) = self.orders.recv(), if state.is_ready && order.is_none() => order = Some(next),
                 Ok(room) = to_worker.clone().reserve_owned(), if order.is_some() => {
                     if let Some(order) = order.take() {
                         room.send(order);
                     }
+                }
+                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() => {
+                    let files = HandedFiles::clone(&self.files.borrow_and_update().files);
+                    order = Some(ToWorker::Files(Box::new(files)));
                 }
                 // One question at a time: a worker that is behind must not have to answer the last of many.
                 _ = probes.tick(), if state.may_ask() => {
@@ -214,6 +227,7 @@ impl Supervisor {
                     // What it has asked for and does not read is its own loss.
                     Command::Tell(message) => drop(to_worker.try_send(message)),
                 },
+                () = sleep_until(heard.wakes_at(now)) => {}
                 () = sleep_until(state.look_at()), if state.may_look() => {
                     if let Judged::Hung { silent_for, evidence } = state.look(pid) {
                         self.tell(Event::Hung { silent_for, evidence }).await;
@@ -223,6 +237,40 @@ impl Supervisor {
                     return kill(child, state.why_given_up()).await;
                 }
             }
+        }
+    }
+
+    /// Takes what a worker says.
+    async fn hear(&self, message: FromWorker, state: &mut Watched, heard: &mut Heard, questions: &mut Questions) {
+        let now = Instant::now();
+        match message {
+            FromWorker::Ready => {
+                if !state.is_ready {
+                    state.ready(now);
+                    self.tell(Event::Ready).await;
+                }
+            }
+            FromWorker::Alive { sequence, report } => {
+                // What was not asked for shows nothing.
+                if state.answered(now, sequence) {
+                    self.tell(Event::Alive(report)).await;
+                }
+            }
+            FromWorker::Synced { synced } => heard.synced.put(synced),
+            FromWorker::Failed { reason } => heard.failure = Some(reason),
+            FromWorker::Answer { id, answer } => questions.answered(id, answer),
+            FromWorker::AskStatus => heard.status_asked.put(()),
+            FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
+        }
+    }
+
+    /// Tells the guard what it may be told now of what a worker has said.
+    async fn pass_on(&self, heard: &mut Heard, now: Instant) {
+        if let Some(synced) = heard.synced.take(now) {
+            self.tell(Event::Synced(synced)).await;
+        }
+        if let Some(()) = heard.status_asked.take(now) {
+            self.tell(Event::StatusAsked).await;
         }
     }
 
@@ -296,7 +344,7 @@ impl Questions {
         to_worker: &mpsc::Sender<ToWorker>,
     ) {
         let refusal = if !state.is_ready {
-            Some("the worker is not ready yet")
+            Some("the worker is not ready yet: try again in a moment; `baton status` says how it is")
         } else if state.is_hung {
             Some("the worker does not answer")
         } else if self.waiting.len() >= QUESTIONS_MAX {
@@ -321,6 +369,41 @@ impl Questions {
     }
 }
 
+/// What a worker has said, and how fast it is listened to.
+struct Heard {
+    attention: Attention,
+    has_warned: bool,
+    /// Why it cannot start, as it says.
+    failure: Option<String>,
+    synced: Paced<bool>,
+    status_asked: Paced<()>,
+}
+
+impl Heard {
+    fn new(now: Instant) -> Self {
+        let (synced, status_asked) = (Paced::new(now, SYNCED_INTERVAL), Paced::new(now, STATUS_INTERVAL));
+        Self { attention: Attention::new(now), has_warned: false, failure: None, synced, status_asked }
+    }
+
+    fn listens(&self, now: Instant) -> bool {
+        self.attention.listens_at() <= now
+    }
+
+    fn spend(&mut self, now: Instant, len_bytes: usize) {
+        self.attention.spend(now, len_bytes);
+        if !self.listens(now) && !std::mem::replace(&mut self.has_warned, true) {
+            warn!("the worker says more than it is asked for; it is read more slowly");
+        }
+    }
+
+    /// When there is something to do that nothing else wakes for. Never when it listens and nothing waits.
+    fn wakes_at(&self, now: Instant) -> Instant {
+        let listens_at = Some(self.attention.listens_at()).filter(|at| *at > now);
+        let due = [listens_at, self.synced.due_at(), self.status_asked.due_at()];
+        due.into_iter().flatten().min().unwrap_or(now + HUNG_MAX)
+    }
+}
+
 /// A worker that runs, as the supervisor sees it.
 struct Watched {
     started: Instant,
@@ -341,8 +424,13 @@ impl Watched {
         (self.is_ready, self.last_alive) = (true, now);
     }
 
-    fn answered(&mut self, now: Instant) {
+    /// Takes an answer. False when it was not asked for.
+    fn answered(&mut self, now: Instant, sequence: u64) -> bool {
+        if self.silence.is_none() || sequence != self.sequence {
+            return false;
+        }
         (self.is_hung, self.silence, self.last_alive) = (false, None, now);
+        true
     }
 
     fn may_ask(&self) -> bool {

@@ -56,6 +56,7 @@ struct History {
     disconnects: u64,
     entries_sent: u64,
     entries_received: u64,
+    entries_useless: u64,
     lags: LagCounts,
     state: &'static str,
     since: Instant,
@@ -74,6 +75,7 @@ impl Driver {
             disconnects: 0,
             entries_sent: 0,
             entries_received: 0,
+            entries_useless: 0,
             lags: LagCounts::default(),
             state: "connecting",
             since: Instant::now(),
@@ -146,6 +148,7 @@ impl Driver {
         self.history.disconnects += 1;
         self.history.entries_sent += state.entries_sent;
         self.history.entries_received += state.entries_received;
+        self.history.entries_useless += state.entries_useless;
         self.history.lags += replica.lag_counts();
         self.tell_whether_synced();
         self.publish();
@@ -261,6 +264,7 @@ impl Driver {
             snapshot_received: progress_of(replica.snapshot_received, replica.is_snapshot_received),
             entries_sent: self.history.entries_sent + replica.entries_sent,
             entries_received: self.history.entries_received + replica.entries_received,
+            entries_useless: self.history.entries_useless + replica.entries_useless,
             disconnects: self.history.disconnects,
             refused: refusals.counts(),
             last_error: refusals.last().map(str::to_owned),

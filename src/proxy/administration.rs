@@ -1,6 +1,9 @@
 //! What operators and the other node have said of servers: the few values beside the sessions that both nodes share, and
 //! what follows from them here.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
+
 use tracing::info;
 
 use super::state::{Admin, Server, Site};
@@ -82,21 +85,29 @@ impl Site {
         }
     }
 
-    /// What operators have said of servers, for the next worker of this node. No more than this node has servers, and nothing
-    /// that is no such word, whatever the other node says: it goes to the guard.
+    /// What operators have said of this node's servers, for its next worker. Nothing that is no such word, whatever the other
+    /// node says: it goes to the guard.
     pub fn administration(&self) -> Vec<KeptFact> {
-        let server_count = self.pools.iter().map(|pool| pool.servers.len()).sum();
+        // Mostly there is nothing to be looked up in it.
+        let servers = self.pools.iter().flat_map(|pool| {
+            let servers = pool.config.servers.iter();
+            servers.map(|server| (pool.config.name.as_str(), server.name.as_str()))
+        });
+        let known: LazyCell<HashSet<(&str, &str)>, _> = LazyCell::new(|| servers.collect());
+        let is_known = |pool: &str, server: &str| known.contains(&(pool, server));
         let facts = self.sessions.facts();
         let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
-            FactKey::Admin { pool, server } if Admin::from_value(value).is_some() => Some(KeptFact {
-                pool: pool.clone(),
-                server: server.clone(),
-                value: value.to_vec(),
-                version: version.get(),
-            }),
+            FactKey::Admin { pool, server } if is_known(pool, server) && Admin::from_value(value).is_some() => {
+                Some(KeptFact {
+                    pool: pool.clone(),
+                    server: server.clone(),
+                    value: value.to_vec(),
+                    version: version.get(),
+                })
+            }
             FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::TicketKeys => None,
         });
-        kept.take(server_count).collect()
+        kept.collect()
     }
 
     /// Takes what an earlier worker has left.

@@ -5,9 +5,11 @@
 
 pub mod administration;
 pub mod admission;
+pub mod files;
 pub mod http;
 pub mod limits;
 pub mod load;
+pub mod proxy_protocol;
 pub mod queue;
 pub mod refusals;
 mod server_io;

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio_rustls::TlsAcceptor;
-
+use super::files::Files;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
 use super::refusals::{self, Refusals};
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
+use super::tls::Termination;
+use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::limit::concurrent::Concurrent;
@@ -37,7 +38,7 @@ pub struct Listener {
     /// As configured.
     pub config: config::Listener,
     /// Present when it speaks TLS.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Termination>,
     /// How often clients may ask and connect.
     pub limits: ListenerLimits,
     /// How many connections each client has, where there is a limit to that.
@@ -50,6 +51,8 @@ pub struct Pool {
     pub config: config::Pool,
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Server>,
+    /// How its servers are reached.
+    pub dialer: Dialer,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
     /// Present when its servers get so many requests at once and not more.
@@ -169,13 +172,13 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has an acceptor for each listener that speaks TLS.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
-        tls: Vec<Option<TlsAcceptor>>,
+        tls: Vec<Option<Termination>>,
     ) -> Self {
         let pools = config.pools.iter().enumerate();
         let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
@@ -189,6 +192,17 @@ impl Site {
             })
             .collect();
         Self { pools, listeners, load: Load::new(config.worker.limits), sessions, node }
+    }
+
+    /// Takes files that have changed. What cannot be used is left as it was, and said in words.
+    pub fn files_changed(&self, files: &Files) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for listener in &self.listeners {
+            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
+                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
+            }
+        }
+        warnings
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -241,7 +255,7 @@ impl Pool {
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
-        Self { config: config.clone(), servers, sticky, slots }
+        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky, slots }
     }
 
     /// What there is to know of a server when one is picked for a new client.

@@ -1,6 +1,6 @@
 //! One thread of the worker: accepts connections, serves them, and owns what they use.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,7 +20,9 @@ use super::refusals::Reason;
 use super::state::{Counters, ListenerCounters, Pool, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
-use super::upstream::{IdleConnections, Upstream};
+use super::upstream::http1::{Http1, IdleConnections};
+use super::upstream::http2::{self, SharedConnections};
+use super::upstream::retry::Budget;
 use crate::balance::{Candidate, RoundRobin, rendezvous};
 use crate::config::{PoolIndex, Protocol};
 use crate::session::key::Key;
@@ -67,6 +69,8 @@ pub struct Thread {
 struct ThreadPool {
     round_robin: RefCell<RoundRobin>,
     idle: Vec<IdleConnections>,
+    shared: Vec<Rc<SharedConnections>>,
+    retries: RefCell<Budget>,
 }
 
 /// What the worker asks of a thread.
@@ -102,8 +106,17 @@ impl Thread {
     fn new(setup: &Setup) -> Rc<Self> {
         let pools = setup.site.pools.iter().map(|pool| {
             let idle = || IdleConnections::new(pool.config.idle_connections_max as usize, pool.config.idle_timeout);
-            let idle = pool.config.servers.iter().map(|_| idle()).collect();
-            ThreadPool { round_robin: RefCell::new(RoundRobin::starting_at(setup.index)), idle }
+            let limits = http2::Limits {
+                connections_max: pool.config.http2.connections_max as usize,
+                streams_max: pool.config.http2.streams_max as usize,
+                idle_timeout: pool.config.idle_timeout,
+            };
+            ThreadPool {
+                round_robin: RefCell::new(RoundRobin::starting_at(setup.index)),
+                idle: pool.config.servers.iter().map(|_| idle()).collect(),
+                shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
+                retries: RefCell::new(Budget::new(Instant::now())),
+            }
         });
         Rc::new(Self {
             site: Arc::clone(&setup.site),
@@ -142,15 +155,25 @@ impl Thread {
     }
 
     /// An idle connection to a server.
-    pub fn idle_connection(&self, place: Place) -> Option<Box<Upstream>> {
+    pub fn idle_connection(&self, place: Place) -> Option<Box<Http1>> {
         self.idle(place)?.take()
     }
 
     /// Takes a connection back whose response has been read to its end.
-    pub fn give_back(&self, place: Place, upstream: Box<Upstream>) {
+    pub fn give_back(&self, place: Place, connection: Box<Http1>) {
         if let Some(idle) = self.idle(place) {
-            idle.put(upstream, self.timers.coarse_now());
+            idle.put(connection, self.timers.coarse_now());
         }
+    }
+
+    /// The connections to a server that requests share.
+    pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
+        self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// What is left for retries of requests to a pool.
+    pub fn retry_budget(&self, pool: PoolIndex) -> Option<RefMut<'_, Budget>> {
+        Some(self.pools.get(pool.0)?.retries.borrow_mut())
     }
 
     fn idle(&self, place: Place) -> Option<&IdleConnections> {
@@ -193,6 +216,7 @@ impl Thread {
             turns.tick().await;
             let now = Instant::now();
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
             // Servers may have come back, and those who wait for one hear of it when a request ends, which may be late.
             self.site.pools.iter().for_each(Pool::hand_out_slots);
         }
@@ -351,9 +375,9 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
-        Some(acceptor) => {
+        Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = acceptor.accept(stream);
+            let handshake = tls.acceptor().accept(stream);
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                 // It failed or took too long, which is the client's affair.

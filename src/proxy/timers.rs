@@ -35,6 +35,7 @@ pub struct Deadlines {
     client_write: Cell<Tick>,
     client_body: Cell<Tick>,
     server: Cell<Tick>,
+    request: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
     index: Cell<usize>,
 }
@@ -50,6 +51,8 @@ pub enum Party {
     ClientBody,
     /// Something the server owes us.
     Server,
+    /// The end of the response, whoever owes it.
+    Request,
 }
 
 impl Timers {
@@ -65,6 +68,7 @@ impl Timers {
             client_write: Cell::new(NEVER),
             client_body: Cell::new(NEVER),
             server: Cell::new(NEVER),
+            request: Cell::new(NEVER),
             waker: RefCell::new(None),
             index: Cell::new(connections.len()),
         });
@@ -107,8 +111,9 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            let of_client = connection.client_read.get().min(connection.client_write.get());
-            let first = of_client.min(connection.client_body.get()).min(connection.server.get());
+            let Deadlines { client_read, client_write, client_body, server, request, .. } = &**connection;
+            let of_client = client_read.get().min(client_write.get()).min(client_body.get());
+            let first = of_client.min(server.get()).min(request.get());
             if first <= now {
                 connection.wake();
             }
@@ -147,6 +152,11 @@ impl Deadlines {
         self.cell(party).get() <= self.timers.now.get()
     }
 
+    /// Whether the server is late, with what it owes now or with all of the response.
+    pub fn is_server_late(&self) -> bool {
+        self.server.get().min(self.request.get()) <= self.timers.now.get()
+    }
+
     /// Remembers the connection's task. Called at each of its turns; costs a comparison when nothing changed.
     pub fn attach(&self, context: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
@@ -164,13 +174,13 @@ impl Deadlines {
         .await;
     }
 
-    /// `future`, or `None` once the server's deadline, set here to `timeout`, has passed. Cancel safe if `future` is.
+    /// `future`, or `None` once the server's deadline, set here to `timeout`, or the request's has passed. Cancel safe if `future` is.
     pub async fn within<F: Future>(&self, timeout: Duration, future: F) -> Option<F::Output> {
         self.set(Party::Server, timeout);
         let mut future = std::pin::pin!(future);
         let output = std::future::poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.is_late(Party::Server) => Poll::Ready(None),
+            Poll::Pending if self.is_server_late() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         })
         .await;
@@ -184,10 +194,12 @@ impl Deadlines {
             Party::ClientWrite => &self.client_write,
             Party::ClientBody => &self.client_body,
             Party::Server => &self.server,
+            Party::Request => &self.request,
         }
     }
 
-    fn wake(&self) {
+    /// Has the connection's task take a turn.
+    pub fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

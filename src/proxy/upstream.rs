@@ -1,251 +1,148 @@
-//! Connections to servers: made, used, kept and given up, all by one thread.
+//! Connections to servers, whatever is spoken on them.
 //!
-//! A connection has no task of its own. Whoever uses it drives it: the task of the client connection reads, writes and
-//! parses for both sides, which saves the hand-over between two tasks at each step of a request.
+//! `http1` has connections that carry one request at a time and are driven by whoever uses them, `http2` those that the
+//! requests of a thread share. `dial` makes both.
 
-use std::cell::RefCell;
-use std::net::SocketAddr;
+pub mod dial;
+pub mod http1;
+pub mod http2;
+pub mod retry;
+
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http::{Request, Response};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
+use self::http1::Http1;
+use self::http2::Stream;
 use super::http::body::RequestBody;
-use super::server_io::{ReadBudget, ServerIo};
-use super::timers::{Deadlines, Party};
+use super::timers::Deadlines;
 
-/// The largest head that a server may send, and our buffer for it.
-const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// What a server may send from the start of a request to the end of the response's head. hyper skips interim (1xx)
-/// responses in a loop of its own and without limit: a server that sends nothing else would keep the thread busy.
-///
-/// The start of a body, read ahead with the head, counts too. However large the body, that is no danger to it: hyper's
-/// buffer is `RESPONSE_HEAD_BYTES_MAX`, and behind the head hyper reads one piece of the body into it at most before
-/// [`Upstream::exchange`] has the head and lifts the limit.
-const UNANSWERED_BYTES_MAX: usize = 256 * 1024;
-
-const _: () = assert!(UNANSWERED_BYTES_MAX > 2 * RESPONSE_HEAD_BYTES_MAX, "a head and one piece of a body fit");
-
-/// A connection to a server, alone with its one request at a time.
-pub struct Upstream {
-    sender: SendRequest<RequestBody>,
-    /// `None` once it has ended.
-    connection: Option<Connection<TokioIo<ServerIo>, RequestBody>>,
-    /// Limits what the server sends before it answers.
-    budget: ReadBudget,
-    bell: Bell,
-    /// Has carried a request before: the server may be about to close it.
-    pub reused: bool,
+/// What carries one request to a server.
+pub enum Upstream {
+    /// A connection of its own.
+    Http1(Box<Http1>),
+    /// A stream of a shared connection.
+    Http2(Box<Stream>),
 }
 
 /// Why a request got no response.
 pub struct ExchangeError {
-    /// What the server sent is not a response, or too much of it came before one.
-    pub is_garbage: bool,
-    /// The request, when no byte of it was sent.
+    /// What went wrong.
+    pub kind: Broken,
+    /// The request, when no server has begun to do it: nothing of it was sent, or the server says so.
     pub unsent: Option<Box<Request<RequestBody>>>,
 }
 
+/// How an exchange broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// What the server sent is not a response, or too much of it came before one.
+    Garbage,
+    /// The connection ended, or the server gave the request up.
+    Off,
+    /// The server has not begun with it and says so (RFC 9113 section 8.7).
+    Refused,
+}
+
 impl Upstream {
-    /// Connects. Cancel safe: a half-made connection is dropped.
-    ///
-    /// # Errors
-    /// What connect(2) says.
-    pub async fn connect(address: SocketAddr) -> std::io::Result<Box<Self>> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let budget = ReadBudget::default();
-        let io = TokioIo::new(ServerIo::new(stream, budget.clone()));
-        let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
-        let (sender, connection) = handshake.map_err(std::io::Error::other)?;
-        Ok(Box::new(Self { sender, connection: Some(connection), budget, bell: Bell::new(), reused: false }))
+    /// Whether the server may have been about to close it before it got the request.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.reused,
+            Self::Http2(stream) => stream.is_reused(),
+        }
     }
 
-    /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
-    /// server's deadline, set here to `timeout`, has passed. Dropped before its end, the connection is of no more use.
+    /// Sends a request and waits for the head of its response. `None` when the server's deadline, set here to `timeout`,
+    /// has passed. Dropped before its end, an HTTP/1 connection is closed, and an HTTP/2 stream is reset.
     ///
     /// # Errors
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
     pub async fn exchange(
-        &mut self,
+        self,
         request: Request<RequestBody>,
         deadlines: &Deadlines,
         timeout: Duration,
-    ) -> Option<Result<Response<Incoming>, ExchangeError>> {
-        deadlines.set(Party::Server, timeout);
-        self.budget.limit(UNANSWERED_BYTES_MAX);
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let (connection, bell) = (&mut self.connection, &self.bell);
-        let answer = std::future::poll_fn(|context| {
-            // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.
-            // When it ends, the request or an error is in `response` at once.
-            let _ended = bell.poll(context, |context| drive(connection, context));
-            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending if deadlines.is_late(Party::Server) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+    ) -> Option<Result<Response<Arriving>, ExchangeError>> {
+        match self {
+            Self::Http1(mut connection) => {
+                let answer = connection.exchange(request, deadlines, timeout).await?;
+                Some(answer.map(|response| {
+                    response.map(|incoming| Arriving::Http1 { incoming, connection: Some(connection) })
+                }))
             }
-        })
-        .await;
-        deadlines.clear(Party::Server);
-        let is_flooded = self.budget.is_used_up();
-        self.budget.lift();
-        let into_error = |mut error: TrySendError<Request<RequestBody>>| {
-            let unsent = error.take_message().map(Box::new);
-            ExchangeError { is_garbage: is_flooded || error.into_error().is_parse(), unsent }
-        };
-        answer.map(|answer| answer.map_err(into_error))
-    }
-
-    /// What comes next of a body that this connection reads: what is there already, else what it can bring now.
-    pub fn poll_body(
-        &mut self,
-        context: &mut Context<'_>,
-        incoming: &mut Incoming,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let quiet = &mut Context::from_waker(Waker::noop());
-        loop {
-            if let Poll::Ready(frame) = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet)) {
-                return Poll::Ready(frame);
-            }
-            let ended = self.bell.poll(context, |context| drive(&mut self.connection, context)).is_ready();
-            let frame = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet));
-            // After its end a connection leaves an end or an error behind, never a wait.
-            if frame.is_ready() || ended || !self.bell.take_rung() {
-                return frame;
+            Self::Http2(stream) => {
+                let answer = stream.exchange(request, deadlines, timeout).await?;
+                Some(answer.map(|response| response.map(|arriving| Arriving::Http2(Box::new(arriving)))))
             }
         }
     }
-
-    /// Whether the connection is open and waits for a request.
-    fn is_idle(&mut self) -> bool {
-        let closed = drive(&mut self.connection, &mut Context::from_waker(Waker::noop())).is_ready();
-        !closed && self.sender.is_ready()
-    }
 }
 
-/// Moves bytes between a connection's socket, its request and its response. `Ready` once it has ended; it is dropped
-/// then, as only that gives a request back that came too late for it.
-fn drive(connection: &mut Option<Connection<TokioIo<ServerIo>, RequestBody>>, context: &mut Context<'_>) -> Poll<()> {
-    let Some(open) = connection else { return Poll::Ready(()) };
-    let polled = Pin::new(open).poll(context).map(|_| ());
-    if polled.is_ready() {
-        *connection = None;
-    }
-    polled
+/// A response's body, with what brings it.
+pub enum Arriving {
+    /// On a connection of its own.
+    Http1 {
+        /// The body.
+        incoming: Incoming,
+        /// `None` once it is given back or given up.
+        connection: Option<Box<Http1>>,
+    },
+    /// On a stream.
+    Http2(Box<http2::Arriving>),
 }
 
-/// The waker of a connection. A connection and the bodies on it wake each other through it; as one task drives them
-/// all, and looks at each of them anyway, it is muted while that task does. Otherwise every request would have its task
-/// run once more for nothing.
-struct Bell {
-    waker: Waker,
-    state: Arc<BellState>,
-}
-
-#[derive(Default)]
-struct BellState {
-    is_muted: AtomicBool,
-    has_rung: AtomicBool,
-    task: AtomicWaker,
-}
-
-impl Wake for BellState {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Arriving {
+    /// What comes next of it. Drives what brings it.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ArrivalError>>> {
+        match self {
+            Self::Http1 { incoming, connection: Some(connection) } => {
+                connection.poll_body(context, incoming).map_err(ArrivalError::Http1)
+            }
+            Self::Http1 { incoming, connection: None } => {
+                Pin::new(incoming).poll_frame(context).map_err(ArrivalError::Http1)
+            }
+            Self::Http2(arriving) => arriving.poll_frame(context).map_err(ArrivalError::Http2),
+        }
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.is_muted.load(Ordering::Relaxed) {
-            self.has_rung.store(true, Ordering::Relaxed);
-        } else {
-            self.task.wake();
+    /// Whether nothing more comes.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1 { incoming, .. } => incoming.is_end_stream(),
+            Self::Http2(arriving) => arriving.is_end_stream(),
+        }
+    }
+
+    /// How much comes.
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1 { incoming, .. } => incoming.size_hint(),
+            Self::Http2(arriving) => arriving.size_hint(),
+        }
+    }
+
+    /// The connection, where it has been this body's alone.
+    pub fn take_connection(&mut self) -> Option<Box<Http1>> {
+        match self {
+            Self::Http1 { connection, .. } => connection.take(),
+            Self::Http2(_) => None,
         }
     }
 }
 
-impl Bell {
-    fn new() -> Self {
-        let state = Arc::new(BellState::default());
-        Self { waker: Waker::from(Arc::clone(&state)), state }
-    }
-
-    /// Runs something that may wake the task which is running it.
-    fn muted<T>(&self, run: impl FnOnce() -> T) -> T {
-        self.state.is_muted.store(true, Ordering::Relaxed);
-        let result = run();
-        self.state.is_muted.store(false, Ordering::Relaxed);
-        result
-    }
-
-    /// Polls the connection, which from then on wakes the task of `context`.
-    fn poll<T>(&self, context: &Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        self.state.task.register(context.waker());
-        self.state.has_rung.store(false, Ordering::Relaxed);
-        let polled = self.muted(|| poll(&mut Context::from_waker(&self.waker)));
-        if self.take_rung() && polled.is_pending() {
-            // It asked for another turn itself.
-            context.waker().wake_by_ref();
-        }
-        polled
-    }
-
-    /// Whether it would have rung since it was last asked.
-    fn take_rung(&self) -> bool {
-        self.state.has_rung.swap(false, Ordering::Relaxed)
-    }
-
-    /// Wakes nobody any more.
-    fn disconnect(&self) {
-        drop(self.state.task.take());
-    }
-}
-
-/// The idle connections of one thread to one server, the last used on top.
-pub struct IdleConnections {
-    stack: RefCell<Vec<(Box<Upstream>, Instant)>>,
-    count_max: usize,
-    timeout: Duration,
-}
-
-impl IdleConnections {
-    /// At most `count_max` are kept, each for `timeout`; one more is closed instead.
-    pub fn new(count_max: usize, timeout: Duration) -> Self {
-        Self { stack: RefCell::new(Vec::new()), count_max, timeout }
-    }
-
-    /// The most recently used connection. The server may have closed it: then the request comes back unsent.
-    pub fn take(&self) -> Option<Box<Upstream>> {
-        self.stack.borrow_mut().pop().map(|(upstream, _)| upstream)
-    }
-
-    /// Keeps a connection whose response has been read to its end; closes it when there are enough.
-    pub fn put(&self, mut upstream: Box<Upstream>, now: Instant) {
-        if self.stack.borrow().len() >= self.count_max {
-            return;
-        }
-        upstream.reused = true;
-        upstream.bell.disconnect();
-        self.stack.borrow_mut().push((upstream, now));
-    }
-
-    /// Closes what has been idle for too long and what the server has closed.
-    pub fn expire(&self, now: Instant) {
-        let timeout = self.timeout;
-        self.stack
-            .borrow_mut()
-            .retain_mut(|(upstream, since)| now.saturating_duration_since(*since) < timeout && upstream.is_idle());
-    }
+/// Why a response's body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ArrivalError {
+    /// On a connection of its own.
+    #[error(transparent)]
+    Http1(hyper::Error),
+    /// On a stream; hyper passes its code on to a client of HTTP/2.
+    #[error("the stream was reset")]
+    Http2(#[source] h2::Error),
 }

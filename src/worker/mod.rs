@@ -18,13 +18,13 @@ use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::pressure::Pressure;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config, Protocol};
+use crate::config::{self, Config};
 use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
 use crate::net::child;
@@ -33,12 +33,13 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
-use crate::proxy::tls;
+use crate::proxy::tls::Termination;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
@@ -105,6 +106,8 @@ struct Worker {
     /// What the guard keeps for the next worker, as it was told last.
     administration: Vec<KeptFact>,
     warnings: Vec<String>,
+    /// Files whose last state cannot be used.
+    file_warnings: Vec<String>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -122,7 +125,7 @@ impl Worker {
             start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
         let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(&bootstrap, &site, &counters, admin_socket, archive.as_ref())
+        let status_asked = start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref())
             .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
@@ -148,6 +151,7 @@ impl Worker {
             drain_timeout: config.worker.drain_timeout,
             administration: bootstrap.administration.clone(),
             warnings,
+            file_warnings: Vec::new(),
             link,
         };
         let refusal_target = format!("/{}", random_token()?);
@@ -198,6 +202,7 @@ impl Worker {
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
+                    Some(ToWorker::Files(files)) => self.take_files(Files::new(*files)),
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -227,6 +232,16 @@ impl Worker {
                 _ = pressure_turns.tick() => pressure.turn(&self.site, &self.counters),
             }
         }
+    }
+
+    /// Has everything that is made of files made anew. Runs here and not on the threads that serve.
+    fn take_files(&mut self, files: Files) {
+        let warnings = self.site.files_changed(&files);
+        warnings.iter().filter(|warning| !self.file_warnings.contains(warning)).for_each(|warning| warn!("{warning}"));
+        if warnings.is_empty() {
+            info!("changed files are in use");
+        }
+        self.file_warnings = warnings;
     }
 
     /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so
@@ -290,7 +305,7 @@ impl Worker {
                 ..self.site.sessions.status(&self.site.pools)
             },
             sync: self.link.status(),
-            warnings: self.warnings.iter().cloned().chain(store_warning).collect(),
+            warnings: self.warnings.iter().chain(&self.file_warnings).cloned().chain(store_warning).collect(),
         }
     }
 
@@ -341,23 +356,19 @@ impl Probe {
 }
 
 fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
-    let mut acceptors = Vec::new();
-    for (listener, certificates) in config.listeners.iter().zip(&bootstrap.certificates) {
-        let alpn = match listener.protocol {
-            Protocol::Http => &["http/1.1"][..],
-            Protocol::Tcp => &[],
-        };
-        let acceptor = || tls::acceptor(certificates, alpn, tickets.of_listener(&listener.name));
-        let acceptor = listener.tls.as_ref().map(|_| acceptor()).transpose();
-        acceptors.push(acceptor.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))?);
-    }
+    let files = Files::new(bootstrap.files.clone());
+    let termination = |listener: &config::Listener| {
+        let termination = Termination::new(listener, &files, tickets.of_listener(&listener.name));
+        termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+    };
+    let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, acceptors))
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.
@@ -380,6 +391,7 @@ fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedF
 /// Starts the admin listener, where the guard gives a socket for it, and gives what it asks of the guard.
 fn start_admin(
     bootstrap: &Bootstrap,
+    config: &Config,
     site: &Arc<Site>,
     counters: &[Arc<Counters>],
     socket: Option<OwnedFd>,
@@ -392,6 +404,7 @@ fn start_admin(
         socket: socket.into(),
         site: Arc::clone(site),
         token: bootstrap.admin_token.clone(),
+        names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
         pools: Box::new(move || of_site.pool_status(&of_threads)),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),

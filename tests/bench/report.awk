@@ -1,4 +1,4 @@
-# Turns the figures of tests/bench/run into a table, and into JSON where a file is named. A line of figures:
+# Turns the figures of a scenario of tests/bench/run into a table, and into JSON where a file is named. A line of figures:
 # proxy connections round requests duration_us p99_us user_ticks system_ticks guard_ticks connections_opened
 
 function sorted(values, count,    i, j, value) {
@@ -77,15 +77,13 @@ END {
         }
     }
     if (json != "") {
-        printf "{\"versions\": \"%s\", \"rounds\": %d, \"seconds\": %d, \"results\": [", versions, rounds, seconds > json
         for (k = 1; k <= keys; k++) {
             key = order[k]
             split(key, part, SUBSEP)
-            printf "%s\n  {\"proxy\": \"%s\", \"connections\": %d, %s, %s, %s, %s, %s, %s, \"baton_ratio\": %s}", (k > 1 ? "," : ""), \
+            printf "  {\"scenario\": \"%s\", \"proxy\": \"%s\", \"connections\": %d, %s, %s, %s, %s, %s, %s, \"baton_ratio\": %s},\n", scenario, \
                 part[1], part[2], json_figure("user_us", key), json_figure("system_us", key), json_figure("total_us", key), \
                 json_figure("requests_per_second", key), json_figure("p99_ms", key), json_figure("guard_us", key), \
                 ((key in ratio) ? sprintf("%.4f", ratio[key]) : "null") > json
         }
-        print "\n]}" > json
     }
 }

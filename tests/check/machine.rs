@@ -325,14 +325,15 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn a_tls_key_that_everybody_can_read_is_a_warning() {
-    let directory = Directory::new("tls-mode");
-    directory.write("site.crt", SITE_CERT, 0o644);
-    let key = directory.write("site.key", SITE_KEY, 0o644);
-    let path = directory.write("baton.toml", TLS, 0o644);
-    let config = config::load(&path, Scope::Machine).expect("the file is good");
-    let expected = format!("{} can be used by every user of this machine", key.display());
-    assert_eq!(config.machine_warnings(None), [expected]);
+fn a_tls_key_that_others_can_use_is_refused() {
+    for mode in [0o640, 0o620, 0o604, 0o644, 0o666] {
+        let directory = Directory::new("tls-mode");
+        directory.write("site.crt", SITE_CERT, 0o644);
+        let key = directory.write("site.key", SITE_KEY, mode);
+        let path = directory.write("baton.toml", TLS, 0o644);
+        check_one(&path, "listener[https].tls.certificates[#1].key", &format!("has mode {mode:04o}"));
+        assert_eq!(mistakes(&path)[0].2, format!("chmod 600 {}", key.display()));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a helper of a test may end the test")]
 
 mod heartbeat;
+mod identity;
 mod limits;
 mod machine;
 mod program;

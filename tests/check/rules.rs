@@ -251,6 +251,16 @@ refused! {
     response_timeout_zero: [pool("response_timeout = \"0s\"")], 4, "pool[p].response_timeout", "must be 10ms to 24h";
     idle_timeout_zero: [pool("idle_timeout = \"0s\"")], 4, "pool[p].idle_timeout", "must be 10ms to 24h";
     idle_connections_negative: [pool("idle_connections_max = -1")], 4, "pool[p].idle_connections_max", "must be 0 to 65536";
+    body_timeout_zero: [pool("body_timeout = \"0s\"")], 4, "pool[p].body_timeout", "must be 10ms to 24h";
+    request_timeout_zero: [pool("request_timeout = \"0s\"")], 4, "pool[p].request_timeout", "must be 10ms to 24h";
+    http2_connections_none: [pool("http2 = { connections_max = 0 }")], 4, "pool[p].http2.connections_max", "must be 1 to 1024";
+    http2_streams_none: [pool("http2 = { streams_max = 0 }")], 4, "pool[p].http2.streams_max", "must be 1 to 1000";
+    server_protocol_unknown: [pool("protocol = \"spdy\"")], 4, "pool[p].protocol", "must be \"http1\"";
+    retries_none: [pool("retries = { attempts = 0 }")], 4, "pool[p].retries.attempts", "must be 1 to 10";
+    retries_of_good_status: [pool("retries = { on = [\"200\"] }")], 4, "pool[p].retries.on[#1]", "from 400 to 599";
+    retries_of_no_cause: [pool("retries = { on = [\"connect\"] }")], 4, "pool[p].retries.on[#1]", "no cause";
+    retries_budget_above_all: [pool("retries = { budget_percent = 101 }")], 4, "pool[p].retries.budget_percent", "must be 0 to 100";
+    retries_replay_too_large: [pool("retries = { replay_body_max = 1048577 }")], 4, "pool[p].retries.replay_body_max", "must be 0 to 1048576";
     health_type_of_a_later_release: [pool("health = { type = \"grpc\" }")], 4, "pool[p].health.type", "not in this release";
     health_type_unknown: [pool("health = { type = \"icmp\" }")], 4, "pool[p].health.type", "must be \"http\" or \"tcp\"";
     health_path_without_slash: [pool("health = { path = \"health\" }")], 4, "pool[p].health.path", "must begin with '/'";
@@ -310,6 +320,7 @@ refused! {
     admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
     admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";
     admin_bind_of_a_listener: [TRAFFIC, "\n[admin]\nbind = \"192.0.2.1:80\"\n"], 11, "admin.bind", "overlaps with it";
+    admin_hosts: ["[admin]\nbind = \"127.0.0.1:9909\"\nhosts = [\"lb.example.com:9909\"]\n", TRAFFIC], 3, "admin.hosts[#1]", "";
     store_without_a_scheme: ["[sessions]\nstore = \"10.0.0.5:6379\"\n", TRAFFIC], 2, "sessions.store", "must be a URL";
     store_of_another_kind: ["[sessions]\nstore = \"memcached://10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must begin with redis://";
     store_with_a_password: ["[sessions]\nstore = \"redis://:secret@10.0.0.5\"\n", TRAFFIC], 2, "sessions.store", "must not hold a user or a password";

@@ -107,10 +107,26 @@ impl Baton {
         fs::write(&file, config).expect("the directory is writable");
         let child = start(&file, &directory);
         let mut baton = Self { child, port, log: Arc::default(), directory };
-        baton.log.follow(&mut baton.child);
-        baton.wait_for_log("baton is ready");
-        baton.wait_for_log("worker serves");
+        baton.follow();
         baton
+    }
+
+    fn follow(&mut self) {
+        self.log.follow(&mut self.child);
+        self.wait_for_log("baton is ready");
+        self.wait_for_log("worker serves");
+    }
+
+    /// Starts it once more, after its end. The log begins anew.
+    pub fn start_again(&mut self) {
+        self.child = start(&self.directory.path("baton.toml"), &self.directory);
+        self.log = Arc::default();
+        self.follow();
+    }
+
+    /// A file that it keeps for its next start.
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        self.directory.path("state").join(name)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -219,6 +235,19 @@ impl Baton {
 
     pub fn wait_for_log(&self, text: &str) {
         self.wait_for_logs(1, text);
+    }
+
+    /// Waits until what `baton status --json` prints is as wished, and gives it.
+    pub fn wait_for_status(&self, is_as_wished: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if is_as_wished(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the status does not become as wished: {status:#}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

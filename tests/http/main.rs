@@ -14,6 +14,7 @@
 mod baton;
 mod client;
 mod curl;
+mod h2_server;
 mod redis;
 mod server;
 mod wire;
@@ -24,12 +25,14 @@ mod connection_limits;
 mod connections;
 mod errors;
 mod fields;
+mod http2_servers;
 mod lifecycle;
 mod limits;
 mod malformed;
 mod operating;
 mod queueing;
 mod rate_limit;
+mod retries;
 mod shedding;
 mod slow_clients;
 mod sticky;
@@ -39,6 +42,7 @@ mod tcp_sticky;
 mod tickets;
 mod timeouts;
 mod tls;
+mod tls_reload;
 
 use std::time::Duration;
 

@@ -9,9 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton::link::CertificatePem;
+use baton::config;
+use baton::link::files::{FileContent, HandedFiles};
+use baton::proxy::files::Files;
 use baton::proxy::tickets::Tickets;
-use baton::proxy::tls;
+use baton::proxy::tls::Termination;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::baton::Directory;
@@ -27,9 +29,16 @@ struct Endpoint(SocketAddr);
 
 impl Endpoint {
     fn start(tickets: &Arc<Tickets>, listener: &str, Certificate { cert, key }: &Certificate) -> Self {
-        let read = |path: &PathBuf| std::fs::read(path).expect("openssl wrote it");
-        let pem = CertificatePem { chain: read(cert), key: read(key) };
-        let acceptor = tls::acceptor(&[pem], &["http/1.1"], tickets.of_listener(listener)).expect("it is whole");
+        let read = |path: &PathBuf| FileContent(std::fs::read(path).expect("openssl wrote it").into());
+        let files = [cert, key].map(|path| (path.clone(), read(path)));
+        let config = format!(
+            "[[listener]]\nname = \"{listener}\"\nbind = [\"0.0.0.0:443\"]\npool = \"app\"\ntls = {{ certificates = [{{ cert = {cert:?}, \
+             key = {key:?} }}] }}\n[[pool]]\nname = \"app\"\nservers = [{{ name = \"a\", address = \"127.0.0.1:1\" }}]\n"
+        );
+        let config = config::parse(&config, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
+        let files = Files::new(HandedFiles(files.into()));
+        let tls = Termination::new(&config.listeners[0], &files, tickets.of_listener(listener)).expect("it is whole");
+        let acceptor = tls.expect("the listener has tls").acceptor();
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = socket.local_addr().expect("it is bound");
         socket.set_nonblocking(true).expect("it is open");

@@ -1,6 +1,6 @@
 //! TLS towards clients, with certificates that openssl makes for the test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub fn certificate(directory: &Directory, name: &str) -> Certificate {
 /// A listener with certificates for a.example and, second, for b.example.
 pub struct Site {
     pub baton: Baton,
-    certificates: [Certificate; 2],
-    _directory: Directory,
+    pub certificates: [Certificate; 2],
+    directory: Directory,
 }
 
 impl Site {
@@ -51,14 +51,24 @@ impl Site {
         let servers = servers.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
         let pool = format!("[[pool]]\nname = \"app\"\nservers = [{servers}]\n{pool}\n[worker]\nthreads = 1\n");
         let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
-        Self { baton, certificates, _directory: directory }
+        Self { baton, certificates, directory }
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
     }
 
     /// curl to a name, trusting one of the certificates alone.
     pub fn curl(&self, name: &str, trusted: usize, arguments: &[&str]) -> Curl {
+        self.curl_trusting(name, &self.certificates[trusted].cert, arguments)
+    }
+
+    /// curl to a name, trusting this certificate alone.
+    pub fn curl_trusting(&self, name: &str, trusted: &Path, arguments: &[&str]) -> Curl {
         let port = self.baton.address().port();
         let resolve = format!("{name}:{port}:127.0.0.1");
-        let trusted = self.certificates[trusted].cert.to_str().expect("test directories are UTF-8");
+        let trusted = trusted.to_str().expect("test directories are UTF-8");
         let url = format!("https://{name}:{port}/path");
         curl(&[&["--resolve", &resolve, "--cacert", trusted, &url], arguments].concat())
     }
@@ -93,13 +103,19 @@ fn server_learns_that_the_client_came_by_https() {
 }
 
 #[test]
-fn http_11_is_negotiated_in_tls_12_and_13() {
+fn version_of_http_is_negotiated_in_tls_12_and_13() {
     let server = Server::saying("ok");
-    let site = Site::before(&server, "", "");
+    let both = Site::before(&server, "", "");
+    let http_1 = Site::before(&server, "http2 = false", "");
     for version in [&["--tlsv1.3"][..], &["--tls-max", "1.2"]] {
-        let format = &["--http2", "--write-out", " %{http_version}"][..];
-        let output = site.curl("a.example", 0, &[version, format].concat());
-        assert_eq!((output.code, output.text().as_str()), (Some(0), "ok 1.1"), "{}", output.stderr);
+        let format = &["--write-out", " %{http_version}"][..];
+        for (site, wanted, expected) in
+            [(&both, "--http2", "2"), (&both, "--http1.1", "1.1"), (&http_1, "--http2", "1.1")]
+        {
+            let output = site.curl("a.example", 0, &[version, &[wanted], format].concat());
+            let text = output.text();
+            assert_eq!((output.code, text.as_str()), (Some(0), format!("ok {expected}").as_str()), "{}", output.stderr);
+        }
     }
 }
 

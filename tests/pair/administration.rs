@@ -11,6 +11,7 @@ use crate::scene::{Outcome, PATIENCE, Plan, Scene, program, until};
 pub fn trials() -> Vec<Trial> {
     vec![
         Plan::usual().patient().trial("drained_server_is_drained_on_both_nodes", drained_on_both_nodes),
+        Plan::usual().patient().trial("drained_servers_survive_a_restart_of_both_nodes", drained_servers_survive),
         Plan::usual().patient().trial("node_that_comes_back_learns_what_was_said", node_that_comes_back_learns),
     ]
 }
@@ -56,4 +57,19 @@ fn node_that_comes_back_learns(scene: &mut Scene) -> Outcome {
     scene.node_mut(standby).start()?;
     wait_until(scene, standby, "draining")?;
     wait_until(scene, active, "draining")
+}
+
+/// Each node has something that the other one never heard of, or an older state.
+fn drained_servers_survive(scene: &mut Scene) -> Outcome {
+    let (active, standby) = scene.form()?;
+    order(scene, active, "drain")?;
+    wait_until(scene, standby, "draining")?;
+    scene.node_mut(standby).stop(PATIENCE)?;
+    order(scene, active, "disable")?;
+    scene.node_mut(active).stop(PATIENCE)?;
+    // The one with the older state first: the newer one stands as soon as the nodes meet.
+    scene.node_mut(standby).start()?;
+    wait_until(scene, standby, "draining")?;
+    scene.node_mut(active).start()?;
+    NODES.iter().try_for_each(|node| wait_until(scene, node, "disabled"))
 }

@@ -173,7 +173,7 @@ fn damaged_archive_is_set_aside_and_reported(scene: &mut Scene) -> Outcome {
         until("the damage to be reported", PATIENCE, || {
             let status = scene.status(node)?;
             let is_told = |warning: &String| {
-                warning.starts_with("the archive of sessions ") && warning.ends_with("/sessions.damaged")
+                warning.starts_with("the archive of sessions ") && warning.contains("/sessions.damaged, 0 min ago")
             };
             Ok((status.warnings.iter().any(is_told) && archive(&status).restored == 0).then_some(()))
         })?;

@@ -1,10 +1,12 @@
 //! A real pair in network namespaces: what the nodes do to each other, to the wire and to their clients.
 //!
 //! Each test has a network of its own with two nodes, three servers and a client, built by `baton::lab` without root.
-//! They run one after the other, since each takes both cores of a small machine. Where namespaces are forbidden all of
+//! They run one after the other. Where namespaces are forbidden all of
 //! it fails and says which setting forbids them.
 //!
 //! `BATON_BIN=PATH` tests another program than the one cargo built, for example a release build for the figures.
+//! `BATON_SHARE=1/2` runs every second test and `BATON_SHARE=2/2` the others: most of the time a test waits, so two
+//! processes that share them are done in little more than half of it.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::print_stdout)] // figures are for people
@@ -40,7 +42,7 @@ mod sync;
 use std::process::ExitCode;
 
 use baton::lab::namespace;
-use libtest_mimic::{Arguments, Conclusion};
+use libtest_mimic::{Arguments, Conclusion, Trial};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -77,9 +79,18 @@ fn main() -> ExitCode {
         service_manager::trials(),
         events::trials(),
     ];
-    let trials = trials.into_iter().flatten().collect();
+    let trials = share(trials.into_iter().flatten().collect());
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);
     figures::print_table();
     heal::print_table();
     conclusion.exit_code()
+}
+
+/// The tests that this process runs: all of them, unless `BATON_SHARE` says otherwise.
+fn share(trials: Vec<Trial>) -> Vec<Trial> {
+    let Ok(share) = std::env::var("BATON_SHARE") else { return trials };
+    let parsed = share.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+    let (number, of): (usize, usize) = parsed.expect("BATON_SHARE is written as 1/2");
+    assert!((1..=of).contains(&number), "BATON_SHARE={share}: there is no such share");
+    trials.into_iter().skip(number - 1).step_by(of).collect()
 }

@@ -69,7 +69,7 @@ fn listed(site: &Site, filter: Filter, after: Option<String>, limit: u32) -> (Ve
 
 fn refused(answer: Answer) -> String {
     match answer {
-        Answer::Refused(reason) => reason,
+        Answer::Refused(refusal) => refusal.reason,
         other => panic!("{other:?}"),
     }
 }
@@ -193,6 +193,11 @@ fn pools_without_a_table_are_said_to_have_none() {
         refused(ask(&site, list("own"))),
         "pool own keeps no sessions here: each client carries the name of its server in a cookie of ours"
     );
+    let fault = |question| match ask(&site, question) {
+        Answer::Refused(refusal) => refusal.fault,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((fault(list("plain")), fault(list("nothing"))), (Fault::Unfit, Fault::Unknown));
     assert_eq!(refused(ask(&site, list("plain"))), "pool plain keeps no sessions: not sticky");
     let clear = SessionsQuestion::Clear { filter: filter("own", "", "") };
     assert!(refused(ask(&site, clear)).starts_with("pool own keeps no sessions here"));

@@ -102,7 +102,7 @@ fn a_damaged_archive_is_set_aside_before_a_new_one_is_written() {
     let path = directory.0.display();
     let expected = format!(
         "the archive of sessions {path}/sessions was not used: its checksum is wrong; it is set aside as \
-         {path}/sessions.damaged"
+         {path}/sessions.damaged, 0 min ago"
     );
     assert_eq!(archive.warnings().collect::<Vec<_>>(), [expected]);
 }

@@ -5,31 +5,32 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::{Client, Refusal};
+use super::client_body::{ClientBody, ClientBodyError};
 use super::transaction::Transaction;
 use crate::config;
 use crate::limit::floor::{self, Meter};
 use crate::proxy::refusals::Reason;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
-use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::{ArrivalError, Arriving};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The client's, on its way to a server.
     #[error("the client's body ended early")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientBodyError),
     /// The client's is too large or too slow; the client is refused.
     #[error("the client's body breaks a limit")]
     Refused,
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
-    Server(#[source] hyper::Error),
+    Server(#[source] ArrivalError),
     /// The server sent nothing for too long.
     #[error("the server's body made no progress in time")]
     ServerTimeout,
@@ -39,10 +40,17 @@ pub enum BodyError {
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// All of it, so that it can be sent again.
+    Whole {
+        /// Not sent yet.
+        data: Option<Bytes>,
+        /// Not sent yet.
+        trailers: Option<HeaderMap>,
+    },
     /// From the client.
     Client {
         /// The rest of it.
-        incoming: Incoming,
+        incoming: ClientBody,
         /// A part that was read before a server was chosen.
         first: Option<Frame<Bytes>>,
         /// Whose it is.
@@ -116,7 +124,7 @@ impl RequestBody {
     /// When it is malformed: then no server has to see the request at all.
     pub fn begin(
         client: &Rc<Client>,
-        mut incoming: Incoming,
+        mut incoming: ClientBody,
         expects_100: bool,
         server_timeout: Duration,
     ) -> Result<Self, BodyError> {
@@ -145,6 +153,33 @@ impl RequestBody {
     }
 }
 
+impl RequestBody {
+    /// Reads all of a body of `len` bytes. The client's own deadlines hold meanwhile.
+    ///
+    /// # Errors
+    /// When it is malformed or ends early.
+    pub async fn read_whole(mut self, len: usize) -> Result<Self, BodyError> {
+        let mut data = BytesMut::with_capacity(len);
+        let mut trailers = None;
+        while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut self).poll_frame(context)).await {
+            match frame?.into_data() {
+                Ok(part) => data.extend_from_slice(&part),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(Self::Whole { data: Some(data.freeze()), trailers })
+    }
+
+    /// A second one, where all of it is still there.
+    pub fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole { data, trailers } => Some(Self::Whole { data: data.clone(), trailers: trailers.clone() }),
+            Self::Client { .. } => None,
+        }
+    }
+}
+
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Self::Client { client, .. } = self {
@@ -159,8 +194,15 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self::Client { incoming, first, client, server_timeout, bounds } = self.get_mut() else {
-            return Poll::Ready(None);
+        let (incoming, first, client, server_timeout, bounds) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout, bounds } => {
+                (incoming, first, client, server_timeout, bounds)
+            }
+            Self::Whole { data, trailers } => {
+                let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
+                return Poll::Ready(next.map(Ok));
+            }
+            Self::Empty => return Poll::Ready(None),
         };
         if let Some(frame) = first.take() {
             return Poll::Ready(Some(Ok(frame)));
@@ -188,6 +230,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Self::Client { incoming, first, .. } => first.is_none() && incoming.is_end_stream(),
         }
     }
@@ -195,6 +238,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Self::Client { incoming, first, .. } => {
                 let first = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
                 incoming.size_hint().exact().map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest + first))
@@ -217,9 +261,8 @@ enum Source {
 
 /// A body that is read from a server.
 struct ServerBody {
-    incoming: Incoming,
-    /// `None` once it is given back or given up.
-    upstream: Option<Box<Upstream>>,
+    /// `None` once it is given up.
+    arriving: Option<Arriving>,
     /// The last frame has been read.
     is_complete: bool,
     place: Place,
@@ -238,16 +281,10 @@ impl ResponseBody {
         Self { source: Source::Text(Some(text)), _transaction: None }
     }
 
-    /// The body that follows on a connection to a server; the connection goes back to `place` at its end.
-    pub fn from_server(
-        incoming: Incoming,
-        upstream: Box<Upstream>,
-        place: Place,
-        client: &Rc<Client>,
-        timeout: Duration,
-    ) -> Self {
+    /// The body that arrives from a server; its connection goes back to `place` at its end.
+    pub fn from_server(arriving: Arriving, place: Place, client: &Rc<Client>, timeout: Duration) -> Self {
         let client = Rc::clone(client);
-        let body = ServerBody { incoming, upstream: Some(upstream), is_complete: false, place, client, timeout };
+        let body = ServerBody { arriving: Some(arriving), is_complete: false, place, client, timeout };
         Self { source: Source::Server(body), _transaction: None }
     }
 
@@ -271,14 +308,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Text(text) => text.is_none(),
-            Source::Server(body) => body.incoming.is_end_stream(),
+            Source::Server(body) => body.arriving.as_ref().is_none_or(Arriving::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Source::Server(body) => body.incoming.size_hint(),
+            Source::Server(body) => body.arriving.as_ref().map_or_else(SizeHint::default, Arriving::size_hint),
         }
     }
 }
@@ -286,16 +323,13 @@ impl Body for ResponseBody {
 impl ServerBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let deadlines = Rc::clone(self.client.deadlines());
-        if deadlines.is_late(Party::Server) {
-            self.upstream = None;
+        if deadlines.is_server_late() {
+            self.arriving = None;
             self.client.broken_off.set(true);
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
-        let polled = match &mut self.upstream {
-            Some(upstream) => upstream.poll_body(context, &mut self.incoming),
-            None => Pin::new(&mut self.incoming).poll_frame(context),
-        };
-        match polled {
+        let Some(arriving) = &mut self.arriving else { return Poll::Ready(None) };
+        match arriving.poll_frame(context) {
             Poll::Ready(frame) => {
                 deadlines.clear(Party::Server);
                 self.is_complete = frame.is_none();
@@ -315,11 +349,11 @@ impl ServerBody {
 impl Drop for ServerBody {
     fn drop(&mut self) {
         // A body that was not read to its end leaves bytes on the connection that would be taken for the next response.
-        let is_complete = self.is_complete || self.incoming.is_end_stream();
+        let is_complete = self.is_complete || self.arriving.as_ref().is_some_and(Arriving::is_end_stream);
         // A server that answers early leaves the connection in the middle of a request, with the client inside it.
         let is_free = is_complete && !self.client.is_uploading.get();
-        if is_free && let Some(upstream) = self.upstream.take() {
-            self.client.thread().give_back(self.place, upstream);
+        if is_free && let Some(connection) = self.arriving.as_mut().and_then(Arriving::take_connection) {
+            self.client.thread().give_back(self.place, connection);
         }
     }
 }

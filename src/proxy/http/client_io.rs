@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::body::floor;
 use super::client::{Client, Refusal};
+use super::h2_frames::PREFACE;
 use super::strict::{Gate, Limits, Phase, Verdict};
 use crate::config::RateFloor;
 use crate::limit::floor::Meter;
@@ -28,7 +30,7 @@ const READ_BYTES: usize = 4096;
 
 /// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
-const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
@@ -43,6 +45,61 @@ impl ClientStream {
         match self {
             ClientStream::Plain(stream) => stream,
             ClientStream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The protocol that the client and we have agreed on in the TLS handshake.
+    pub fn negotiated(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -89,6 +146,7 @@ pub struct ClientIo {
     drain: Option<Box<Drain>>,
     /// Something was written since the last wait for room.
     has_written: bool,
+    opening: Opening,
 }
 
 /// What the requests of a client may be.
@@ -132,6 +190,26 @@ impl Drain {
     }
 }
 
+/// What a connection in clear text turns out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opening {
+    /// What has come so far may be the preface of HTTP/2.
+    Unknown,
+    Http1,
+    /// The preface has come, and is held with all that came behind it.
+    Http2,
+}
+
+impl Opening {
+    fn of(bytes: &[u8]) -> Self {
+        match bytes.get(..PREFACE.len()) {
+            Some(front) if front == PREFACE => Self::Http2,
+            None if PREFACE.starts_with(bytes) => Self::Unknown,
+            _ => Self::Http1,
+        }
+    }
+}
+
 impl ClientIo {
     /// A connection in front of its first request.
     pub fn new(stream: ClientStream, client: Rc<Client>) -> Self {
@@ -140,6 +218,9 @@ impl ClientIo {
         }
         let gate = Gate::new(limits(&client));
         let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
+        // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
+        let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
+        let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
         Self {
             stream,
             client,
@@ -151,7 +232,23 @@ impl ClientIo {
             is_shut_down: false,
             drain: drain.map(|rate| Box::new(Drain::new(rate))),
             has_written: true,
+            opening,
         }
+    }
+
+    /// What becomes of the connection when hyper is through with it: where it began with the preface of HTTP/2, it goes
+    /// on, from that on. Otherwise it ends here, with a reset where a response was broken off: for a client of HTTP/1.0 an
+    /// orderly end would be the end of the body, and one that reads nothing would leave the kernel with all that waits
+    /// for it.
+    pub fn finish(self) -> Option<(ClientStream, Bytes)> {
+        if self.opening == Opening::Http2 {
+            return Some((self.stream, Bytes::from(self.held)));
+        }
+        if self.client.broken_off.get() {
+            // Fails only on a socket that is closed already.
+            let _closed = self.stream.socket().set_zero_linger();
+        }
+        None
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -178,6 +275,14 @@ impl ClientIo {
         if fresh.is_empty() {
             return Poll::Ready(Ok(true));
         }
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(fresh);
+            if self.opening != Opening::Http1 {
+                self.held.extend_from_slice(fresh);
+                buffer.set_filled(start);
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
         let phase_before = self.gate.phase();
         let len = match self.gate.inspect(fresh) {
             Verdict::Pass { len } => {
@@ -203,6 +308,12 @@ impl ClientIo {
             return Poll::Ready(Ok(true));
         }
         self.held.extend_from_slice(fresh.filled());
+        if self.opening == Opening::Unknown {
+            self.opening = Opening::of(&self.held);
+            if self.opening != Opening::Http1 {
+                return Poll::Ready(Ok(self.opening == Opening::Http2));
+            }
+        }
         let phase_before = self.gate.phase();
         match self.gate.inspect(&self.held) {
             Verdict::Pass { len } => {
@@ -289,21 +400,7 @@ impl ClientIo {
     }
 
     fn poll_stream(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl Drop for ClientIo {
-    /// Ends a response that was broken off with a reset: for a client of HTTP/1.0 an orderly end would be the end of the
-    /// body, and one that reads nothing would leave the kernel with all that waits for it.
-    fn drop(&mut self) {
-        if self.client.broken_off.get() {
-            // Fails only on a socket that is closed already.
-            let _closed = self.stream.socket().set_zero_linger();
-        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -350,9 +447,9 @@ impl ClientIo {
     fn poll_write_with<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(&mut ClientStream, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut ClientStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        match write(&mut self.stream, context) {
+        match write(Pin::new(&mut self.stream), context) {
             Poll::Pending if self.is_write_late() => {
                 self.client.broken_off.set(true);
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -408,10 +505,7 @@ impl ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = this.poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        });
+        let polled = this.poll_write_with(context, |stream, context| stream.poll_write(context, bytes));
         this.written(&polled);
         polled
     }
@@ -426,10 +520,7 @@ impl AsyncWrite for ClientIo {
             return self.poll_write(context, joined);
         }
         let this = self.get_mut();
-        let polled = this.poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        });
+        let polled = this.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices));
         this.written(&polled);
         polled
     }
@@ -439,19 +530,16 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| match stream {
-            ClientStream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            ClientStream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        })
+        self.get_mut().poll_write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.opening == Opening::Http2 {
+            return Poll::Ready(Ok(()));
+        }
         if !this.is_shut_down {
-            ready!(this.poll_write_with(context, |stream, context| match stream {
-                ClientStream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-                ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            }))?;
+            ready!(this.poll_write_with(context, |stream, context| stream.poll_shutdown(context)))?;
             this.is_shut_down = true;
             this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
         }

@@ -1,12 +1,14 @@
 //! A request on its way to a server, and the response on its way back.
 
+use std::cell::RefMut;
 use std::rc::Rc;
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http_body::Body;
 
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
+use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
 use super::transaction::Transaction;
@@ -16,11 +18,17 @@ use crate::proxy::refusals::Reason;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::Place;
-use crate::proxy::upstream::{ExchangeError, Upstream};
+use crate::proxy::timers::Party;
+use crate::proxy::upstream::dial::DialError;
+use crate::proxy::upstream::http1::Http1;
+use crate::proxy::upstream::http2::Obtained;
+use crate::proxy::upstream::retry::{self, Budget, Failure};
+use crate::proxy::upstream::{Arriving, Broken, ExchangeError, Upstream};
 use crate::session::key::Key;
 
-/// Servers that may fail one request before it is given up, so that it cannot walk through a thousand dead ones.
-const FAILED_MAX: usize = 5;
+/// Connections that had been idle and are closed by now, before the server counts as failed: a server that has restarted
+/// leaves a thread with no more than these.
+const REPEATS_MAX: u32 = 1000;
 
 /// A request being forwarded.
 struct Errand<'a> {
@@ -35,6 +43,12 @@ struct Errand<'a> {
     wanted: Option<usize>,
     /// Servers that failed this request.
     failed: Vec<usize>,
+    /// The client belongs to a server, which no status of that server's changes.
+    is_at_home: bool,
+    /// Tries so far.
+    attempts: u32,
+    /// Tries beside these, on connections that had been idle.
+    repeats: u32,
     /// What the last failure was.
     fault: Option<(StatusCode, Fault)>,
     /// Its place at the server that is tried, where those are limited.
@@ -45,9 +59,9 @@ struct Errand<'a> {
 
 /// What came of one attempt.
 enum Attempt {
-    Answered(Box<Upstream>, Response<Incoming>),
-    /// Not executed by any server, so it may be tried again.
-    Again,
+    Answered(Response<Arriving>),
+    /// It may be tried again, for this reason.
+    Again(&'static str),
     /// It may have been executed, or there is nothing left to send.
     GivenUp,
 }
@@ -56,7 +70,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -71,25 +85,47 @@ pub async fn forward(
         Way::Home(server) => Some(server),
         Way::Closed(server) => return closed(client, pool, server),
     };
-    let request = match prepare(client, pool, request) {
+    if let Some(timeout) = pool.config.request_timeout {
+        client.deadlines().set(Party::Request, timeout);
+    }
+    let request = match prepare(client, pool, request).await {
         Ok(request) => Some(request),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
-    let failed = Vec::new();
-    let mut errand =
-        Errand { client, index, pool, request, visit, wanted, failed, fault: None, slot: None, refused: None };
-    // Each turn uses up an idle connection or a server, so this ends.
-    while errand.failed.len() < FAILED_MAX {
-        let Some(server) = errand.pick().await else { break };
-        match errand.attempt(server).await {
-            Attempt::Answered(upstream, response) => {
-                transaction.place = Some(Place { pool: index, server });
+    if let Some(mut budget) = client.thread().retry_budget(index) {
+        budget.asked(client.thread().timers.coarse_now());
+    }
+    let is_at_home = wanted.is_some();
+    let mut errand = Errand {
+        client,
+        index,
+        pool,
+        request,
+        visit,
+        wanted,
+        failed: Vec::new(),
+        is_at_home,
+        attempts: 0,
+        repeats: 0,
+        fault: None,
+        slot: None,
+        refused: None,
+    };
+    let mut server = errand.pick().await;
+    while let Some(tried) = server {
+        match errand.attempt(tried).await {
+            Attempt::Answered(response) => {
+                transaction.place = Some(Place { pool: index, server: tried });
                 transaction.slot = errand.slot.take();
-                return errand.finish(server, upstream, response).await;
+                return errand.finish(tried, response).await;
             }
-            Attempt::Again => {}
+            Attempt::Again(reason) => {
+                transaction.retries += 1;
+                transaction.retried_for = Some(reason);
+            }
             Attempt::GivenUp => break,
         }
+        server = errand.pick().await;
     }
     errand.give_up()
 }
@@ -107,12 +143,23 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
     respond::own(client, StatusCode::SERVICE_UNAVAILABLE, "the server that has your session is down", Some(fault))
 }
 
-/// Makes the client's request one for a server.
-fn prepare(client: &Rc<Client>, pool: &Pool, request: Request<Incoming>) -> Result<Request<RequestBody>, BodyError> {
+/// Makes the client's request one for a server. One that may have to be sent again is read to its end first.
+async fn prepare(
+    client: &Rc<Client>,
+    pool: &Pool,
+    request: Request<ClientBody>,
+) -> Result<Request<RequestBody>, BodyError> {
     let (mut parts, body) = request.into_parts();
     let expects_100 = parts.headers.contains_key(header::EXPECT);
-    let body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
-    headers::to_server(&mut parts, client);
+    let replay_body_max = u64::from(pool.config.retries.replay_body_max);
+    // That of a transfer coding is not known.
+    let len = body.size_hint().exact().filter(|len| *len > 0 && *len <= replay_body_max && !expects_100);
+    let mut body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
+    if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
+        body = body.read_whole(len).await?;
+        client.deadlines().clear(Party::Server);
+    }
+    headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
     Ok(Request::from_parts(parts, body))
 }
 
@@ -164,36 +211,90 @@ impl Errand<'_> {
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
+        self.attempts += 1;
         let place = Place { pool: self.index, server };
-        let Some(mut upstream) = self.connection(place).await else { return Attempt::Again };
-        let Some(request) = self.request.take() else { return Attempt::GivenUp };
+        let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
+        let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
+        if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
+            // Kept for a server of HTTP/2; here it would have to stand in Connection too.
+            request.headers_mut().remove(header::TE);
+        }
         let copy = copy_if_repeatable(&request);
-        let was_reused = upstream.reused;
+        let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let deadlines = self.client.deadlines();
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
-            Some(Ok(response)) => Attempt::Answered(upstream, response),
+            Some(Ok(response)) => self.after_response(server, response, copy).await,
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
+                self.request = copy;
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
-                Attempt::GivenUp
+                self.again_elsewhere(Failure::Timeout)
             }
         }
     }
 
-    /// A connection to a server: one that is idle, or a new one.
-    async fn connection(&mut self, place: Place) -> Option<Box<Upstream>> {
-        if let Some(idle) = self.client.thread().idle_connection(place) {
-            return Some(idle);
+    /// Tries again on another server, where that is safe, wanted, and within all bounds.
+    fn again_elsewhere(&mut self, failure: Failure) -> Attempt {
+        if self.may_retry(failure) { Attempt::Again(failure.word()) } else { Attempt::GivenUp }
+    }
+
+    /// What is left of the request is in `request`, where it may be sent again.
+    fn may_retry(&self, failure: Failure) -> bool {
+        let retries = &self.pool.config.retries;
+        let is_open = self.request.is_some() && !self.client.deadlines().is_late(Party::Request);
+        if !is_open || self.attempts >= retries.attempts || !retry::is_wanted(retries, failure) {
+            return false;
         }
+        let now = self.client.thread().timers.coarse_now();
+        let has_budget = |mut budget: RefMut<'_, Budget>| budget.take(retries, now);
+        failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget)
+    }
+
+    /// Passes a response on, unless it is one to try again after and there is another server.
+    async fn after_response(
+        &mut self,
+        server: usize,
+        response: Response<Arriving>,
+        copy: Option<Request<RequestBody>>,
+    ) -> Attempt {
+        let failure = Failure::Status(response.status().as_u16());
+        if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
+            return Attempt::Answered(response);
+        }
+        self.request = copy;
+        if !self.may_retry(failure) {
+            return Attempt::Answered(response);
+        }
+        self.failed.push(server);
+        let Some(other) = self.pick().await else { return Attempt::Answered(response) };
+        self.wanted = Some(other);
+        Attempt::Again(failure.word())
+    }
+
+    /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
+    async fn connection(&mut self, place: Place) -> Option<Upstream> {
         let address = self.pool.config.servers.get(place.server)?.address;
-        let connect = Upstream::connect(address);
-        match self.client.deadlines().within(self.pool.config.connect_timeout, connect).await {
-            Some(Ok(upstream)) => Some(upstream),
+        let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
+        if dialer.may_be_http1()
+            && let Some(idle) = thread.idle_connection(place)
+        {
+            return Some(Upstream::Http1(idle));
+        }
+        let obtain = async {
+            if !dialer.may_be_http2() {
+                return Ok(Obtained::Http1(dialer.dial(address).await?.0));
+            }
+            match thread.shared_connections(place) {
+                Some(shared) => shared.obtain(|| dialer.dial(address)).await,
+                None => Err(DialError::nowhere()),
+            }
+        };
+        match self.client.deadlines().within(self.pool.config.connect_timeout, obtain).await {
+            Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
+            Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
-                let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
-                let error = if refused { "connection_refused" } else { "destination_ip_unroutable" };
-                self.failed(place.server, StatusCode::BAD_GATEWAY, error);
+                self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }
             None => {
@@ -215,19 +316,22 @@ impl Errand<'_> {
         if self.client.refusal.get().is_some() {
             return Attempt::GivenUp;
         }
-        let kind = if error.is_garbage { "http_protocol_error" } else { "connection_terminated" };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| !error.is_garbage));
-        if self.request.is_none() {
-            self.failed(server, StatusCode::BAD_GATEWAY, kind);
-            return Attempt::GivenUp;
-        }
-        if was_reused {
+        let (failure, word) = match error.kind {
+            Broken::Garbage => (None, "http_protocol_error"),
+            Broken::Off => (Some(Failure::Broken), "connection_terminated"),
+            Broken::Refused => (Some(Failure::Refused), "http_request_denied"),
+        };
+        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| failure.is_some()));
+        let is_about_idleness = was_reused && failure == Some(Failure::Broken) && self.request.is_some();
+        if is_about_idleness && self.repeats < REPEATS_MAX {
+            self.repeats += 1;
+            self.attempts = self.attempts.saturating_sub(1);
             // A connection that had been idle may just have been closed: that says nothing about the server.
             self.wanted = Some(server);
-        } else {
-            self.failed(server, StatusCode::BAD_GATEWAY, kind);
+            return Attempt::Again("idle_connection_closed");
         }
-        Attempt::Again
+        self.failed(server, StatusCode::BAD_GATEWAY, word);
+        failure.map_or(Attempt::GivenUp, |failure| self.again_elsewhere(failure))
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
@@ -239,12 +343,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    async fn finish(
-        self,
-        server: usize,
-        upstream: Box<Upstream>,
-        response: Response<Incoming>,
-    ) -> Response<ResponseBody> {
+    async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
         let (mut parts, body) = response.into_parts();
         if is_ambiguous(&parts) {
             let fault = Fault { error: "http_protocol_error", server: self.name(server) };
@@ -264,8 +363,8 @@ impl Errand<'_> {
         }
         parts.version = http::Version::HTTP_11;
         let place = Place { pool: self.index, server };
-        let timeout = self.pool.config.response_timeout;
-        Response::from_parts(parts, ResponseBody::from_server(body, upstream, place, self.client, timeout))
+        let timeout = self.pool.config.body_timeout;
+        Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
     }
 
     /// No server could answer.
@@ -291,14 +390,14 @@ impl Errand<'_> {
     }
 }
 
-/// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and has no body to lose.
+/// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
 fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    if !is_idempotent || !matches!(request.body(), RequestBody::Empty) {
+    if !is_idempotent {
         return None;
     }
-    let mut copy = Request::new(RequestBody::Empty);
+    let mut copy = Request::new(request.body().copy()?);
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

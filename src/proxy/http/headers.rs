@@ -15,13 +15,25 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What we add to Via: the version that was spoken to us, and a pseudonym, as no one outside needs our name.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 baton");
 const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
+const VIA_HTTP_2: HeaderValue = HeaderValue::from_static("2.0 baton");
 
 /// Makes a client's request one for a server: origin-form, no hop-by-hop fields, forwarded fields added.
-pub fn to_server(parts: &mut request::Parts, client: &Client) {
-    let via = if parts.version == http::Version::HTTP_10 { VIA_HTTP_10 } else { VIA };
+///
+/// A server that is spoken to in HTTP/2 is told of a client that takes trailers: gRPC insists on it, and there the field
+/// is not hop-by-hop (RFC 9113 section 8.2.2).
+pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
+    let via = match parts.version {
+        http::Version::HTTP_10 => VIA_HTTP_10,
+        http::Version::HTTP_2 => VIA_HTTP_2,
+        _ => VIA,
+    };
     to_origin_form(parts);
     let found = Found::among(&parts.headers);
+    let takes_trailers = keeps_te && found.hop_by_hop && takes_trailers(&parts.headers);
     remove_hop_by_hop(&mut parts.headers, &found);
+    if takes_trailers {
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     if found.expect {
         // We answer an expectation ourselves by reading the body; the server is not asked twice.
         parts.headers.remove(header::EXPECT);
@@ -56,6 +68,11 @@ pub fn to_client(headers: &mut HeaderMap) {
         headers.remove(header::TRANSFER_ENCODING);
     }
     add_to_list(headers, header::VIA, &VIA);
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let words = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    words.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Which fields that need something done are there. Most heads have none, and one pass over the names costs less than

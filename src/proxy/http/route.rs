@@ -52,14 +52,20 @@ fn host<B>(request: &Request<B>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RouteAccess;
 
     fn request(target: &str, host: &str) -> Request<()> {
         Request::builder().uri(target).header("host", host).body(()).unwrap()
     }
 
     fn route(host: Option<&str>, path_prefix: Option<&str>, pool: usize) -> Route {
-        let (host, path_prefix) = (host.map(str::to_owned), path_prefix.map(str::to_owned));
-        Route { host, path_prefix, pool: PoolIndex(pool), rate_limits: Vec::new() }
+        Route {
+            host: host.map(str::to_owned),
+            path_prefix: path_prefix.map(str::to_owned),
+            pool: PoolIndex(pool),
+            access: RouteAccess::default(),
+            rate_limits: Vec::new(),
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod tests;
 
 use body::Chunked;
 use head::{Framing, Head};
+pub(super) use head::{is_host_and_port, is_path_and_query};
 pub use rejection::Rejection;
 
 /// What a client may send at most.

@@ -17,6 +17,10 @@ pub struct Transaction {
     pub ip: IpAddr,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
+    /// Tries after the first, and what the last of them was for.
+    pub retries: u32,
+    /// In the words of `pool.retries.on`, or `idle_connection_closed`.
+    pub retried_for: Option<&'static str>,
     /// Its share of what the worker takes on, where that is limited.
     pub under_way: Option<UnderWay>,
     /// Its share of what the server takes on, where that is limited.
@@ -28,7 +32,15 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        Self { client: Rc::clone(client), ip: client.connection.ip, place: None, under_way: None, slot: None }
+        Self {
+            client: Rc::clone(client),
+            ip: client.connection.ip,
+            place: None,
+            retries: 0,
+            retried_for: None,
+            under_way: None,
+            slot: None,
+        }
     }
 }
 
@@ -37,6 +49,7 @@ impl Drop for Transaction {
         let client = &self.client;
         client.in_flight.set(client.in_flight.get().saturating_sub(1));
         client.deadlines().clear(Party::Server);
+        client.deadlines().clear(Party::Request);
         // From now on it is the client's turn, and nothing may run that would notice.
         if let Some(listener) = client.listener() {
             client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);

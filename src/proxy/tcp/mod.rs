@@ -104,7 +104,7 @@ pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: Sock
     let passage = Passage { thread, listener, index, pool, of, address: peer.ip(), registration };
     passage.deadlines().attach_here().await;
     match &listener.tls {
-        Some(acceptor) => passage.behind_tls(acceptor, stream).await,
+        Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
         None => passage.in_clear(stream).await,
     }
 }

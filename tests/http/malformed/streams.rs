@@ -216,7 +216,6 @@ pub const STREAMS: &[(u16, &[u8])] = &[
     (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: gzip\r\n\r\n"),
     (400, b"GET / HTTP/1.1\r\nHost: a\r\n\n"),
     (400, b"GET / HTTP/1.1\nHost: a\n\n"),
-    (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     (400, b"SSH-2.0-OpenSSH_9.2p1\r\n"),
     (400, b"\0"),

@@ -280,13 +280,17 @@ fn parse_target(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Re
 /// `#` (some cut a fragment off, some do not) and `\` in a path (some take it for `/`). And nothing that the `http`
 /// crate would refuse, so that hyper never has to.
 fn parse_path_and_query(bytes: &[u8]) -> Result<(), Rejection> {
+    if is_path_and_query(bytes) { Ok(()) } else { Err(Rejection::Target) }
+}
+
+/// The same as a question.
+pub(in crate::proxy::http) fn is_path_and_query(bytes: &[u8]) -> bool {
     let mut rest = bytes.iter().skip_while(|byte| has_class(**byte, PATH));
-    let is_good = match rest.next() {
+    match rest.next() {
         None => true,
         Some(b'?') => rest.all(|byte| has_class(*byte, QUERY)),
         Some(_) => false,
-    };
-    if is_good { Ok(()) } else { Err(Rejection::Target) }
+    }
 }
 
 /// The field at the front of `bytes`, if all of it is there and nothing is wrong with it. Found in one pass, without
@@ -356,7 +360,7 @@ fn refuse_transfer_encoding(value: &[u8]) -> Rejection {
 ///
 /// Of the names that RFC 3986 permits only those of unreserved characters are accepted: percent-encoding and
 /// sub-delimiters occur in no host name, and readers differ about them.
-fn is_host_and_port(value: &[u8]) -> bool {
+pub(in crate::proxy::http) fn is_host_and_port(value: &[u8]) -> bool {
     let (host_len, is_host) = if let [b'[', rest @ ..] = value {
         let len = memchr(b']', rest).unwrap_or(rest.len());
         let address = std::str::from_utf8(rest.get(..len).unwrap_or_default());

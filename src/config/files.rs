@@ -1,0 +1,135 @@
+//! The files besides the configuration that the worker needs: which they are, and how one is read.
+//!
+//! The worker opens no file. The guard reads these for it ([`read_file`]) and hands over what has
+//! changed; `baton check` reads them as the guard would.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::model::Config;
+
+/// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
+pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
+
+/// A file, or a directory of files, that the worker needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerFile {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// What a file is, which says how it is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileKind {
+    /// Anybody may read it.
+    Public,
+    /// A secret: refused when others than its owner can read or change it, and never logged.
+    Secret,
+}
+
+/// Why a file that the worker needs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is no such file, or it cannot be read.
+    #[error("failed to read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is a secret, and others than its owner can read or change it.
+    #[error("{} has mode {mode:04o}, so others than its owner can use what it holds", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is a directory, a device or a pipe.
+    #[error("{} is not a file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is larger than [`WORKER_FILE_MAX_BYTES`].
+    #[error("{} is larger than {} MiB", path.display(), WORKER_FILE_MAX_BYTES >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl FileError {
+    /// What an operator does about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run as root, or as the user who owns the file".to_owned()
+            }
+            Self::Unreadable { .. } => "put the file there, or change the path".to_owned(),
+            Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::NotAFile { .. } => "name a file".to_owned(),
+            Self::TooLarge { .. } => "name a smaller file; none needs to be that large".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// The files that the worker needs, each once. The order says nothing.
+    pub fn worker_files(&self) -> Vec<WorkerFile> {
+        let mut files = Vec::new();
+        for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            for certificate in &tls.certificates {
+                files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
+                files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
+            }
+        }
+        for listener in &self.listeners {
+            let of_routes = listener.routes.iter().flat_map(|route| route.access.files());
+            let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
+            files.extend(listener.access.files().chain(of_routes).map(public));
+        }
+        // What is a secret to one of those who name it is a secret.
+        files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));
+        files.dedup_by(|later, earlier| later.path == earlier.path);
+        files
+    }
+}
+
+/// Reads a file whole.
+///
+/// # Errors
+/// See [`FileError`]. The mode is judged as root too, who could read the file whatever its mode: what matters is who else
+/// can.
+pub fn read_file(path: &Path, kind: FileKind) -> Result<Vec<u8>, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    // Non-blocking, so that a named pipe is refused instead of waited for.
+    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile { path: path.to_owned() });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if kind == FileKind::Secret && mode & 0o077 != 0 {
+        return Err(FileError::Exposed { path: path.to_owned(), mode });
+    }
+    let content = read_at_most(&file, WORKER_FILE_MAX_BYTES + 1).map_err(unreadable)?;
+    if content.len() as u64 > WORKER_FILE_MAX_BYTES {
+        return Err(FileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(content)
+}
+
+fn read_at_most(file: &File, max: u64) -> io::Result<Vec<u8>> {
+    // At its full length at once, so that no copy of a secret is left where it had been before it grew.
+    let len = file.metadata()?.len().min(max) as usize;
+    let mut content = Vec::with_capacity(len + 1);
+    file.take(max).read_to_end(&mut content)?;
+    Ok(content)
+}

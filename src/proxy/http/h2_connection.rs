@@ -1,0 +1,147 @@
+//! HTTP/2 with clients (RFC 9113): one connection, and a task for each of its streams.
+//!
+//! h2 is the engine: framing, HPACK, flow control, the states of streams. It is used as it is and not through hyper's
+//! server, which hides what a proxy needs: interim responses, the windows of clients that read nothing, and the words to
+//! end a connection with. What h2 does not check of requests, `h2_request` does; what it does not bound, `h2_frames`.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+
+use super::client::Client;
+use super::client_io::ClientStream;
+use super::h2_frames::Offence;
+use super::h2_io::{H2Io, Ledger};
+use super::h2_stream;
+use crate::proxy::timers::Party;
+
+/// Streams that a client may have open at once; one more is refused (REFUSED_STREAM), and may be tried again.
+const STREAMS_MAX: u32 = 100;
+
+/// What a client may send of a body before a server takes it, for each stream and for a connection.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// What waits in memory for a stream whose client does not take it.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The largest list of fields, each counted with 32 bytes more than it has (RFC 9113 section 6.5.2): what `strict` lets
+/// pass on HTTP/1. Beyond: 431, and far beyond the end of the connection.
+const HEADER_LIST_BYTES_MAX: u32 = 32 * 1024 + 100 * 32;
+
+/// Streams that a client may reset before we have looked at them: as many as it may open.
+const UNSEEN_RESETS_MAX: usize = STREAMS_MAX as usize;
+
+/// Streams that we may reset because they break a rule, before the connection ends.
+const ERROR_RESETS_MAX: usize = 200;
+
+/// How long a client may take to say that it knows of the end, when nothing is under way.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// Serves a connection to its end. `read_ahead` is what has been read of it.
+pub async fn serve(client: Rc<Client>, stream: ClientStream, read_ahead: Bytes) {
+    let Some(head_timeout) = client.listener().map(|listener| listener.config.head_timeout) else { return };
+    let ledger = Ledger::new(Rc::clone(&client));
+    let handshake = builder().handshake(H2Io::new(stream, Rc::clone(&ledger), read_ahead));
+    client.deadlines().clear(Party::ClientRead);
+    client.deadlines().attach_here().await;
+    let connection = client.thread().before_work(client.deadlines(), head_timeout, handshake).await;
+    // It failed or took too long, which is the client's affair.
+    let Some(Ok(connection)) = connection else { return };
+    let mut served = Served { connection, ledger, client, is_told: false, is_closing: false };
+    std::future::poll_fn(|context| served.poll(context)).await;
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX));
+    builder
+}
+
+/// A connection whose preface has come.
+struct Served {
+    connection: Connection<H2Io, Bytes>,
+    ledger: Rc<Ledger>,
+    client: Rc<Client>,
+    /// The client knows that it may open no more streams.
+    is_told: bool,
+    /// What is left to do is to end.
+    is_closing: bool,
+}
+
+impl Served {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.client.deadlines().attach(context);
+        loop {
+            self.steer();
+            match self.connection.poll_accept(context) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending if self.has_to_close() => {}
+                Poll::Pending => {
+                    self.wait();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Begins the end, where there is a reason for it.
+    fn steer(&mut self) {
+        if self.is_closing {
+            return;
+        }
+        if self.client.thread().is_draining() && !std::mem::replace(&mut self.is_told, true) {
+            self.connection.graceful_shutdown();
+        }
+        if let Some(offence) = self.ledger.offence.get() {
+            self.is_closing = true;
+            self.connection.abrupt_shutdown(match offence {
+                Offence::Flood => Reason::ENHANCE_YOUR_CALM,
+                Offence::NoSettings => Reason::PROTOCOL_ERROR,
+            });
+        } else if self.client.deadlines().is_late(Party::ClientRead) {
+            self.client.deadlines().clear(Party::ClientRead);
+            // What was written last may still be on its way to a client that is slow, and not idle.
+            if !self.ledger.has_sent.take() || !self.connection.has_streams() || self.ledger.is_in_block() {
+                self.is_closing = true;
+                self.connection.abrupt_shutdown(Reason::NO_ERROR);
+            }
+        }
+    }
+
+    fn has_to_close(&self) -> bool {
+        let is_late = self.client.deadlines().is_late(Party::ClientRead);
+        !self.is_closing && (self.ledger.offence.get().is_some() || is_late)
+    }
+
+    /// Sets the deadline for a client of which nothing is under way.
+    fn wait(&self) {
+        let Some(listener) = self.client.listener() else { return };
+        if self.is_closing || self.ledger.open.get() > 0 || self.ledger.is_in_block() {
+            return;
+        }
+        let timeout = if self.is_told { FAREWELL_MAX } else { listener.config.idle_timeout };
+        self.client.deadlines().set_once(Party::ClientRead, timeout);
+    }
+
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        if !self.ledger.is_in_block() {
+            self.client.deadlines().clear(Party::ClientRead);
+        }
+        let client = Client::new(Rc::clone(&self.client.connection));
+        tokio::task::spawn_local(h2_stream::serve(client, Rc::clone(&self.ledger), request, respond));
+    }
+}

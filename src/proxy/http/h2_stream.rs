@@ -1,0 +1,252 @@
+//! One stream of an HTTP/2 connection: a request, and its response.
+
+use std::cell::RefCell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body;
+
+use super::answer;
+use super::body::ResponseBody;
+use super::client::{Client, Refusal};
+use super::client_body::ClientBody;
+use super::h2_body::StreamBody;
+use super::h2_io::Ledger;
+use super::h2_request::{self, Fault};
+use super::strict::Limits;
+use crate::proxy::timers::Party;
+
+/// Fields that HTTP/2 has no use for (RFC 9113 section 8.2.2).
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Where the response goes; its clones are one.
+#[derive(Clone)]
+pub struct Reply(Rc<RefCell<SendResponse<Bytes>>>);
+
+impl Reply {
+    fn new(respond: SendResponse<Bytes>) -> Self {
+        Self(Rc::new(RefCell::new(respond)))
+    }
+
+    /// `100 Continue`: the client sends its body.
+    pub fn say_continue(&self) {
+        self.inform(StatusCode::CONTINUE, HeaderMap::new());
+    }
+
+    /// An interim response. Nothing happens when the stream has ended, or the response has begun.
+    pub fn inform(&self, status: StatusCode, headers: HeaderMap) {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        remove_connection_specific(response.headers_mut());
+        // Whoever waits for the response learns of the end of the stream.
+        let _ended = self.0.borrow_mut().send_informational(response);
+    }
+
+    fn begin(&self, response: Response<()>, is_end: bool) -> Result<SendStream<Bytes>, h2::Error> {
+        self.0.borrow_mut().send_response(response, is_end)
+    }
+
+    fn reset(&self, reason: Reason) {
+        self.0.borrow_mut().send_reset(reason);
+    }
+
+    /// `Ready` once the client wants no response any more.
+    fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_reset(context).map(drop)
+    }
+}
+
+/// A stream that is served, from its request to its end.
+struct Open(Rc<Ledger>);
+
+impl Open {
+    fn new(ledger: Rc<Ledger>) -> Self {
+        ledger.open.set(ledger.open.get() + 1);
+        Self(ledger)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let ledger = &self.0;
+        ledger.open.set(ledger.open.get().saturating_sub(1));
+        // From now on it may be the client's turn, and nothing may run that would notice.
+        if ledger.open.get() == 0
+            && !ledger.is_in_block()
+            && let Some(listener) = ledger.client.listener()
+        {
+            ledger.client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With the last byte of its response.
+    Complete,
+    /// The client reset it, or its connection broke.
+    TakenBack,
+    /// We reset it.
+    GivenUp,
+}
+
+/// Serves a stream to its end.
+pub async fn serve(client: Rc<Client>, ledger: Rc<Ledger>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let open = Open::new(ledger);
+    match converse(&client, request, Reply::new(respond)).await {
+        End::Complete => open.0.completed(),
+        End::TakenBack => open.0.taken_back(),
+        End::GivenUp => {}
+    }
+}
+
+async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Reply) -> End {
+    let Some(request) = accept(client, request, &reply) else { return End::GivenUp };
+    let is_head = request.method() == Method::HEAD;
+    let mut answer = pin!(answer(Rc::clone(client), request));
+    let response = std::future::poll_fn(|context| {
+        client.deadlines().attach(context);
+        match answer.as_mut().poll(context) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+            Poll::Pending => reply.poll_reset(context).map(|()| None),
+        }
+    })
+    .await;
+    let Some(response) = response else { return End::TakenBack };
+    respond(client, &reply, response, is_head).await
+}
+
+/// Makes a request of h2's one of ours. `None` when it is malformed, and its stream was reset.
+fn accept(client: &Rc<Client>, request: Request<RecvStream>, reply: &Reply) -> Option<Request<ClientBody>> {
+    let (mut parts, stream) = request.into_parts();
+    match h2_request::translate(&mut parts, &Limits::default()) {
+        Ok(()) => {}
+        Err(Fault::Malformed) => {
+            reply.reset(Reason::PROTOCOL_ERROR);
+            return None;
+        }
+        Err(Fault::Refused(rejection)) => client.refusal.set(Some(Refusal::Malformed(rejection))),
+    }
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let expects_100 = parts.headers.contains_key(header::EXPECT).then(|| reply.clone());
+    let body = StreamBody::new(stream, Rc::clone(client), length, expects_100);
+    Some(Request::from_parts(parts, ClientBody::Http2(body)))
+}
+
+/// Sends a response.
+async fn respond(client: &Rc<Client>, reply: &Reply, response: Response<ResponseBody>, is_head: bool) -> End {
+    let (mut parts, body) = response.into_parts();
+    remove_connection_specific(&mut parts.headers);
+    parts.headers.entry(header::DATE).or_insert_with(super::date::now);
+    let is_end = is_head || body.is_end_stream();
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    match reply.begin(Response::from_parts(parts, ()), is_end) {
+        Ok(_) if is_end => End::Complete,
+        Ok(stream) => {
+            let mut sending = Sending { client, stream, body };
+            std::future::poll_fn(|context| sending.poll(context)).await
+        }
+        Err(_ended) => End::TakenBack,
+    }
+}
+
+fn remove_connection_specific(headers: &mut HeaderMap) {
+    for name in CONNECTION_SPECIFIC {
+        headers.remove(name);
+    }
+}
+
+/// A response's body on its way.
+struct Sending<'a> {
+    client: &'a Rc<Client>,
+    stream: SendStream<Bytes>,
+    body: ResponseBody,
+}
+
+impl Sending<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.client.deadlines().attach(context);
+        match self.poll_body(context) {
+            Poll::Pending if self.stream.poll_reset(context).is_ready() => Poll::Ready(End::TakenBack),
+            polled => polled,
+        }
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        loop {
+            if !std::task::ready!(self.poll_room(context)) {
+                return Poll::Ready(if self.client.broken_off.get() { End::GivenUp } else { End::TakenBack });
+            }
+            let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+                return Poll::Ready(self.end(Bytes::new()));
+            };
+            let Ok(frame) = frame else {
+                self.stream.send_reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(End::GivenUp);
+            };
+            match frame.into_data() {
+                Ok(data) if self.body.is_end_stream() => return Poll::Ready(self.end(data)),
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    if self.stream.send_data(data, false).is_err() {
+                        return Poll::Ready(End::TakenBack);
+                    }
+                }
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    remove_connection_specific(&mut trailers);
+                    let is_sent = self.stream.send_trailers(trailers).is_ok();
+                    return Poll::Ready(if is_sent { End::Complete } else { End::TakenBack });
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, data: Bytes) -> End {
+        if self.stream.send_data(data, true).is_ok() { End::Complete } else { End::TakenBack }
+    }
+
+    /// Waits until the client takes more, for `idle_timeout` at most: then the stream is reset. False when it has ended.
+    ///
+    /// h2 keeps what it is given and cannot send, up to its limit; a part of the body is read when some room is there.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        self.stream.reserve_capacity(1);
+        let deadlines = self.client.deadlines();
+        while self.stream.capacity() == 0 {
+            match self.stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
+                Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+                    self.client.broken_off.set(true);
+                    self.stream.send_reset(Reason::CANCEL);
+                    return Poll::Ready(false);
+                }
+                Poll::Pending => {
+                    if let Some(listener) = self.client.listener() {
+                        deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        deadlines.clear(Party::ClientWrite);
+        Poll::Ready(true)
+    }
+}
