@@ -191,6 +191,8 @@ pub(super) struct ListenerBlock {
     pub(super) connections_max: u32,
     pub(super) protection: ListenerProtection,
     pub(super) http2: bool,
+    pub(super) connect: bool,
+    pub(super) tunnel_timeout: Duration,
     /// Whole when the file has no mistake.
     pub(super) identity: Identity,
     /// Whole when the file has no mistake.

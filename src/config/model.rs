@@ -263,6 +263,12 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
+    /// Whether CONNECT goes to servers, which then open the tunnel or do not; otherwise it is refused. Default false; only
+    /// with protocol http.
+    pub connect: bool,
+    /// Time that no byte may move in either direction once a connection or stream has changed to another protocol
+    /// (WebSocket, CONNECT), 10 ms to 24 h. Default 1 h; only with protocol http.
+    pub tunnel_timeout: Duration,
     /// Who clients are taken for.
     pub identity: Identity,
     /// Who may come in.

@@ -196,6 +196,8 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         connections_max: block.connections_max,
         protection: block.protection,
         http2: block.http2,
+        connect: block.connect,
+        tunnel_timeout: block.tunnel_timeout,
         identity: block.identity,
         access: block.access,
         name,

@@ -17,6 +17,9 @@ const CLIENT_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const HEAD_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// As others have it: what speaks in a tunnel has keep-alives of its own.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Reads a `[[listener]]`.
 pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
     let protocol = table
@@ -46,13 +49,15 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         protection: protection::listener(&mut table, protocol),
         http2: table.boolean("http2", true),
+        connect: table.boolean("connect", false),
+        tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
         identity: identity::identity(&mut table),
         access,
         access_files,
     };
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
-        table.without_meaning(&["http2"], rule, "leave it out");
+        table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";
         table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
     }

@@ -317,6 +317,7 @@ impl Guard {
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
+                () = sleep_until(self.node.took_over_due_at()) => self.node.tell_took_over(),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
                 Some(question) = self.questions.recv() => self.answer(question, &to_worker),

@@ -19,6 +19,7 @@ use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
 use super::supervisor;
+use super::supervisor::attention::Paced;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
@@ -41,6 +42,11 @@ enum Conflict {
     /// It said so.
     Claimed,
 }
+
+/// Time between two times that the worker is told that VIPs have come here. Each begins an epoch of the sessions, of which
+/// there are not so many, and many VIPs come one after the other when a peer is gone. The first begins one at once, before
+/// anything is served; the last is sure to begin one as well, above whatever the peer wrote until it gave that VIP up.
+const TOOK_OVER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -172,6 +178,8 @@ pub struct Node {
     pub administration: Option<Rc<Administration>>,
     /// To the worker; `None` before there is one.
     pub orders: Option<mpsc::Sender<ToWorker>>,
+    /// That VIPs have come here, as the worker is to be told.
+    took_over: Paced<()>,
     /// Whether the worker has what the peer has; `None` where there is nothing to sync.
     synced: Option<bool>,
     threads: usize,
@@ -199,6 +207,7 @@ impl Node {
             archive: None,
             administration: None,
             orders: None,
+            took_over: Paced::new(tokio::time::Instant::now(), TOOK_OVER_INTERVAL),
             synced,
             threads,
             pid: None,
@@ -283,6 +292,8 @@ impl Node {
             supervisor::Event::Ready => {
                 self.worker_serves();
                 if self.vips.iter().any(|vip| vip.state == State::Active) {
+                    // It has begun no epoch yet, whatever the one before it was told.
+                    self.took_over.skip(tokio::time::Instant::now());
                     self.order(ToWorker::TookOver);
                 }
             }
@@ -335,6 +346,19 @@ impl Node {
             warn!("sessions are not in sync with the peer");
         }
         self.vips.iter().for_each(|vip| vip.tell(Command::Synced(synced)));
+    }
+
+    /// Has the worker put what it says before what the peer says, if a VIP has come here since it was last told to, but not
+    /// within [`TOOK_OVER_INTERVAL`]: then it is done at its end.
+    pub fn tell_took_over(&mut self) {
+        if self.took_over.take(tokio::time::Instant::now()).is_some() {
+            self.order(ToWorker::TookOver);
+        }
+    }
+
+    /// When [`Node::tell_took_over`] is to be called.
+    pub fn took_over_due_at(&self) -> Option<Instant> {
+        self.took_over.due_at().map(tokio::time::Instant::into_std)
     }
 
     /// The queue holds more than a worker that lives can be behind; one that does not is replaced, and told anew.
@@ -497,7 +521,8 @@ impl Node {
                     vip.epoch = epoch;
                 }
                 if to == State::Active {
-                    self.order(ToWorker::TookOver);
+                    self.took_over.put(());
+                    self.tell_took_over();
                 }
                 self.observe(Input::Role { vip: index, is_active: to == State::Active });
                 self.publish();
@@ -768,3 +793,6 @@ fn authentication(vip: &crate::config::Vip) -> &'static str {
         Authentication::Enforce => "enforce",
     }
 }
+
+#[cfg(test)]
+mod tests;

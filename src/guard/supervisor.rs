@@ -1,7 +1,7 @@
 //! Starts the worker, watches it, and starts it again. What it says is believed as far as it was asked for, and heard no
 //! faster than [`attention`] has it.
 
-mod attention;
+pub mod attention;
 #[cfg(test)]
 mod tests;
 

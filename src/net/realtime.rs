@@ -1,4 +1,5 @@
-//! Real-time scheduling and locked memory, for the heartbeat.
+//! How threads are scheduled, and locked memory: the heartbeat before everything else, and work that nobody waits for behind
+//! those who serve clients.
 
 use std::io;
 
@@ -16,6 +17,18 @@ pub fn schedule_first(priority: i32) -> io::Result<()> {
     // SAFETY: the pointer is to a live `sched_param` for the whole call; 0 means the calling thread.
     let result =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts the calling thread on `SCHED_BATCH` (sched(7)): it gets as much of the processor as before, but does not push aside
+/// whoever runs when there is something for it to do. Needs no privilege.
+///
+/// # Errors
+/// What sched_setscheduler(2) says.
+pub fn schedule_as_batch() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as above.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

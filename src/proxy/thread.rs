@@ -364,7 +364,8 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
     };
     match thread.site.listeners.get(listener).map(|listener| listener.config.protocol) {
         Some(Protocol::Http) => converse_http(thread, listener, stream, peer).await,
-        Some(Protocol::Tcp) => tcp::serve(&thread, listener, stream, peer).await,
+        // Boxed, or each connection of HTTP would have room for it.
+        Some(Protocol::Tcp) => Box::pin(tcp::serve(&thread, listener, stream, peer)).await,
         None => {}
     }
 }
@@ -377,7 +378,7 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
         None => ClientStream::Plain(stream),
         Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = tls.acceptor().accept(stream);
+            let handshake = Box::pin(tls.acceptor().accept(stream));
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                 // It failed or took too long, which is the client's affair.

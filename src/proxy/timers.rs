@@ -34,6 +34,7 @@ pub struct Deadlines {
     client_read: Cell<Tick>,
     client_write: Cell<Tick>,
     client_body: Cell<Tick>,
+    rest: Cell<Tick>,
     server: Cell<Tick>,
     request: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
@@ -49,6 +50,8 @@ pub enum Party {
     ClientWrite,
     /// The rate of a body that the client owes us.
     ClientBody,
+    /// Nobody owes anything: the end of the time in which the client is expected to ask again soon.
+    Rest,
     /// Something the server owes us.
     Server,
     /// The end of the response, whoever owes it.
@@ -67,6 +70,7 @@ impl Timers {
             client_read: Cell::new(NEVER),
             client_write: Cell::new(NEVER),
             client_body: Cell::new(NEVER),
+            rest: Cell::new(NEVER),
             server: Cell::new(NEVER),
             request: Cell::new(NEVER),
             waker: RefCell::new(None),
@@ -111,8 +115,8 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            let Deadlines { client_read, client_write, client_body, server, request, .. } = &**connection;
-            let of_client = client_read.get().min(client_write.get()).min(client_body.get());
+            let Deadlines { client_read, client_write, client_body, rest, server, request, .. } = &**connection;
+            let of_client = client_read.get().min(client_write.get()).min(client_body.get()).min(rest.get());
             let first = of_client.min(server.get()).min(request.get());
             if first <= now {
                 connection.wake();
@@ -145,6 +149,11 @@ impl Deadlines {
     /// Takes a deadline back.
     pub fn clear(&self, party: Party) {
         self.cell(party).set(NEVER);
+    }
+
+    /// Whether there is a deadline.
+    pub fn is_set(&self, party: Party) -> bool {
+        self.cell(party).get() != NEVER
     }
 
     /// Whether a deadline has passed.
@@ -193,6 +202,7 @@ impl Deadlines {
             Party::ClientRead => &self.client_read,
             Party::ClientWrite => &self.client_write,
             Party::ClientBody => &self.client_body,
+            Party::Rest => &self.rest,
             Party::Server => &self.server,
             Party::Request => &self.request,
         }

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use self::http1::Http1;
 use self::http2::Stream;
 use super::http::body::RequestBody;
+use super::server_io::ServerIo;
 use super::timers::Deadlines;
 
 /// What carries one request to a server.
@@ -125,6 +126,11 @@ impl Arriving {
             Self::Http1 { incoming, .. } => incoming.size_hint(),
             Self::Http2(arriving) => arriving.size_hint(),
         }
+    }
+
+    /// The connection below, once its protocol has changed, and what has been read of it since.
+    pub fn take_tunnel(&mut self) -> Option<(ServerIo, Bytes)> {
+        self.take_connection().and_then(|connection| connection.into_tunnel())
     }
 
     /// The connection, where it has been this body's alone.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::version::Version;
 
-/// Values at most: two for each of as many servers as any pair will have.
-pub const FACTS_MAX: usize = 65_536;
-/// Bytes of all values and names at most: twice what all of them take with the longest names of a configuration.
+/// Values at most, besides [`FactKey::TicketKeys`]: three for each of as many servers as a configuration can name, which is
+/// what an operator wants of it and what the checks of each node say.
+pub const FACTS_MAX: usize = 131_072;
+/// Bytes of all values and names at most, besides that one: more than what all of them take with the longest names of a
+/// configuration.
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a value at most.
 pub const VALUE_BYTES_MAX: usize = 4_096;
@@ -96,9 +98,12 @@ impl Facts {
     pub fn merge(&mut self, key: &FactKey, version: Version, value: &[u8]) -> bool {
         let known = self.values.get(key);
         let is_newer = known.is_none_or(|known| (version, value) > (known.version, &known.value));
-        let has_place = known.is_some() || self.values.len() < FACTS_MAX;
+        // Whatever there is of the others, resumption of TLS sessions does not suffer for it.
+        let is_apart = *key == FactKey::TicketKeys;
+        let others = self.values.len() - usize::from(self.values.contains_key(&FactKey::TicketKeys));
+        let has_place = is_apart || known.is_some() || others < FACTS_MAX;
         let freed = known.map_or(0, |known| key.len_bytes() + known.value.len());
-        let bytes = self.bytes - freed + key.len_bytes() + value.len();
+        let bytes = if is_apart { self.bytes } else { self.bytes - freed + key.len_bytes() + value.len() };
         // What takes no more than before always has room.
         let has_room = has_place && (bytes <= BYTES_MAX || bytes <= self.bytes);
         if !is_newer || !has_room || value.len() > VALUE_BYTES_MAX {
@@ -179,8 +184,26 @@ mod tests {
         for number in 0..FACTS_MAX {
             assert!(facts.merge(&admin(&number.to_string()), version(1), b"x"));
         }
-        assert!(!facts.set(FactKey::TicketKeys, b"x".to_vec(), version(2)));
+        assert!(!facts.set(admin("one more"), b"x".to_vec(), version(2)));
         assert!(facts.set(admin("7"), b"y".to_vec(), version(2)));
+    }
+
+    #[test]
+    fn ticket_keys_always_have_a_place() {
+        let long = vec![0; VALUE_BYTES_MAX];
+        for (value, count) in [(&long[..], 4_087), (b"", FACTS_MAX)] {
+            let mut facts = Facts::default();
+            // As many as there may be by bytes, or by number.
+            for number in 0..FACTS_MAX + 1_000 {
+                facts.merge(&admin(&format!("{number:06}")), version(1), value);
+            }
+            assert!(facts.set(FactKey::TicketKeys, long.clone(), version(2)));
+            assert!(facts.set(FactKey::TicketKeys, b"short".to_vec(), version(3)));
+            assert!(facts.set(FactKey::TicketKeys, vec![1; VALUE_BYTES_MAX], version(4)));
+            assert!(!facts.set(FactKey::TicketKeys, vec![0; VALUE_BYTES_MAX + 1], version(5)));
+            assert!(!facts.set(admin("one more"), value.to_vec(), version(5)), "they free no place for another");
+            assert_eq!(facts.values.len(), count + 1);
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::io::{self, IsTerminal};
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Lines that may wait to be written; more are dropped.
 const LINES_MAX: usize = 8192;
@@ -35,10 +38,12 @@ pub fn start() -> Logging {
         .with_ansi(coloured)
         .with_target(false)
         .log_internal_errors(false);
+    // What libraries log, such as h2 of each frame that it does not expect, a client could fill the log with.
+    let ours = Targets::new().with_target("baton", level);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().init();
+        builder.without_time().finish().with(ours).init();
     } else {
-        builder.init();
+        builder.finish().with(ours).init();
     }
     Logging(guard)
 }

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::link::archive::{self, FRAME_BYTES_MAX};
+use crate::net::realtime::schedule_as_batch;
 use crate::proxy::state::Site;
 use crate::session::archive::{Decoder, Encoder, Mapping, PoolNames};
 use crate::session::table::{Cursor, Merged};
@@ -71,8 +72,8 @@ impl Archive {
             status: Arc::clone(&status),
         };
         let run = move || {
-            // Without it the thread runs all the same.
-            let _kept = rustix::process::nice(NICENESS);
+            // Without them the thread runs all the same.
+            let (_kept, _as_usual) = (rustix::process::nice(NICENESS), schedule_as_batch());
             if let Err(error) = thread.run(setup.current.map(File::from), &loaded_sender, setup.interval, &ordered) {
                 warn!(%error, "sessions are not kept on the disk any more");
             }

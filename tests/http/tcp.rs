@@ -194,15 +194,15 @@ fn connection_on_which_nothing_moves_is_broken_off() {
 #[test]
 fn connection_on_which_one_direction_moves_is_not_idle() {
     let server = Server::start(|exchange| {
-        for _ in 0..10 {
+        for _ in 0..30 {
             exchange.send("x")?;
             // No synchronisation: the time between two bytes is what is tested.
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     });
-    let baton = Baton::with(&[&server], &settings("idle_timeout = \"600ms\""));
-    assert_eq!(baton.client().rest().expect("an orderly end"), b"xxxxxxxxxx");
+    let baton = Baton::with(&[&server], &settings("idle_timeout = \"2500ms\""));
+    assert_eq!(baton.client().rest().expect("an orderly end"), [b'x'; 30]);
 }
 
 #[test]

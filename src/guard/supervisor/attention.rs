@@ -66,6 +66,11 @@ impl<T> Paced<T> {
         self.waiting.is_some().then_some(self.free_at)
     }
 
+    /// Notes that one was let through elsewhere, in place of what waits.
+    pub fn skip(&mut self, now: Instant) {
+        (self.waiting, self.free_at) = (None, now + self.interval);
+    }
+
     /// Lets one through.
     pub fn take(&mut self, now: Instant) -> Option<T> {
         if now < self.free_at {

@@ -135,6 +135,13 @@ fn what_is_applied_late_does_not_undo_what_stands() {
 }
 
 #[test]
+fn there_is_room_for_what_is_said_of_as_many_servers_as_a_file_can_name() {
+    // The shortest that a server can be written.
+    let shortest = r#"{name="a",address="1.1.1.1:1"},"#.len();
+    assert!(crate::config::FILE_MAX_BYTES / shortest * 3 <= crate::session::facts::FACTS_MAX);
+}
+
+#[test]
 fn values_of_no_meaning_change_nothing() {
     let a = site(Node::First, "lb-a");
     let key = |server: &str| FactKey::Admin { pool: "app".to_owned(), server: server.to_owned() };

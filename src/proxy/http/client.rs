@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::strict;
+use super::tunnel::{self, Switch};
 use crate::proxy::refusals::Reason;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
@@ -59,6 +60,14 @@ pub struct Client {
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
+    /// Of an HTTP/1 connection: nothing has come that was not answered or handed on.
+    pub is_quiet: Cell<bool>,
+    /// hyper is sent away, and the connection stays.
+    pub is_resting: Cell<bool>,
+    /// Whether an HTTP/1 connection changes to another protocol.
+    pub switch: Cell<Switch>,
+    /// What it changes to, once that is granted.
+    pub tunnel: tunnel::Slot,
     registration: Registration,
 }
 
@@ -83,6 +92,10 @@ impl Client {
             refusal: Cell::new(None),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
+            is_quiet: Cell::new(false),
+            is_resting: Cell::new(false),
+            switch: tunnel::unasked(),
+            tunnel: tunnel::Slot::default(),
             registration,
         })
     }

@@ -11,6 +11,8 @@ use super::h2_body::StreamBody;
 
 /// A request's body, read from its client.
 pub enum ClientBody {
+    /// There is none.
+    Empty,
     /// On a connection of HTTP/1; `client_io` judges its framing and has its deadline.
     Http1(Incoming),
     /// On a stream of HTTP/2, with a deadline of its own.
@@ -43,6 +45,7 @@ impl Body for ClientBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
             Self::Http1(incoming) => {
                 let polled = Pin::new(incoming).poll_frame(context);
                 polled.map(|frame| frame.map(|frame| frame.map_err(ClientBodyError::Http1)))
@@ -53,6 +56,7 @@ impl Body for ClientBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Empty => true,
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
         }
@@ -60,6 +64,7 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Empty => SizeHint::with_exact(0),
             Self::Http1(incoming) => incoming.size_hint(),
             Self::Http2(stream) => stream.size_hint(),
         }

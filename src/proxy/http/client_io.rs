@@ -15,13 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::body::floor;
 use super::client::{Client, Refusal};
+use super::drain::Drain;
 use super::h2_frames::PREFACE;
 use super::strict::{Gate, Limits, Phase, Verdict};
-use crate::config::RateFloor;
-use crate::limit::floor::Meter;
-use crate::net::outgoing::unsent_bytes;
+use super::tunnel::{self, Switch};
 use crate::proxy::refusals::Reason;
 use crate::proxy::timers::Party;
 
@@ -128,6 +126,16 @@ fn refusal_request(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
 }
 
+/// What a client may send.
+pub fn limits(client: &Client) -> Limits {
+    client.listener().map_or_else(Limits::default, |listener| Limits {
+        allows_connect: listener.config.connect,
+        head_bytes_max: listener.config.protection.head_bytes_max,
+        headers_max: listener.config.protection.headers_max,
+        uri_bytes_max: listener.config.protection.uri_bytes_max,
+    })
+}
+
 /// What hyper reads from and writes to.
 pub struct ClientIo {
     stream: ClientStream,
@@ -149,47 +157,6 @@ pub struct ClientIo {
     opening: Opening,
 }
 
-/// What the requests of a client may be.
-pub fn limits(client: &Client) -> Limits {
-    let protection = client.listener().map(|listener| &listener.config.protection);
-    protection.map_or_else(Limits::default, |protection| Limits {
-        head_bytes_max: protection.head_bytes_max,
-        headers_max: protection.headers_max,
-        uri_bytes_max: protection.uri_bytes_max,
-    })
-}
-
-/// How fast a client takes responses.
-struct Drain {
-    meter: Meter,
-    /// Bytes that the kernel had not brought to the client when we began to wait.
-    queued: usize,
-}
-
-impl Drain {
-    fn new(rate: RateFloor) -> Self {
-        Self { meter: Meter::new(floor(rate)), queued: 0 }
-    }
-
-    /// The kernel has no room for what is written. Gives the time at which the client is late.
-    fn waits(&mut self, stream: &ClientStream, is_new: bool, now: Duration) -> Duration {
-        if is_new {
-            self.queued = unsent_bytes(stream.socket());
-        }
-        self.meter.waits(now)
-    }
-
-    /// Whether the client has taken nothing in its time. The kernel asks for more only when a good part of its own
-    /// buffer has gone: what has gone of that counts as well.
-    fn is_late(&mut self, stream: &ClientStream, now: Duration) -> bool {
-        let queued = unsent_bytes(stream.socket());
-        let gone = self.queued.saturating_sub(queued);
-        self.queued = queued;
-        self.meter.moved(gone, now);
-        self.meter.waits(now) <= now
-    }
-}
-
 /// What a connection in clear text turns out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Opening {
@@ -198,6 +165,16 @@ enum Opening {
     Http1,
     /// The preface has come, and is held with all that came behind it.
     Http2,
+}
+
+/// What becomes of a connection that hyper is through with.
+pub enum Outcome {
+    /// It is over.
+    Ended,
+    /// It speaks HTTP/2.
+    Http2(tunnel::Rest),
+    /// It speaks what client and server have agreed on.
+    Tunnel(tunnel::Tunnel, tunnel::Rest),
 }
 
 impl Opening {
@@ -236,19 +213,46 @@ impl ClientIo {
         }
     }
 
+    /// Waits until there is something to do: bytes have come, a deadline has passed, or the thread drains. Nothing may have
+    /// been read that was not handed out.
+    pub async fn rest(&self) {
+        std::future::poll_fn(|context| {
+            let deadlines = self.client.deadlines();
+            deadlines.attach(context);
+            if deadlines.is_late(Party::ClientRead) || self.client.thread().is_draining() {
+                return Poll::Ready(());
+            }
+            // An error is for who reads.
+            self.stream.socket().poll_read_ready(context).map(|_ready| ())
+        })
+        .await;
+    }
+
+    /// Whether TLS lies between the client and us: what it has read ahead is not seen in the socket.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, ClientStream::Tls(_))
+    }
+
     /// What becomes of the connection when hyper is through with it: where it began with the preface of HTTP/2, it goes
     /// on, from that on. Otherwise it ends here, with a reset where a response was broken off: for a client of HTTP/1.0 an
     /// orderly end would be the end of the body, and one that reads nothing would leave the kernel with all that waits
     /// for it.
-    pub fn finish(self) -> Option<(ClientStream, Bytes)> {
+    ///
+    /// `unparsed` is what hyper has read and not parsed: nothing, but where the protocol has changed.
+    pub fn finish(self, unparsed: &[u8]) -> Outcome {
         if self.opening == Opening::Http2 {
-            return Some((self.stream, Bytes::from(self.held)));
+            return Outcome::Http2((self.stream, Bytes::from(self.held)));
+        }
+        if let Some(tunnel) = self.client.tunnel.take() {
+            let passed = self.passed.get(self.passed_from..).unwrap_or_default();
+            let read_ahead = Bytes::from([unparsed, passed, &self.held].concat());
+            return Outcome::Tunnel(tunnel, (self.stream, read_ahead));
         }
         if self.client.broken_off.get() {
             // Fails only on a socket that is closed already.
             let _closed = self.stream.socket().set_zero_linger();
         }
-        None
+        Outcome::Ended
     }
 
     /// Hands out what has been passed before. False when there is nothing.
@@ -314,6 +318,12 @@ impl ClientIo {
                 return Poll::Ready(Ok(self.opening == Opening::Http2));
             }
         }
+        self.inspect_held();
+        Poll::Ready(Ok(false))
+    }
+
+    /// Judges what is held.
+    fn inspect_held(&mut self) {
         let phase_before = self.gate.phase();
         match self.gate.inspect(&self.held) {
             Verdict::Pass { len } => {
@@ -327,7 +337,21 @@ impl ClientIo {
             }
         }
         self.progressed(phase_before);
-        Poll::Ready(Ok(false))
+    }
+
+    /// Whether what the client sends has to wait, because it may not be HTTP. Once it is HTTP after all, it is judged.
+    fn has_to_wait(&mut self) -> bool {
+        if !self.gate.is_switching() {
+            return false;
+        }
+        if self.client.switch.get() == Switch::Declined {
+            self.client.switch.set(Switch::Http);
+            self.gate.stays_http();
+            if !self.held.is_empty() {
+                self.inspect_held();
+            }
+        }
+        self.gate.is_switching() && self.passed.is_empty()
     }
 
     /// Ends reading, with a request of our own where the client can still be answered. In the middle of a body the read
@@ -343,6 +367,9 @@ impl ClientIo {
     /// Moves the deadline after bytes have come. A head gets one deadline, from its first byte: trickling does not help.
     fn progressed(&self, phase_before: Phase) {
         let deadlines = self.client.deadlines();
+        if self.gate.is_switching() {
+            self.client.switch.set(Switch::Asked);
+        }
         match (phase_before, self.gate.phase()) {
             (Phase::Head, Phase::Head) => {}
             (_, Phase::Head) => {
@@ -407,7 +434,14 @@ impl ClientIo {
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.client.is_quiet.set(false);
         loop {
+            if this.hand_out(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if this.has_to_wait() {
+                return Poll::Pending;
+            }
             if this.hand_out(buffer) {
                 return Poll::Ready(Ok(()));
             }
@@ -435,6 +469,7 @@ impl AsyncRead for ClientIo {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     this.wait_for_client();
+                    this.client.is_quiet.set(this.gate.phase() == Phase::Idle && this.held.is_empty());
                     return Poll::Pending;
                 }
             }
@@ -472,7 +507,7 @@ impl ClientIo {
         if let Some(drain) = &mut self.drain {
             let is_new = std::mem::take(&mut self.has_written);
             let now = self.client.now();
-            let late_at = drain.waits(&self.stream, is_new, now);
+            let late_at = drain.waits(self.stream.socket(), is_new, now);
             deadlines.set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
         }
     }
@@ -484,7 +519,7 @@ impl ClientIo {
             return false;
         }
         let Some(drain) = &mut self.drain else { return true };
-        if drain.is_late(&self.stream, self.client.now()) {
+        if drain.is_late(self.stream.socket(), self.client.now()) {
             self.client.refused(Reason::ResponseTooSlow);
             return true;
         }
@@ -496,7 +531,7 @@ impl ClientIo {
     /// Counts what the client has made room for.
     fn written(&mut self, polled: &Poll<io::Result<usize>>) {
         if let (Some(drain), Poll::Ready(Ok(len))) = (&mut self.drain, polled) {
-            drain.meter.moved(*len, self.client.now());
+            drain.moved(*len, self.client.now());
             self.has_written = true;
         }
     }
@@ -535,7 +570,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.opening == Opening::Http2 {
+        if this.opening == Opening::Http2 || this.client.is_resting.get() {
             return Poll::Ready(Ok(()));
         }
         if !this.is_shut_down {

@@ -12,6 +12,7 @@ use super::client_body::ClientBody;
 use super::headers;
 use super::respond::{self, Fault};
 use super::transaction::Transaction;
+use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
 use crate::proxy::queue::{self, Entrance, Slot};
 use crate::proxy::refusals::Reason;
@@ -37,6 +38,8 @@ struct Errand<'a> {
     pool: &'a Pool,
     /// `None` while it is on its way.
     request: Option<Request<RequestBody>>,
+    /// What other protocol it asks for.
+    wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
     visit: Visit,
     /// The server to try next: the one that the client belongs to, or the same one over another connection.
@@ -88,8 +91,8 @@ pub async fn forward(
     if let Some(timeout) = pool.config.request_timeout {
         client.deadlines().set(Party::Request, timeout);
     }
-    let request = match prepare(client, pool, request).await {
-        Ok(request) => Some(request),
+    let (request, wanted_protocol) = match prepare(client, pool, request).await {
+        Ok((request, wanted)) => (Some(request), wanted),
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
     if let Some(mut budget) = client.thread().retry_budget(index) {
@@ -101,6 +104,7 @@ pub async fn forward(
         index,
         pool,
         request,
+        wanted_protocol,
         visit,
         wanted,
         failed: Vec::new(),
@@ -143,13 +147,15 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
     respond::own(client, StatusCode::SERVICE_UNAVAILABLE, "the server that has your session is down", Some(fault))
 }
 
-/// Makes the client's request one for a server. One that may have to be sent again is read to its end first.
+/// Makes the client's request one for a server, and finds out what other protocol it asks for. One that may have to be
+/// sent again is read to its end first.
 async fn prepare(
     client: &Rc<Client>,
     pool: &Pool,
     request: Request<ClientBody>,
-) -> Result<Request<RequestBody>, BodyError> {
+) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
+    let wanted = Wanted::by(&parts, !body.is_end_stream());
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let replay_body_max = u64::from(pool.config.retries.replay_body_max);
     // That of a transfer coding is not known.
@@ -160,7 +166,10 @@ async fn prepare(
         client.deadlines().clear(Party::Server);
     }
     headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
-    Ok(Request::from_parts(parts, body))
+    if let Some(wanted) = &wanted {
+        wanted.ask(&mut parts.headers);
+    }
+    Ok((Request::from_parts(parts, body), wanted))
 }
 
 impl Errand<'_> {
@@ -218,6 +227,11 @@ impl Errand<'_> {
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
             request.headers_mut().remove(header::TE);
+        }
+        if self.wanted_protocol.is_some() && matches!(upstream, Upstream::Http2(_)) {
+            // RFC 8441 towards servers is not spoken here.
+            self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
+            return Attempt::GivenUp;
         }
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
@@ -344,8 +358,10 @@ impl Errand<'_> {
     }
 
     async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
-        let (mut parts, body) = response.into_parts();
-        if is_ambiguous(&parts) {
+        let (mut parts, mut body) = response.into_parts();
+        let granted = self.wanted_protocol.as_ref().and_then(|wanted| wanted.granted(&parts));
+        let is_switch = granted.is_some() && tunnel::open(self.client, body.take_tunnel());
+        if is_ambiguous(&parts) && !is_switch {
             let fault = Fault { error: "http_protocol_error", server: self.name(server) };
             return respond::own(
                 self.client,
@@ -355,6 +371,9 @@ impl Errand<'_> {
             );
         }
         headers::to_client(&mut parts.headers);
+        if let Some(granted) = granted {
+            granted.tell(&mut parts.headers);
+        }
         if let Some(sticky) = &self.pool.sticky {
             let sessions = &self.client.site().sessions;
             let learned =
@@ -362,6 +381,9 @@ impl Errand<'_> {
             sticky.share(sessions, learned).await;
         }
         parts.version = http::Version::HTTP_11;
+        if is_switch {
+            return Response::from_parts(parts, ResponseBody::empty());
+        }
         let place = Place { pool: self.index, server };
         let timeout = self.pool.config.body_timeout;
         Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
@@ -384,6 +406,7 @@ impl Errand<'_> {
         };
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
+            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))

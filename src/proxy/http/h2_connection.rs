@@ -66,7 +66,8 @@ fn builder() -> Builder {
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
-        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX));
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .enable_connect_protocol();
     builder
 }
 

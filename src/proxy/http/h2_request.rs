@@ -5,6 +5,7 @@
 //! Content-Length says (8.1.1). Here is checked what it leaves open, with the rules that `strict` has for HTTP/1: so that
 //! no request reaches a server that would not have reached it in HTTP/1.
 
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::uri::{self, Uri};
@@ -29,11 +30,23 @@ pub enum Fault {
 pub fn translate(parts: &mut Parts, limits: &Limits) -> Result<(), Fault> {
     check_fields(parts, limits)?;
     let authority = authority(parts)?;
-    check_target(parts, limits)?;
+    let protocol = parts.extensions.remove::<Protocol>();
+    let is_connect = parts.method == Method::CONNECT && protocol.is_none();
+    if is_connect {
+        check_connect(parts, limits)?;
+    } else {
+        check_target(parts, limits)?;
+    }
     if let Some(authority) = authority {
         parts.headers.insert(header::HOST, authority);
     }
     join_cookies(&mut parts.headers);
+    if is_connect {
+        return Ok(());
+    }
+    if let Some(protocol) = protocol {
+        upgrade(parts, &protocol)?;
+    }
     let mut target = uri::Parts::default();
     target.path_and_query = parts.uri.path_and_query().cloned();
     parts.uri = Uri::from_parts(target).map_err(|_| Fault::Refused(Rejection::Target))?;
@@ -94,15 +107,71 @@ fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Fault> {
     }
 }
 
-fn check_target(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
-    if parts.method == Method::CONNECT {
+/// The target of CONNECT has a port, and no body follows.
+fn check_connect(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
+    if !limits.allows_connect {
         return Err(Fault::Refused(Rejection::Connect));
     }
+    if has_length(parts) {
+        return Err(Fault::Refused(Rejection::ConnectBody));
+    }
+    if parts.uri.port().is_none() { Err(Fault::Refused(Rejection::Target)) } else { Ok(()) }
+}
+
+/// An extended CONNECT (RFC 8441) becomes the upgrade that means the same. What WebSocket over HTTP/1 needs and over HTTP/2
+/// does not have (RFC 8441 section 5.1), a key, is made up: [`accepts`] is its counterpart.
+fn upgrade(parts: &mut Parts, protocol: &Protocol) -> Result<(), Fault> {
+    if has_length(parts) {
+        return Err(Fault::Refused(Rejection::ConnectBody));
+    }
+    let name = HeaderValue::try_from(protocol.as_str()).map_err(|_| Fault::Malformed)?;
+    parts.method = Method::GET;
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts.headers.insert(header::UPGRADE, name);
+    if protocol.as_str().eq_ignore_ascii_case("websocket") {
+        let key = base64(&fastrand::u128(..).to_be_bytes());
+        let key = HeaderValue::try_from(key).map_err(|_| Fault::Malformed)?;
+        parts.headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+    Ok(())
+}
+
+fn has_length(parts: &Parts) -> bool {
+    parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+/// Whether a server that has upgraded to WebSocket has understood it: it answers the key with its digest (RFC 6455 section
+/// 4.2.2). True for other protocols.
+pub fn accepts(request_key: Option<&HeaderValue>, response: &HeaderMap) -> bool {
+    let Some(key) = request_key else { return true };
+    let text = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
+    let answer = response.get(header::SEC_WEBSOCKET_ACCEPT).map(|answer| answer.as_bytes().trim_ascii());
+    answer == Some(base64(digest.as_ref()).as_bytes())
+}
+
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let letter = |index: u32| LETTERS.get(index as usize & 63).map_or('=', |letter| char::from(*letter));
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| chunk.get(at).map_or(0, |byte| u32::from(*byte));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        let digits = [18, 12, 6, 0].map(|shift| letter(bits >> shift));
+        text.extend(digits.iter().take(chunk.len() + 1));
+        text.extend(std::iter::repeat_n('=', 3 - chunk.len()));
+    }
+    text
+}
+
+fn check_target(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
     if parts.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
         return Err(Fault::Refused(Rejection::Target));
     }
-    // Without `:path` there is nothing here; h2 notices that only together with an authority.
-    let target = parts.uri.path_and_query().map_or("", uri::PathAndQuery::as_str).as_bytes();
+    // Without `:path` it is empty, which h2 notices only together with an authority, and which reads like `/`.
+    let target = parts.uri.path_and_query().filter(|target| !is_empty(target));
+    let target = target.map_or("", uri::PathAndQuery::as_str).as_bytes();
     if target.len() > limits.uri_bytes_max {
         return Err(Fault::Refused(Rejection::UriTooLong));
     }
@@ -112,6 +181,11 @@ fn check_target(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
         [b'/', ..] if strict::is_path_and_query(target) => Ok(()),
         _ => Err(Fault::Refused(Rejection::Target)),
     }
+}
+
+/// Whether there is nothing, not even the slash that it reads as.
+fn is_empty(target: &uri::PathAndQuery) -> bool {
+    target.as_str() == "/" && *target != uri::PathAndQuery::from_static("/")
 }
 
 /// A client may send each cookie in a field of its own (RFC 9113 section 8.2.3); in HTTP/1 there is one field for all.
@@ -183,6 +257,42 @@ mod tests {
         assert_eq!(judge("GET", &long, &[]), refused(Rejection::UriTooLong));
         assert_eq!(judge("GET", "http://a/", &[("x", "1"); 101]), refused(Rejection::TooManyFields));
         assert_eq!(judge("GET", "http://a/", &[("x", &"x".repeat(32 * 1024))]), refused(Rejection::HeadTooLarge));
+    }
+
+    #[test]
+    fn extended_connect_becomes_an_upgrade() {
+        let mut parts = request("CONNECT", "https://a.example/chat", &[("sec-websocket-version", "13")]);
+        parts.extensions.insert(Protocol::from_static("websocket"));
+        translate(&mut parts, &Limits::default()).unwrap();
+        assert_eq!((parts.method.as_str(), parts.uri.to_string().as_str()), ("GET", "/chat"));
+        let field = |name: &str| parts.headers[name].to_str().unwrap().to_owned();
+        let names = ["host", "connection", "upgrade", "sec-websocket-version"];
+        assert_eq!(names.map(field), ["a.example", "upgrade", "websocket", "13"]);
+        assert_eq!(field("sec-websocket-key").len(), 24);
+    }
+
+    #[test]
+    fn key_of_a_websocket_is_answered_as_rfc_6455_has_it() {
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        let answer =
+            |text: &'static str| HeaderMap::from_iter([(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_static(text))]);
+        assert!(accepts(Some(&key), &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+        assert!(!accepts(Some(&key), &answer("s3pPLMBiTxaQ9kYGzzhZRbK+xO0=")));
+        assert!(!accepts(Some(&key), &HeaderMap::new()));
+        assert!(accepts(None, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn connect_is_a_request_where_it_is_allowed() {
+        let judge = |authority: &str, fields: &[(&str, &str)], allows_connect| {
+            let mut parts = request("CONNECT", authority, fields);
+            translate(&mut parts, &Limits { allows_connect, ..Limits::default() }).map(|()| parts.uri.to_string())
+        };
+        assert_eq!(judge("a.example:443", &[], true), Ok("a.example:443".to_owned()));
+        assert_eq!(judge("a.example:443", &[], false), Err(Fault::Refused(Rejection::Connect)));
+        assert_eq!(judge("a.example", &[], true), Err(Fault::Refused(Rejection::Target)));
+        let body = [("content-length", "1")];
+        assert_eq!(judge("a.example:443", &body, true), Err(Fault::Refused(Rejection::ConnectBody)));
     }
 
     #[test]

@@ -15,10 +15,11 @@ use super::answer;
 use super::body::ResponseBody;
 use super::client::{Client, Refusal};
 use super::client_body::ClientBody;
+use super::client_io;
 use super::h2_body::StreamBody;
 use super::h2_io::Ledger;
 use super::h2_request::{self, Fault};
-use super::strict::Limits;
+use super::tunnel::StreamIo;
 use crate::proxy::timers::Party;
 
 /// Fields that HTTP/2 has no use for (RFC 9113 section 8.2.2).
@@ -114,8 +115,9 @@ pub async fn serve(client: Rc<Client>, ledger: Rc<Ledger>, request: Request<Recv
 }
 
 async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Reply) -> End {
-    let Some(request) = accept(client, request, &reply) else { return End::GivenUp };
+    let Some((request, receiver)) = accept(client, request, &reply) else { return End::GivenUp };
     let is_head = request.method() == Method::HEAD;
+    let key = request.headers().get(header::SEC_WEBSOCKET_KEY).filter(|_| receiver.is_some()).cloned();
     let mut answer = pin!(answer(Rc::clone(client), request));
     let response = std::future::poll_fn(|context| {
         client.deadlines().attach(context);
@@ -126,13 +128,45 @@ async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Repl
     })
     .await;
     let Some(response) = response else { return End::TakenBack };
-    respond(client, &reply, response, is_head).await
+    match (client.tunnel.take(), receiver) {
+        (Some(tunnel), Some(receiver)) if h2_request::accepts(key.as_ref(), response.headers()) => {
+            let (sender, response) = match switch(&reply, response) {
+                Ok(switched) => switched,
+                Err(_ended) => return End::TakenBack,
+            };
+            // The transaction ends with its response.
+            drop(response);
+            tunnel.relay(client, StreamIo::new(sender, receiver), Bytes::new()).await;
+            End::Complete
+        }
+        (Some(_), _) => {
+            reply.reset(Reason::CONNECT_ERROR);
+            End::GivenUp
+        }
+        (None, _) => respond(client, &reply, response, is_head).await,
+    }
 }
 
-/// Makes a request of h2's one of ours. `None` when it is malformed, and its stream was reset.
-fn accept(client: &Rc<Client>, request: Request<RecvStream>, reply: &Reply) -> Option<Request<ClientBody>> {
+/// Tells the client that its tunnel is open (RFC 8441 section 5).
+fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<(SendStream<Bytes>, ResponseBody), h2::Error> {
+    let (mut parts, body) = response.into_parts();
+    remove_connection_specific(&mut parts.headers);
+    parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+    parts.status = StatusCode::OK;
+    let sender = reply.begin(Response::from_parts(parts, ()), false)?;
+    Ok((sender, body))
+}
+
+/// Makes a request of h2's one of ours; what comes on the stream of one that asks for a tunnel is the tunnel's. `None` when
+/// it is malformed, and its stream was reset.
+fn accept(
+    client: &Rc<Client>,
+    request: Request<RecvStream>,
+    reply: &Reply,
+) -> Option<(Request<ClientBody>, Option<RecvStream>)> {
     let (mut parts, stream) = request.into_parts();
-    match h2_request::translate(&mut parts, &Limits::default()) {
+    let is_connect = parts.method == Method::CONNECT;
+    match h2_request::translate(&mut parts, &client_io::limits(client)) {
         Ok(()) => {}
         Err(Fault::Malformed) => {
             reply.reset(Reason::PROTOCOL_ERROR);
@@ -140,10 +174,13 @@ fn accept(client: &Rc<Client>, request: Request<RecvStream>, reply: &Reply) -> O
         }
         Err(Fault::Refused(rejection)) => client.refusal.set(Some(Refusal::Malformed(rejection))),
     }
+    if is_connect {
+        return Some((Request::from_parts(parts, ClientBody::Empty), Some(stream)));
+    }
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expects_100 = parts.headers.contains_key(header::EXPECT).then(|| reply.clone());
     let body = StreamBody::new(stream, Rc::clone(client), length, expects_100);
-    Some(Request::from_parts(parts, ClientBody::Http2(body)))
+    Some((Request::from_parts(parts, ClientBody::Http2(body)), None))
 }
 
 /// Sends a response.

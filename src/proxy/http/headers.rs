@@ -104,6 +104,9 @@ impl Found {
 /// `http://host/path` becomes `/path` with Host set from it (RFC 9112 section 3.2.2).
 fn to_origin_form(parts: &mut request::Parts) {
     let Some(authority) = parts.uri.authority() else { return };
+    if parts.method == http::Method::CONNECT {
+        return;
+    }
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         parts.headers.insert(header::HOST, host);
     }

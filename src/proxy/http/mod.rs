@@ -11,6 +11,7 @@ pub mod client;
 mod client_body;
 mod client_io;
 mod date;
+mod drain;
 mod forward;
 pub mod forwarded;
 mod h2_body;
@@ -25,11 +26,13 @@ mod respond;
 mod route;
 pub mod strict;
 pub mod transaction;
+pub mod tunnel;
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -40,59 +43,128 @@ use hyper_util::rt::TokioIo;
 use self::body::ResponseBody;
 use self::client::Client;
 use self::client_body::ClientBody;
-use self::client_io::ClientIo;
 pub use self::client_io::ClientStream;
+use self::client_io::{ClientIo, Outcome};
 use self::route::Match;
 use self::transaction::Transaction;
+use crate::proxy::timers::Party;
 
 /// hyper's buffers for one client, unless its head may be larger.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Fields of a head that hyper takes without being told; more cost it an allocation for each request.
 const HYPER_HEADERS_MAX: usize = 100;
+
+/// Silence after which a connection rests. A client that asks again sooner has hyper waiting for it; for one that asks
+/// later, what it costs to set hyper up again, about a microsecond, does not count.
+const REST_AFTER: Duration = Duration::from_millis(50);
+
 /// The name of HTTP/2 in ALPN (RFC 9113 section 3.2).
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. What is not for every connection is boxed: it would be memory of idle ones too.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
     if stream.negotiated() == Some(ALPN_HTTP2) {
-        return h2_connection::serve(client, stream, Bytes::new()).await;
+        return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
-    if let Some((stream, read_ahead)) = serve_http1(&client, stream).await {
-        h2_connection::serve(client, stream, read_ahead).await;
+    match serve_http1(&client, stream).await {
+        Outcome::Ended => {}
+        Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
     }
 }
 
-/// Serves a connection of HTTP/1 to its end; one that begins with the preface of HTTP/2 comes back.
-async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Option<(ClientStream, Bytes)> {
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client)));
-    let service = service_fn(|request: Request<_>| answer(Rc::clone(client), request.map(ClientBody::Http1)));
-    let mut builder = http1::Builder::new();
-    // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
-    let limits = client_io::limits(client);
-    // No head that `strict` lets through is larger.
-    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX.max(limits.head_bytes_max * 2));
-    if limits.headers_max > HYPER_HEADERS_MAX {
-        builder.max_headers(limits.headers_max);
+/// Serves a connection of HTTP/1, until it is over or speaks something else.
+///
+/// While the client says nothing, hyper is not there: its buffers and the state of the last request would be most of the
+/// memory that an idle connection takes.
+async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
+    let mut io = ClientIo::new(stream, Rc::clone(client));
+    if io.is_tls() {
+        // The handshake may have brought a request along.
+        io = match exchange(client, io).await {
+            Spell::Quiet(io) => io,
+            Spell::Over(outcome) => return outcome,
+        };
     }
-    let mut connection = builder.serve_connection(io, service);
+    loop {
+        io.rest().await;
+        io = match exchange(client, io).await {
+            Spell::Quiet(io) => io,
+            Spell::Over(outcome) => return outcome,
+        };
+    }
+}
+
+/// What a connection of HTTP/1 comes to.
+enum Spell {
+    /// The client has said nothing for a while.
+    Quiet(ClientIo),
+    /// HTTP/1 is over.
+    Over(Outcome),
+}
+
+/// Answers requests for as long as they come one soon after the other.
+async fn exchange(client: &Rc<Client>, io: ClientIo) -> Spell {
+    let service = service_fn(|request: Request<_>| answer(Rc::clone(client), request.map(ClientBody::Http1)));
+    // In a box of its own, which is gone while the connection rests.
+    let mut connection = Box::new(builder(client).serve_connection(TokioIo::new(io), service));
     let mut told_to_end = false;
     // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.
     let _ended = std::future::poll_fn(|context| {
         client.deadlines().attach(context);
         if client.thread().is_draining() && !std::mem::replace(&mut told_to_end, true) {
-            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(context)
+        let polled = Pin::new(&mut *connection).poll(context);
+        if polled.is_ready() || !is_time_to_rest(client) {
+            return polled;
+        }
+        // hyper has nothing to do and so ends at once; `ClientIo` stays open.
+        client.is_resting.set(true);
+        Pin::new(&mut *connection).graceful_shutdown();
+        Pin::new(&mut *connection).poll(context)
     })
     .await;
-    connection.into_parts().io.into_inner().finish()
+    client.deadlines().clear(Party::Rest);
+    let parts = connection.into_parts();
+    let io = parts.io.into_inner();
+    if client.is_resting.replace(false) { Spell::Quiet(io) } else { Spell::Over(io.finish(&parts.read_buf)) }
+}
+
+/// How hyper is told to speak HTTP/1 with a client.
+fn builder(client: &Client) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let limits = client_io::limits(client);
+    // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
+    // No head that `strict` lets through is larger.
+    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX.max(limits.head_bytes_max * 2));
+    if limits.headers_max > HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
+    builder
+}
+
+/// Whether nothing is under way, nothing has been for a while, and all that was written is out.
+fn is_time_to_rest(client: &Client) -> bool {
+    let deadlines = client.deadlines();
+    let is_quiet = client.is_quiet.get() && client.in_flight.get() == 0 && client.refusal.get().is_none();
+    if !is_quiet || deadlines.is_set(Party::ClientWrite) {
+        deadlines.clear(Party::Rest);
+        return false;
+    }
+    deadlines.set_once(Party::Rest, REST_AFTER);
+    deadlines.is_late(Party::Rest) && !client.thread().is_draining()
 }
 
 /// From a request to its response.
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
+    let is_waited_for = tunnel::is_waited_for(&request);
     let response = process(&mut transaction, request).await;
+    if is_waited_for {
+        tunnel::answered(&client);
+    }
     Ok(finish(transaction, response))
 }
 

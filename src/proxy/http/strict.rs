@@ -31,11 +31,13 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of a request target. Beyond: 414.
     pub uri_bytes_max: usize,
+    /// Whether CONNECT is a request like others; otherwise it is refused.
+    pub allows_connect: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head_bytes_max: 32 * 1024, headers_max: 100, uri_bytes_max: 8 * 1024 }
+        Self { head_bytes_max: 32 * 1024, headers_max: 100, uri_bytes_max: 8 * 1024, allows_connect: false }
     }
 }
 
@@ -90,6 +92,8 @@ enum State {
     Length(u64),
     /// Inside a chunked body.
     Chunked(Chunked),
+    /// Behind a head that asks for another protocol: until the answer is known, so is not what the next byte is.
+    Switching,
     /// The stream broke a rule.
     Rejected { rejection: Rejection, phase: Phase },
 }
@@ -125,6 +129,7 @@ impl Gate {
                 State::Head(head) => head.advance(rest, &self.limits),
                 State::Length(remaining) => take_data(rest, *remaining),
                 State::Chunked(chunked) => chunked.advance(rest, &self.limits),
+                State::Switching => Step::Hold,
                 State::Rejected { rejection, .. } => Step::Reject(*rejection),
             };
             match step {
@@ -147,9 +152,22 @@ impl Gate {
     pub fn phase(&self) -> Phase {
         match &self.state {
             State::Head(head) if head.has_begun() => Phase::Head,
-            State::Head(_) => Phase::Idle,
+            State::Head(_) | State::Switching => Phase::Idle,
             State::Length(_) | State::Chunked(_) => Phase::Body,
             State::Rejected { phase, .. } => *phase,
+        }
+    }
+
+    /// Whether a head has passed that asks for another protocol (an upgrade without a body, or CONNECT). What follows it
+    /// is held until [`Gate::stays_http`], as it may not be HTTP.
+    pub fn is_switching(&self) -> bool {
+        matches!(self.state, State::Switching)
+    }
+
+    /// The other protocol was not granted: what follows is the next head.
+    pub fn stays_http(&mut self) {
+        if self.is_switching() {
+            self.state = State::Head(Head::default());
         }
     }
 
@@ -166,6 +184,7 @@ fn after_head(framing: Framing) -> State {
         Framing::Length(0) => State::Head(Head::default()),
         Framing::Length(remaining) => State::Length(remaining),
         Framing::Chunked => State::Chunked(Chunked::default()),
+        Framing::Switching => State::Switching,
     }
 }
 

@@ -20,7 +20,9 @@ const SESSION_ID_LEN_MAX: usize = 32;
 const HOST_NAME_LEN_MAX: usize = 255;
 
 const EXTENSION_SERVER_NAME: u16 = 0;
+const EXTENSION_PRE_SHARED_KEY: u16 = 41;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
+const VERSION_TLS12: u16 = 0x0303;
 const NAME_TYPE_HOST: u8 = 0;
 
 /// What a client says first.
@@ -30,6 +32,18 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// The session that it wants to resume, up to 32 bytes; empty for none. In TLS 1.3 it is random and names nothing.
     pub session_id: Vec<u8>,
+    /// Whether the id can be nothing but random: the client speaks no version before TLS 1.3, or brings along what it
+    /// resumes a session of TLS 1.3 with.
+    pub is_id_random: bool,
+}
+
+impl ClientHello {
+    /// The id of a session that it may want to resume. A client that speaks TLS 1.2 and 1.3 sends one that a server of
+    /// TLS 1.2 has given it, and makes one up where it has none (RFC 8446 section 4.1.2): those two look alike.
+    pub fn resumable_id(&self) -> Option<&[u8]> {
+        let may_be_resumable = !self.is_id_random && !self.session_id.is_empty();
+        may_be_resumable.then_some(self.session_id.as_slice())
+    }
 }
 
 /// What a server answers.
@@ -207,7 +221,12 @@ impl Hello for ClientHello {
             Some(extension) => Some(host_name(extension)?),
             None => None,
         };
-        Some(Self { server_name, session_id: session_id.to_vec() })
+        let is_tls13_alone = match extension(fields, EXTENSION_SUPPORTED_VERSIONS)? {
+            Some(extension) => !offers_before_tls13(extension)?,
+            None => false,
+        };
+        let is_id_random = is_tls13_alone || extension(fields, EXTENSION_PRE_SHARED_KEY)?.is_some();
+        Some(Self { server_name, session_id: session_id.to_vec(), is_id_random })
     }
 }
 
@@ -229,8 +248,17 @@ impl Hello for ServerHello {
             Some(chosen) => Fields(chosen).u16()?,
             None => version,
         };
-        Some(Self { session_id: session_id.to_vec(), is_tls13: chosen > 0x0303 })
+        Some(Self { session_id: session_id.to_vec(), is_tls13: chosen > VERSION_TLS12 })
     }
+}
+
+/// Whether a list of versions (RFC 8446 section 4.2.1) has one before TLS 1.3. Those that mean nothing (RFC 8701) are all
+/// higher.
+fn offers_before_tls13(extension: &[u8]) -> Option<bool> {
+    let mut fields = Fields(extension);
+    let (versions, rest) = fields.with_u8_len()?.as_chunks::<2>();
+    let is_whole = fields.0.is_empty() && rest.is_empty() && !versions.is_empty();
+    is_whole.then(|| versions.iter().any(|version| u16::from_be_bytes(*version) <= VERSION_TLS12))
 }
 
 /// The content of one extension, of those at the end of a hello. Refuses what has it twice (RFC 8446 section 4.2).

@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
-pub use self::relay::Buffers;
+pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
 use super::queue::{self, Entrance, Slot};
 use super::state::{Listener, Pool};
@@ -184,7 +184,7 @@ impl Passage<'_> {
                 Progress::Complete(hello) => {
                     opening.value = match sought {
                         Sought::ServerName => hello.server_name.map(String::into_bytes),
-                        Sought::SessionId => Some(hello.session_id),
+                        Sought::SessionId => hello.resumable_id().map(<[u8]>::to_vec),
                     };
                     break;
                 }
@@ -205,7 +205,7 @@ impl Passage<'_> {
         let tap = learn.as_mut().map(|learn| learn as Tap<'_>);
         let end = if is_sent {
             let (buffers, deadlines) = (&self.thread.buffers, self.deadlines());
-            relay::relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap).await
+            relay(&mut client, &mut arrival.stream, buffers, deadlines, idle_timeout, tap).await
         } else {
             End::ServerBroke
         };

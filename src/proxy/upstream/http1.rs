@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::client::conn::http1::{self, Connection, Parts, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::{Broken, ExchangeError};
@@ -40,8 +40,7 @@ const _: () = assert!(UNANSWERED_BYTES_MAX > 2 * RESPONSE_HEAD_BYTES_MAX, "a hea
 /// A connection to a server, alone with its one request at a time.
 pub struct Http1 {
     sender: SendRequest<RequestBody>,
-    /// `None` once it has ended.
-    connection: Option<Connection<TokioIo<ServerIo>, RequestBody>>,
+    driven: Driven,
     /// Limits what the server sends before it answers.
     budget: ReadBudget,
     bell: Bell,
@@ -59,7 +58,7 @@ impl Http1 {
         let io = TokioIo::new(ServerIo::new(stream, budget.clone()));
         let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
         let (sender, connection) = handshake?;
-        Ok(Box::new(Self { sender, connection: Some(connection), budget, bell: Bell::new(), reused: false }))
+        Ok(Box::new(Self { sender, driven: Driven::Open(connection), budget, bell: Bell::new(), reused: false }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
@@ -76,11 +75,11 @@ impl Http1 {
         deadlines.set(Party::Server, timeout);
         self.budget.limit(UNANSWERED_BYTES_MAX);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let (connection, bell) = (&mut self.connection, &self.bell);
+        let (driven, bell) = (&mut self.driven, &self.bell);
         let answer = std::future::poll_fn(|context| {
             // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.
             // When it ends, the request or an error is in `response` at once.
-            let _ended = bell.poll(context, |context| drive(connection, context));
+            let _ended = bell.poll(context, |context| drive(driven, context));
             match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 Poll::Pending if deadlines.is_server_late() => Poll::Ready(None),
@@ -110,7 +109,7 @@ impl Http1 {
             if let Poll::Ready(frame) = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet)) {
                 return Poll::Ready(frame);
             }
-            let ended = self.bell.poll(context, |context| drive(&mut self.connection, context)).is_ready();
+            let ended = self.bell.poll(context, |context| drive(&mut self.driven, context)).is_ready();
             let frame = self.bell.muted(|| Pin::new(&mut *incoming).poll_frame(quiet));
             // After its end a connection leaves an end or an error behind, never a wait.
             if frame.is_ready() || ended || !self.bell.take_rung() {
@@ -119,20 +118,41 @@ impl Http1 {
         }
     }
 
+    /// The connection itself, and what has been read of it behind the response, once that has changed the protocol.
+    pub fn into_tunnel(mut self) -> Option<(ServerIo, Bytes)> {
+        // hyper is through with it when it has read the head of such a response.
+        let _ended = drive(&mut self.driven, &mut Context::from_waker(Waker::noop()));
+        match self.driven {
+            Driven::Ended(io, read_ahead) => Some((io, read_ahead)),
+            Driven::Open(_) | Driven::Gone => None,
+        }
+    }
+
     /// Whether the connection is open and waits for a request.
     fn is_idle(&mut self) -> bool {
-        let closed = drive(&mut self.connection, &mut Context::from_waker(Waker::noop())).is_ready();
+        let closed = drive(&mut self.driven, &mut Context::from_waker(Waker::noop())).is_ready();
         !closed && self.sender.is_ready()
     }
 }
 
-/// Moves bytes between a connection's socket, its request and its response. `Ready` once it has ended; it is dropped
-/// then, as only that gives a request back that came too late for it.
-fn drive(connection: &mut Option<Connection<TokioIo<ServerIo>, RequestBody>>, context: &mut Context<'_>) -> Poll<()> {
-    let Some(open) = connection else { return Poll::Ready(()) };
+/// What hyper makes of a connection.
+enum Driven {
+    Open(Connection<TokioIo<ServerIo>, RequestBody>),
+    /// It speaks HTTP no more; with what has been read behind the last response.
+    Ended(ServerIo, Bytes),
+    Gone,
+}
+
+/// Moves bytes between a connection's socket, its request and its response. `Ready` once it has ended; hyper's part is
+/// dropped then, as only that gives a request back that came too late for it.
+fn drive(driven: &mut Driven, context: &mut Context<'_>) -> Poll<()> {
+    let Driven::Open(open) = driven else { return Poll::Ready(()) };
     let polled = Pin::new(open).poll(context).map(|_| ());
-    if polled.is_ready() {
-        *connection = None;
+    if polled.is_ready()
+        && let Driven::Open(ended) = std::mem::replace(driven, Driven::Gone)
+    {
+        let Parts { io, read_buf, .. } = ended.into_parts();
+        *driven = Driven::Ended(io.into_inner(), read_buf);
     }
     polled
 }

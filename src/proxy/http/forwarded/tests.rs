@@ -151,7 +151,7 @@ fn elements_are_quoted_where_they_have_to_be() {
 #[test]
 fn lists_say_what_was_put_into_them_and_mutated_ones_end_nothing() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
+    eprintln!("SEED={seed}");
     let mut rng = Rng::with_seed(seed);
     const CHARACTERS: &[char] = &['a', '1', '.', ':', '[', ']', ',', ';', '=', '"', '\\', ' ', '\t', '_', '/', 'ä'];
     for _ in 0..20_000 {

@@ -126,7 +126,7 @@ fn trailers(rest: &[u8], lines: &mut Lines, fields_count: &mut usize, limits: &L
             return Step::Reject(Rejection::TooManyFields);
         }
         match parse_field(line).map(|field| field.special) {
-            Ok(Special::None) => {}
+            Ok(Special::None | Special::Upgrade) => {}
             Ok(Special::Host | Special::ContentLength | Special::TransferEncoding) => {
                 return Step::Reject(Rejection::TrailerForbidden);
             }

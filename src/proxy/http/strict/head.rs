@@ -14,6 +14,8 @@ pub(super) enum Framing {
     Length(u64),
     /// With the chunk of size 0 and the trailer section.
     Chunked,
+    /// There is none, and what follows may be another protocol.
+    Switching,
 }
 
 /// A field that decides about framing or routing.
@@ -23,12 +25,14 @@ pub(super) enum Special {
     Host,
     ContentLength,
     TransferEncoding,
+    Upgrade,
 }
 
 impl Special {
     fn of(name: &[u8]) -> Self {
         match (name.len(), name.first()) {
             (4, Some(b'h' | b'H')) if name.eq_ignore_ascii_case(b"host") => Self::Host,
+            (7, Some(b'u' | b'U')) if name.eq_ignore_ascii_case(b"upgrade") => Self::Upgrade,
             (14, Some(b'c' | b'C')) if name.eq_ignore_ascii_case(b"content-length") => Self::ContentLength,
             (17, Some(b't' | b'T')) if name.eq_ignore_ascii_case(b"transfer-encoding") => Self::TransferEncoding,
             _ => Self::None,
@@ -58,6 +62,8 @@ pub(super) struct Head {
     host: Option<Range<usize>>,
     content_length: Option<u64>,
     is_chunked: bool,
+    is_connect: bool,
+    has_upgrade: bool,
 }
 
 /// What the next line of a head is.
@@ -164,7 +170,15 @@ impl Head {
             return Err(Rejection::UriTooLong);
         }
         if method == b"CONNECT" {
-            return Err(Rejection::Connect);
+            // The target is authority-form, with a port (RFC 9112 section 3.2.3).
+            let is_target =
+                is_host_and_port(target) && target.last().is_some_and(u8::is_ascii_digit) && has_port(target);
+            self.is_connect = true;
+            return match (limits.allows_connect && !self.is_http_10, is_target) {
+                (false, _) => Err(Rejection::Connect),
+                (true, false) => Err(Rejection::Target),
+                (true, true) => Ok(()),
+            };
         }
         let authority = parse_target(method, target).map_err(malformed)?;
         let target_start = start + method_len + 1;
@@ -187,6 +201,10 @@ impl Head {
         }
         match field.special {
             Special::None => Ok(()),
+            Special::Upgrade => {
+                self.has_upgrade = true;
+                Ok(())
+            }
             Special::Host => self.host_field(field, start),
             Special::ContentLength => self.content_length_field(field.value.trim_ascii()),
             Special::TransferEncoding => self.transfer_encoding_field(field.value.trim_ascii()),
@@ -245,6 +263,13 @@ impl Head {
                 return Err(Rejection::HostMismatch);
             }
             _ => {}
+        }
+        let has_body = self.is_chunked || self.content_length.is_some_and(|length| length > 0);
+        if self.is_connect && has_body {
+            return Err(Rejection::ConnectBody);
+        }
+        if !has_body && (self.is_connect || (self.has_upgrade && !self.is_http_10)) {
+            return Ok(Framing::Switching);
         }
         Ok(if self.is_chunked { Framing::Chunked } else { Framing::Length(self.content_length.unwrap_or(0)) })
     }
@@ -375,6 +400,11 @@ pub(in crate::proxy::http) fn is_host_and_port(value: &[u8]) -> bool {
         _ => false,
     };
     is_host && is_port
+}
+
+/// Whether `host[:port]` has a port, which it has if a colon stands behind the brackets of an address.
+fn has_port(value: &[u8]) -> bool {
+    value.rsplit(|byte| *byte == b']').next().is_some_and(|rest| rest.contains(&b':'))
 }
 
 /// Digits, possibly none (RFC 3986 section 3.2.3), up to 65535.

@@ -109,8 +109,10 @@ rejections! {
     TrailersTooLarge => REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers_too_large";
     /// A transfer coding other than `chunked` (RFC 9112 section 6.1).
     TransferCodingUnknown => NOT_IMPLEMENTED, "transfer_coding_unknown";
-    /// CONNECT: this is a reverse proxy.
+    /// CONNECT where the listener does not allow it.
     Connect => NOT_IMPLEMENTED, "connect";
+    /// CONNECT with a body: what follows its head is the tunnel's (RFC 9110 section 9.3.6).
+    ConnectBody => BAD_REQUEST, "connect_body";
     /// An HTTP version other than 1.0 and 1.1, the preface of HTTP/2 among them.
     VersionNotSupported => HTTP_VERSION_NOT_SUPPORTED, "version_not_supported";
 }

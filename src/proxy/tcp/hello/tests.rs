@@ -39,7 +39,10 @@ fn record(content: &[u8]) -> Vec<u8> {
 #[test]
 fn client_of_tls_12_is_read() {
     let first = client(&bytes(golden::CLIENT_TLS12));
-    assert_eq!(first, ClientHello { server_name: Some("shop.example.com".to_owned()), session_id: Vec::new() });
+    assert_eq!(
+        first,
+        ClientHello { server_name: Some("shop.example.com".to_owned()), session_id: Vec::new(), is_id_random: false }
+    );
     let again = client(&bytes(golden::CLIENT_TLS12_AGAIN));
     assert_eq!(again.server_name.as_deref(), Some("shop.example.com"));
     assert_eq!(again.session_id, bytes(SESSION));
@@ -159,7 +162,8 @@ fn named(content: &[u8]) -> Progress<ClientHello> {
 }
 
 fn of(server_name: Option<&str>, session_id: &[u8]) -> Progress<ClientHello> {
-    Progress::Complete(ClientHello { server_name: server_name.map(str::to_owned), session_id: session_id.to_vec() })
+    let (server_name, session_id) = (server_name.map(str::to_owned), session_id.to_vec());
+    Progress::Complete(ClientHello { server_name, session_id, is_id_random: false })
 }
 
 #[test]
@@ -263,4 +267,31 @@ fn in_pieces<H: Hello + PartialEq + std::fmt::Debug>(flight: &[u8], random: &mut
     }
     assert_eq!(pieces, whole, "seed {seed}");
     matches!(whole, Progress::Complete(_))
+}
+
+#[test]
+fn a_client_may_resume_by_its_id_unless_that_can_only_be_random() {
+    const ID: &[u8] = &[9; 32];
+    let hello = |extensions: &[u8]| {
+        let len = u16::try_from(extensions.len()).unwrap().to_be_bytes();
+        made([&[&[32], ID].concat(), SUITES, COMPRESSION, &[&len, extensions].concat()])
+    };
+    let resumable = |extensions: &[u8]| match hello(extensions) {
+        Progress::Complete(hello) => hello.resumable_id().map(<[u8]>::to_vec),
+        other => panic!("{other:?}"),
+    };
+    // No list of versions, TLS 1.3 and 1.2, TLS 1.0 alone.
+    assert_eq!(resumable(&[]).as_deref(), Some(ID));
+    assert_eq!(resumable(&[0, 43, 0, 5, 4, 3, 4, 3, 3]).as_deref(), Some(ID));
+    assert_eq!(resumable(&[0, 43, 0, 3, 2, 3, 1]).as_deref(), Some(ID));
+    // TLS 1.3 alone, and beside a version that means nothing.
+    assert_eq!(resumable(&[0, 43, 0, 3, 2, 3, 4]), None);
+    assert_eq!(resumable(&[0, 43, 0, 5, 4, 0x0a, 0x0a, 3, 4]), None);
+    // TLS 1.3 and 1.2, and a session of TLS 1.3.
+    assert_eq!(resumable(&[0, 43, 0, 5, 4, 3, 4, 3, 3, 0, 41, 0, 1, 0]), None);
+    for malformed in [&[0, 43, 0, 0][..], &[0, 43, 0, 1, 0], &[0, 43, 0, 2, 1, 3], &[0, 43, 0, 4, 2, 3, 4, 0]] {
+        assert_eq!(hello(malformed), Progress::Refused(Rejection::Malformed), "{malformed:?}");
+    }
+    let none = ClientHello { server_name: None, session_id: Vec::new(), is_id_random: false };
+    assert_eq!(none.resumable_id(), None);
 }
