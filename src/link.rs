@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod files;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use self::files::HandedFiles;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
-use crate::status::{CertificateStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
+use crate::status::{CertificateStatus, LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
 /// The longest line. A report on as many servers as a configuration of a mebibyte can name stays below it.
 const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -194,6 +195,9 @@ pub struct Report {
     pub pools: Vec<PoolStatus>,
     /// How busy the listeners are, in the order of the configuration.
     pub listeners: Vec<ListenerLoad>,
+    /// How much the worker takes on.
+    #[serde(default)]
+    pub load: LoadStatus,
     /// Sticky sessions.
     #[serde(default)]
     pub sessions: SessionsStatus,
@@ -204,17 +208,24 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+impl Report {
+    /// What was refused at a listener, by the reason.
+    pub fn refused(&self, listener: usize) -> BTreeMap<String, u64> {
+        self.listeners.get(listener).map(|load| load.refused.clone()).unwrap_or_default()
+    }
+}
+
 /// How busy a listener is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerLoad {
     /// Connections accepted since the worker started.
     pub accepted: u64,
     /// Of its sockets, those on which nothing is accepted now: the connection limit is reached, or there are no
     /// descriptors left.
     pub full_sockets: u64,
-    /// Requests refused since then because they were over the rate limit.
+    /// What was refused since then, by the reason.
     #[serde(default)]
-    pub rate_limited: u64,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// Reads one message a line.

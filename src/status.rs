@@ -2,6 +2,7 @@
 //!
 //! The guard fills it in, the command line shows it, drills judge by it. Field names are an interface: add, do not rename.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -122,7 +123,7 @@ pub struct SyncStatus {
     /// Connections that ended since the worker started.
     pub disconnects: u64,
     /// Who was refused or cut off since the worker started, by reason.
-    pub refused: std::collections::BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
     /// What went wrong last.
     pub last_error: Option<String>,
     /// Whether the peer runs another configuration than this node.
@@ -278,7 +279,7 @@ pub struct VipStatus {
     /// Valid adverts received.
     pub adverts_received: u64,
     /// Adverts dropped, by reason; reasons never seen are left out.
-    pub adverts_dropped: std::collections::BTreeMap<String, u64>,
+    pub adverts_dropped: BTreeMap<String, u64>,
     /// The peer as its adverts last told, `None` before the first one.
     pub peer: Option<HeardAdvert>,
     /// The peer as it last said over a link of the pair, `None` without one.
@@ -436,6 +437,26 @@ pub struct WorkerStatus {
     pub connections: u64,
     /// Requests answered since it started.
     pub requests: u64,
+    /// How much it takes on.
+    #[serde(default)]
+    pub load: LoadStatus,
+}
+
+/// How much a worker takes on, as far as there are limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadStatus {
+    /// `none`, `shedding` (requests are answered 503) or `closed` (no connections are taken either), by its memory.
+    pub pressure: String,
+    /// Bytes of memory that it has resident; 0 where there is no limit.
+    pub memory_bytes: u64,
+    /// The most it may have.
+    pub memory_bytes_max: Option<u64>,
+    /// Requests under way; 0 where there is no limit.
+    pub requests: u64,
+    /// The most there may be.
+    pub requests_max: Option<u64>,
+    /// The most client connections that it takes.
+    pub connections_max: Option<u64>,
 }
 
 /// A listener.
@@ -450,6 +471,9 @@ pub struct ListenerStatus {
     /// Requests answered 429 since the worker started, because their client was over the rate limit.
     #[serde(default)]
     pub rate_limited: u64,
+    /// What was refused or cut short since then to protect the rest, by the reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// A pool.
@@ -468,6 +492,9 @@ pub struct PoolStatus {
     /// Copies of requests that routes made for it since the worker started; `None` when no route makes any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirrored: Option<MirroredStatus>,
+    /// Requests that wait for a server; `None` where a server gets any number of them.
+    #[serde(default)]
+    pub queue: Option<QueueStatus>,
 }
 
 /// What became of copies of requests.
@@ -483,6 +510,23 @@ pub struct MirroredStatus {
     pub busy: u64,
     /// Not sent, as the body did not come to an end.
     pub broken_off: u64,
+}
+
+/// Requests that wait for a server, and what became of those that did since the worker started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// How many wait.
+    pub length: u64,
+    /// How many may wait.
+    pub length_max: u64,
+    /// Requests that each server gets at once.
+    pub in_flight_max: u64,
+    /// Those that had to wait.
+    pub waited: u64,
+    /// How long those that then got a server had waited, together, in microseconds.
+    pub waited_us: u64,
+    /// Those that got none: `full`, `timeout` or `client_left`.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// A server of a pool.
@@ -507,4 +551,7 @@ pub struct ServerStatus {
     pub last_check: String,
     /// Requests, and connections of `protocol = "tcp"`, sent to it since the worker started.
     pub requests: u64,
+    /// Those under way; `None` where it gets any number of them.
+    #[serde(default)]
+    pub in_flight: Option<u64>,
 }

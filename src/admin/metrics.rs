@@ -1,5 +1,6 @@
 //! The metrics of a node, in the text format 0.0.4 of Prometheus. All of them come from the status that `baton status` shows.
 
+mod protection;
 mod traffic;
 
 use std::fmt::{Display, Write as _};
@@ -51,11 +52,7 @@ pub fn render(status: &NodeStatus) -> String {
     if let Some(store) = &status.sessions.store {
         of_store(&mut text, store);
     }
-    text.family("baton_listener_rate_limited_total", "counter", "Requests over the rate limit, by listener.");
-    for listener in &status.listeners {
-        let labels = [("listener", listener.name.as_str())];
-        text.sample("baton_listener_rate_limited_total", &labels, listener.rate_limited);
-    }
+    protection::render(&mut text, status);
     mirrors(&mut text, &status.pools);
     certificates(&mut text, &status.certificates);
     servers(&mut text, &status.pools);

@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, CertificateStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus,
-    VerdictStatus, VipStatus,
+    ArchiveStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
+    SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -82,6 +82,7 @@ fn describe(status: &NodeStatus) -> String {
         "\nworker {}{pid}, {} threads, {} connections, {} requests, {} restarts",
         worker.state, worker.threads, worker.connections, worker.requests, worker.restarts
     );
+    describe_load(&mut text, &worker.load);
     if let Some(reason) = &worker.last_exit {
         let _ = writeln!(text, "  last exit: {reason}");
     }
@@ -90,6 +91,11 @@ fn describe(status: &NodeStatus) -> String {
         let _ = writeln!(text, "\nlistener {} {} {}", listener.name, listener.protocol, bind.join(" "));
         if listener.rate_limited > 0 {
             let _ = writeln!(text, "  {} requests were over the rate limit", listener.rate_limited);
+        }
+        let others = listener.refused.iter().filter(|(reason, count)| **count > 0 && *reason != "rate_limit");
+        let others: Vec<_> = others.map(|(reason, count)| format!("{} {count}", reason.replace('_', " "))).collect();
+        if !others.is_empty() {
+            let _ = writeln!(text, "  refused: {}", others.join(", "));
         }
         for certificate in status.certificates.iter().filter(|certificate| certificate.listener == listener.name) {
             describe_certificate(&mut text, certificate);
@@ -109,6 +115,22 @@ fn describe(status: &NodeStatus) -> String {
         let _ = writeln!(text, "\nwarning: {warning}");
     }
     text
+}
+
+/// How much the worker takes on, where there are limits.
+fn describe_load(text: &mut String, load: &LoadStatus) {
+    if let Some(max) = load.memory_bytes_max {
+        let pressure = match load.pressure.as_str() {
+            "shedding" => ", requests are answered 503",
+            "closed" => ", requests are answered 503 and no connections are taken",
+            _ => "",
+        };
+        let (now, max) = (load.memory_bytes >> 20, max >> 20);
+        let _ = writeln!(text, "  {now} of {max} MiB of memory{pressure}");
+    }
+    if let Some(max) = load.requests_max {
+        let _ = writeln!(text, "  {} of {max} requests under way", load.requests);
+    }
 }
 
 /// Names of a certificate that are shown.
@@ -223,6 +245,14 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
         (requests, errors) => format!(", {requests} requests, {errors} errors"),
     };
     let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}{requests}", pool.name, pool.servers.len());
+    if let Some(queue) = &pool.queue {
+        let dropped: u64 = queue.dropped.values().sum();
+        let _ = writeln!(
+            text,
+            "  {} of {} requests wait for a server, {} had to, {dropped} got none",
+            queue.length, queue.length_max, queue.waited
+        );
+    }
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),

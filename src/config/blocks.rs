@@ -13,8 +13,9 @@ use super::access_log::{AccessLogBlock, ListenerLog};
 use super::error_pages::ErrorPageBlock;
 use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Compression, Events, HeaderEdits, Hsts, Identity, ListenerAccess, Pool,
-    Protocol, RateLimit, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Compression, Events, HeaderEdits, Hsts, Identity, ListenerAccess,
+    ListenerProtection, Pool, Protocol, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerLimits,
+    WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
@@ -23,7 +24,7 @@ use super::sticky::StickyBy;
 use super::store::StoreBlock;
 use super::tls::TlsBlock;
 use super::upstream::WayFiles;
-use super::{access_log, pools, routes, sticky, traffic, values, vips, watching};
+use super::{access_log, pools, protection, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -197,13 +198,13 @@ pub(super) struct ListenerBlock {
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
-    pub(super) rate_limit: Option<RateLimit>,
     pub(super) request_headers: HeaderEdits,
     pub(super) response_headers: HeaderEdits,
     pub(super) access_log: ListenerLog,
     pub(super) compression: Option<Compression>,
     pub(super) error_pages: Vec<ErrorPageBlock>,
     pub(super) intercept_errors: bool,
+    pub(super) protection: ListenerProtection,
     pub(super) http2: bool,
     pub(super) connect: bool,
     pub(super) tunnel_timeout: Duration,
@@ -411,6 +412,7 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings,
         probe_interval: Duration::from_millis(50),
         probe_timeout: Duration::from_millis(200),
         drain_timeout: Duration::from_secs(10),
+        limits: WorkerLimits::default(),
     };
     let Some(mut table) = table else { return (settings, None) };
     if let Some(threads) = table.optional("threads").and_then(|value| value.integer(1..=THREADS_MAX)) {
@@ -436,6 +438,7 @@ fn worker(table: Option<Table<'_>>, mistakes: &Mistakes<'_>) -> (WorkerSettings,
         );
     }
     settings.drain_timeout = table.duration("drain_timeout", Duration::ZERO..=DRAIN_MAX, settings.drain_timeout);
+    settings.limits = protection::worker(&mut table);
     table.finish();
     (settings, user)
 }

@@ -5,8 +5,8 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `access_log`, `compression`, `error_pages`, `pools`, `sticky`,
-//! `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `protection`, `access_log`, `compression`, `error_pages`,
+//! `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
@@ -24,6 +24,7 @@ mod machine;
 mod model;
 mod pairing;
 mod pools;
+mod protection;
 mod reader;
 mod report;
 mod resolve;

@@ -4,6 +4,7 @@ mod access_log;
 mod compression;
 mod error_pages;
 mod identity;
+mod protection;
 mod routes;
 mod tls;
 
@@ -18,6 +19,7 @@ pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHtt
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
+pub use protection::*;
 pub use routes::*;
 
 /// A whole, valid configuration. The same on both nodes.
@@ -275,8 +277,6 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Connections at once, for each listener, 1 to 1000000; more wait in the kernel's queue. Default 10000.
     pub connections_max: u32,
-    /// How often a client may ask; `None`: as often as it likes. Only with protocol http.
-    pub rate_limit: Option<RateLimit>,
     /// What is written of its requests, or of its connections with protocol tcp; `None`: nothing.
     pub access_log: Option<AccessLog>,
     /// How responses are compressed; `None`: not at all. Only with protocol http.
@@ -285,6 +285,8 @@ pub struct Listener {
     pub error_pages: Vec<ErrorPage>,
     /// Whether it is sent in place of errors of servers as well. Default false.
     pub intercept_errors: bool,
+    /// What it asks of its clients.
+    pub protection: ListenerProtection,
     /// Whether HTTP/2 is spoken too: over TLS where the client wants it, in clear text where it begins with it. Default
     /// true; only with protocol http.
     pub http2: bool,
@@ -298,37 +300,6 @@ pub struct Listener {
     pub identity: Identity,
     /// Who may come in.
     pub access: ListenerAccess,
-}
-
-/// How often a client may ask. Both nodes count together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RateLimit {
-    /// Requests that a client may make in `per`, 1 to 1000000.
-    pub requests: u32,
-    /// Their time, 100 ms to 24 h.
-    pub per: Duration,
-    /// Requests that it may make at once after a time of quiet, 1 to 1000000. Default: `requests`.
-    pub burst: u32,
-    /// What a client is known by. Default its address.
-    pub by: RateLimitKey,
-    /// Bits of an IPv4 address that count, 1 to 32. Default 32.
-    pub prefix_v4: u8,
-    /// Bits of an IPv6 address that count, 1 to 128. Default 64, as one client has a whole /64.
-    pub prefix_v6: u8,
-    /// Clients that are counted at once, 1 to 16000000; at the limit the least recently seen is forgotten. Default 100000.
-    pub entries_max: u32,
-}
-
-/// What a client is known by when its requests are counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RateLimitKey {
-    /// Its network.
-    SourceIp,
-    /// A field of the request's head; its network where that is missing.
-    Header {
-        /// Its name in lower case, a token of 1 to 64 characters.
-        name: String,
-    },
 }
 
 /// What a listener speaks.
@@ -368,6 +339,8 @@ pub struct Pool {
     pub idle_connections_max: u32,
     /// How responses of its servers are compressed. Default as the listener has it.
     pub compression: PoolCompression,
+    /// How many requests its servers get at once; `None`: any number.
+    pub connections: Option<PoolConnections>,
     /// What is spoken with the servers. Default HTTP/1.1.
     pub protocol: ServerProtocol,
     /// Bounds of HTTP/2.
@@ -675,6 +648,8 @@ pub struct WorkerSettings {
     pub probe_timeout: Duration,
     /// Time that requests in flight get at a stop, 0 to 1 h. Default 10 s.
     pub drain_timeout: Duration,
+    /// What it takes on.
+    pub limits: WorkerLimits,
 }
 
 /// One thing that a node has to have to hold a VIP.

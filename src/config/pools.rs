@@ -9,7 +9,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, routes, sticky, upstream, values};
+use super::{compression, protection, routes, sticky, upstream, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -66,6 +66,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
         compression: compression::of_pool(table.optional("compression"), mistakes),
+        connections: protection::pool(&mut table, mistakes),
         protocol: way.protocol,
         tls: way.tls,
         send_proxy: way.send_proxy,

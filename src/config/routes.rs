@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::identity::{self, AccessFiles};
 use super::model::{
-    FieldMatch, FixedResponse, HeaderEdits, HostMatch, Maintenance, PathMatch, PathRewrite, Redirect, Rewrite,
-    RouteAccess, RouteMatch, ValueMatch,
+    FieldMatch, FixedResponse, HeaderEdits, HostMatch, Maintenance, PathMatch, PathRewrite, RateLimit, Redirect,
+    Rewrite, RouteAccess, RouteMatch, ValueMatch,
 };
 use super::reader::{Table, Value};
 use super::report::{Located, Mistakes, Place};
 use super::templates::{self, Moment};
-use super::{route_values, values};
+use super::{protection, route_values, values};
 
 const METHODS_MAX: usize = 16;
 const FIELDS_MAX: usize = 16;
@@ -49,6 +49,7 @@ pub(super) struct RouteBlock {
     /// Whole when the file has no mistake.
     pub(super) access: RouteAccess,
     pub(super) access_files: AccessFiles,
+    pub(super) rate_limits: Vec<RateLimit>,
 }
 
 /// What a route does.
@@ -109,6 +110,7 @@ pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &P
     let block = RouteBlock {
         access,
         access_files,
+        rate_limits: protection::rate_limits(&mut table),
         name,
         listener,
         matches,

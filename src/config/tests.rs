@@ -35,7 +35,18 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(listener.head_timeout, Duration::from_secs(10));
     assert_eq!(listener.idle_timeout, Duration::from_secs(60));
     assert_eq!(listener.connections_max, 10_000);
-    assert_eq!(listener.rate_limit, None);
+    let protection = ListenerProtection {
+        rate_limits: Vec::new(),
+        connection_rate: None,
+        connections_per_address: None,
+        head_bytes_max: 32_768,
+        headers_max: 100,
+        uri_bytes_max: 8_192,
+        body_bytes_max: None,
+        body_rate: None,
+        response_rate: None,
+    };
+    assert_eq!(listener.protection, protection);
     let pool = &config.pools[0];
     assert_eq!((&pool.health, &pool.sticky), (&None, &None));
     assert_eq!(pool.connect_timeout, Duration::from_secs(3));
@@ -46,13 +57,15 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(config.worker.probe_timeout, Duration::from_millis(200));
     assert_eq!(config.worker.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.worker.user, None);
+    assert_eq!(config.worker.limits, WorkerLimits::default());
+    assert_eq!(pool.connections, None);
 }
 
 #[test]
 fn defaults_of_a_rate_limit() {
     let limit = |rest: &str| {
         let limit = format!("pool = \"app\"\nrate_limit = {{ requests = 100, per = \"10s\"{rest} }}\n\n[[pool]]");
-        good(&MINIMAL.replace("pool = \"app\"\n\n[[pool]]", &limit)).listeners[0].rate_limit.clone().unwrap()
+        good(&MINIMAL.replace("pool = \"app\"\n\n[[pool]]", &limit)).listeners[0].protection.rate_limits[0].clone()
     };
     let expected = RateLimit {
         requests: 100,
@@ -62,8 +75,12 @@ fn defaults_of_a_rate_limit() {
         prefix_v4: 32,
         prefix_v6: 64,
         entries_max: 100_000,
+        log_only: false,
     };
     assert_eq!(limit(""), expected);
+    assert_eq!(limit(", log_only = true"), RateLimit { log_only: true, ..expected.clone() });
+    let by = RateLimitKey::Cookie { name: "Sid".to_owned() };
+    assert_eq!(limit(", by = \"cookie\", name = \"Sid\""), RateLimit { by, ..expected.clone() });
     let by = RateLimitKey::Header { name: "x-api-key".to_owned() };
     assert_eq!(limit(", burst = 7, by = \"header\", name = \"X-Api-Key\""), RateLimit { burst: 7, by, ..expected });
 }

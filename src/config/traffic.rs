@@ -1,13 +1,13 @@
-//! Reads `[[listener]]` with its rate limit.
+//! Reads `[[listener]]`, whose limits are in `protection`.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::blocks::{ListenerBlock, PoolReference};
-use super::model::{Protocol, RateLimit, RateLimitKey};
+use super::model::Protocol;
 use super::reader::Table;
 use super::report::Mistakes;
-use super::{access_log, compression, error_pages, identity, routes, tls, values};
+use super::{access_log, compression, error_pages, identity, protection, routes, tls, values};
 
 const BIND_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -20,14 +20,12 @@ const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// As others have it: what speaks in a tunnel has keep-alives of its own.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 
-const RATE_REQUESTS_MAX: u32 = 1_000_000;
-const RATE_PER_MIN: Duration = Duration::from_millis(100);
-const RATE_PER_MAX: Duration = Duration::from_secs(24 * 3600);
-const RATE_ENTRIES_MAX: u32 = 16_000_000;
-const RATE_ENTRIES_DEFAULT: u32 = 100_000;
-
 /// Reads a `[[listener]]`.
 pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> ListenerBlock {
+    let protocol = table
+        .optional("protocol")
+        .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
+        .map_or(Protocol::Http, |found| found.value);
     let (access, access_files) = identity::listener_access(&mut table, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
@@ -39,10 +37,7 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
             .into_iter()
             .filter_map(|value| value.parsed(values::bind))
             .collect(),
-        protocol: table
-            .optional("protocol")
-            .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
-            .map_or(Protocol::Http, |found| found.value),
+        protocol,
         pool: match table.optional("pool").map(|value| value.parsed(values::reference)) {
             None => PoolReference::None,
             Some(None) => PoolReference::Broken,
@@ -54,7 +49,6 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         head_timeout: table.duration("head_timeout", CLIENT_TIMEOUT_MIN..=HEAD_TIMEOUT_MAX, Duration::from_secs(10)),
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
-        rate_limit: table.block("rate_limit").and_then(rate_limit),
         request_headers: routes::request_headers(&mut table),
         response_headers: routes::response_headers(&mut table),
         access_log: access_log::of_listener(&mut table, directory),
@@ -64,6 +58,7 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
             .map(|table| error_pages::error_pages(table, mistakes, directory))
             .unwrap_or_default(),
         intercept_errors: table.boolean("intercept_errors", false),
+        protection: protection::listener(&mut table, protocol),
         http2: table.boolean("http2", true),
         connect: table.boolean("connect", false),
         tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
@@ -76,8 +71,6 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         table.without_meaning(&["intercept_errors"], rule, "leave it out, or write error_pages");
     }
     if block.protocol != Protocol::Http {
-        let rule = "has no meaning without protocol = \"http\": there are no requests to count";
-        table.without_meaning(&["rate_limit"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no headers";
         table.without_meaning(&["request_headers", "response_headers"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no responses";
@@ -101,43 +94,4 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
     }
     table.finish();
     block
-}
-
-/// `None` where something that has no default is missing or broken, which is reported then.
-fn rate_limit(mut table: Table<'_>) -> Option<RateLimit> {
-    /// What a client is known by.
-    #[derive(Clone, Copy)]
-    enum By {
-        SourceIp,
-        Header,
-    }
-    let requests = table
-        .required("requests", "say how many requests a client may make in `per`, such as requests = 100")
-        .and_then(|value| value.integer(1..=RATE_REQUESTS_MAX));
-    let per = table
-        .required("per", "say in which time a client may make them, such as per = \"10s\"")
-        .and_then(|value| value.duration(RATE_PER_MIN..=RATE_PER_MAX));
-    let burst = table.optional("burst").map(|value| value.integer(1..=RATE_REQUESTS_MAX));
-    let by = table.written("by", |value| value.choice(&[("source_ip", By::SourceIp), ("header", By::Header)], &[]));
-    let by = match by.or_default(By::SourceIp) {
-        Some(By::SourceIp) => {
-            table.without_meaning(&["name"], "has no meaning with by = \"source_ip\"", "write by = \"header\"");
-            Some(RateLimitKey::SourceIp)
-        }
-        Some(By::Header) => table
-            .required("name", "name the header, such as \"X-Api-Key\"")
-            .and_then(|value| value.parsed(values::header_name))
-            .map(|name| RateLimitKey::Header { name: name.value }),
-        None => {
-            table.skip(&["name"]);
-            None
-        }
-    };
-    let mut bits = |key, max: u8, default| u8::try_from(table.integer(key, 1..=u32::from(max), default)).unwrap_or(max);
-    let (prefix_v4, prefix_v6) = (bits("prefix_v4", 32, 32), bits("prefix_v6", 128, 64));
-    let entries_max = table.integer("entries_max", 1..=RATE_ENTRIES_MAX, RATE_ENTRIES_DEFAULT);
-    table.finish();
-    let requests = requests?.value;
-    let burst = burst.map_or(Some(requests), |burst| Some(burst?.value))?;
-    Some(RateLimit { requests, per: per?.value, burst, by: by?, prefix_v4, prefix_v6, entries_max })
 }

@@ -567,6 +567,19 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_read_and_written_with_their_units() {
+        let table = [("0", 0), ("512", 512), ("64KiB", 65_536), ("10MiB", 10_485_760), ("2GiB", 2_147_483_648)];
+        for (text, expected) in table {
+            assert_eq!(bytes(text).ok(), Some(expected), "{text}");
+            assert_eq!(bytes_text(expected), text);
+        }
+        for text in ["", "KiB", "-1", "+1", "1.5MiB", "64KB", "64 KiB", "64kib", "20000000TiB", "99999999999999999999"]
+        {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn durations_are_written_in_the_largest_whole_unit() {
         let text = |ms| duration_text(Duration::from_millis(ms));
         assert_eq!(text(0), "0ms");

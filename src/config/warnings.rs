@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::model::{
-    Authentication, Config, HostMatch, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion,
+    Authentication, Config, HostMatch, Listener, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion,
 };
 use super::values::duration_text;
 use super::{machine, shadows, values};
@@ -118,7 +118,7 @@ impl Config {
         if is_pair && has_table && self.sessions.store.is_none() {
             warn("the nodes exchange no sessions, and a failover loses them");
         }
-        if is_pair && self.listeners.iter().any(|listener| listener.rate_limit.is_some()) {
+        if is_pair && self.listeners.iter().any(Listener::counts_clients) {
             warn("each node counts for its rate limits alone");
         }
         if self.pools.iter().any(|pool| pool.sticky.is_some()) {

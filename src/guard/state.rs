@@ -586,7 +586,8 @@ impl Node {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
         let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
         let listeners = self.config.listeners.iter().enumerate().map(|(index, listener)| ListenerStatus {
-            rate_limited: self.report.listeners.get(index).map_or(0, |load| load.rate_limited),
+            rate_limited: self.report.refused(index).get("rate_limit").copied().unwrap_or(0),
+            refused: self.report.refused(index),
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             protocol: if listener.tls.is_some() { "https" } else { "http" }.to_owned(),
@@ -635,6 +636,7 @@ impl Node {
             threads: self.threads,
             connections: self.report.connections,
             requests: self.report.requests,
+            load: self.report.load.clone(),
         }
     }
 

@@ -1,4 +1,8 @@
-//! Rate limits: how many requests each client may make in a time, counted by both nodes together. A core, used by `proxy`.
+//! What clients may take. A core, used by `proxy`.
+//!
+//! Here: rate limits, how many requests each client may make in a time, counted by both nodes together. Beside them:
+//! [`concurrent`], how many connections a client has at once; [`floor`], how slow it may be; [`queue`], how many requests a
+//! server has at once and who waits; [`pressure`], whether a process takes on more at all.
 //!
 //! A client, known by a key of 16 bytes, has a token bucket: it holds `burst` tokens, fills at `requests` in `per`, and a
 //! request takes one. A request that finds none is refused and takes nothing, so that a client which keeps asking is let
@@ -16,6 +20,10 @@
 //! `now` is the time since any origin, the same for all calls.
 
 mod bucket;
+pub mod concurrent;
+pub mod floor;
+pub mod pressure;
+pub mod queue;
 mod shard;
 #[cfg(test)]
 mod tests;

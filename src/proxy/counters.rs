@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::refusals::Refusals;
 use super::tcp::Moved;
 use crate::config::PoolIndex;
 
@@ -121,8 +122,8 @@ pub struct ListenerCounters {
     pub accepted: AtomicU64,
     /// Sockets of the listener on which the thread accepts nothing now, for want of room or descriptors.
     pub full_sockets: AtomicU64,
-    /// Requests over the rate limit.
-    pub rate_limited: AtomicU64,
+    /// What was refused, by the reason.
+    pub refused: Refusals,
     /// Requests, by the status that they were answered with.
     pub responses: Classes,
     /// Bytes of bodies, or of connections of `protocol = "tcp"`, from clients.

@@ -1,70 +1,135 @@
-//! Rate limits on the request path: who a request counts for, and the counters that both nodes keep of that.
+//! Rate limits on the request path: who a request or a connection counts for, and the counters that both nodes keep of that.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 
 use super::sticky::with_network;
 use crate::config::{self, Config, RateLimitKey};
 use crate::limit::{Buckets, Change, Counts, Terms, Verdict};
+use crate::session::cookie::cookie_values;
 use crate::session::counters::{CounterRecord, Counters};
 use crate::session::key::{Key, KeyMaker};
 
 /// The counters of all limits.
 pub struct Limits {
     buckets: Buckets,
-    /// Two for each limit, so that no header is taken for an address.
+    /// Two for each limit, so that no header and no cookie is taken for an address.
     keys: KeyMaker,
 }
 
-/// A listener's limit, prepared.
+/// The limits of a listener, prepared.
+#[derive(Default)]
+pub struct ListenerLimits {
+    /// Of its requests.
+    pub requests: Vec<RateLimit>,
+    /// Of its connections.
+    pub connections: Option<RateLimit>,
+    /// Of the requests of its routes, in the order of the configuration.
+    pub routes: Vec<Vec<RateLimit>>,
+}
+
+/// A limit, prepared.
 pub struct RateLimit {
     /// Its place among the limits of the configuration.
     place: u16,
-    /// `None`: by address alone.
-    header: Option<HeaderName>,
+    by: By,
     prefix_v4: u8,
     prefix_v6: u8,
+    /// What is over it is counted, and let through.
+    pub log_only: bool,
 }
 
-/// The listeners that have a limit, in the order of its places. Listeners are at most 256.
-fn limited(config: &Config) -> impl Iterator<Item = (&str, &config::RateLimit)> {
-    config.listeners.iter().filter_map(|listener| Some((listener.name.as_str(), listener.rate_limit.as_ref()?)))
+/// What a client is known by, besides its address.
+enum By {
+    Nothing,
+    Header(HeaderName),
+    Cookie(String),
 }
 
-/// The limits by the names that mean the same to the other node: those of their listeners.
+/// What all limits of a configuration are, in the order of their places.
+#[derive(Default)]
+struct Plan {
+    names: Vec<String>,
+    terms: Vec<Terms>,
+    listeners: Vec<ListenerLimits>,
+}
+
+impl Plan {
+    /// Listeners are at most 256 and routes 4096, with at most nine limits each, so that places do not run out.
+    fn new(config: &Config) -> Self {
+        let mut plan = Self::default();
+        for listener in &config.listeners {
+            let protection = &listener.protection;
+            let requests = plan.add_all(&listener.name, &protection.rate_limits);
+            let connections = protection.connection_rate.as_ref();
+            let connections = connections.map(|rate| plan.add(format!("{} connections", listener.name), &of(rate)));
+            let routes = plan.add_routes(listener);
+            plan.listeners.push(ListenerLimits { requests, connections, routes });
+        }
+        plan
+    }
+
+    /// The first limit has the name of what it is of, which both nodes have known it by since there were limits.
+    fn add_all(&mut self, owner: &str, limits: &[config::RateLimit]) -> Vec<RateLimit> {
+        let name = |number| if number == 1 { owner.to_owned() } else { format!("{owner}#{number}") };
+        limits.iter().zip(1..).map(|(limit, number)| self.add(name(number), limit)).collect()
+    }
+
+    fn add_routes(&mut self, listener: &config::Listener) -> Vec<Vec<RateLimit>> {
+        let of_route = |route: &config::Route| {
+            self.add_all(&format!("{} route {}", listener.name, route.label), &route.rate_limits)
+        };
+        listener.routes.iter().map(of_route).collect()
+    }
+
+    fn add(&mut self, name: String, limit: &config::RateLimit) -> RateLimit {
+        let place = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        self.names.push(name);
+        self.terms.push(terms(limit));
+        RateLimit::new(limit, place)
+    }
+}
+
+/// The limits by the names that mean the same to the other node.
 pub fn replicated_limits(config: &Config) -> Vec<String> {
-    limited(config).map(|(name, _)| name.to_owned()).collect()
+    Plan::new(config).names
 }
 
-/// For each listener of the configuration, its limit.
-pub fn of_listeners(config: &Config) -> Vec<Option<RateLimit>> {
-    let mut places = 0_u16..;
-    let mut prepared = |limit: &config::RateLimit| Some(RateLimit::new(limit, places.next()?));
-    config.listeners.iter().map(|listener| prepared(listener.rate_limit.as_ref()?)).collect()
+/// For each listener of the configuration, its limits.
+pub fn of_listeners(config: &Config) -> Vec<ListenerLimits> {
+    Plan::new(config).listeners
 }
 
 impl Limits {
     /// Counters that fit the configuration, all at nothing. `secret` is the pair key; both nodes must use the same. `wake`
     /// is called when there is a change for the other node and there was none before.
     pub fn new(config: &Config, secret: &[u8], wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        let names: Vec<String> = limited(config)
-            .flat_map(|(name, _)| ["address", "header"].map(|kind| format!("limit {name} by {kind}")))
+        let plan = Plan::new(config);
+        let names: Vec<String> = plan
+            .names
+            .iter()
+            .flat_map(|name| ["address", "header"].map(|kind| format!("limit {name} by {kind}")))
             .collect();
-        let terms: Vec<Terms> = limited(config).map(|(_, limit)| terms(limit)).collect();
         Self {
-            buckets: Buckets::new(&terms, fastrand::u16(..), wake),
+            buckets: Buckets::new(&plan.terms, fastrand::u16(..), wake),
             keys: KeyMaker::new(secret, names.iter().map(String::as_str)),
         }
     }
 
     /// Counts a request of a client, or says when it may come again.
     pub fn check(&self, limit: &RateLimit, address: IpAddr, headers: &HeaderMap, now: Duration) -> Verdict {
-        match self.key(limit, address, headers) {
-            Some(key) => self.buckets.take(limit.place, &key.to_bytes(), now),
-            None => Verdict::Allowed,
-        }
+        self.take(limit, self.key(limit, address, headers), now)
+    }
+
+    /// Counts a connection of a client, or says when it may come again.
+    pub fn check_connection(&self, limit: &RateLimit, address: IpAddr, now: Duration) -> Verdict {
+        self.take(limit, self.key_of_address(limit, address), now)
+    }
+
+    fn take(&self, limit: &RateLimit, key: Option<Key>, now: Duration) -> Verdict {
+        key.map_or(Verdict::Allowed, |key| self.buckets.take(limit.place, &key.to_bytes(), now))
     }
 
     /// How many requests of a client count; `None` when there were none for so long that they do not matter any more.
@@ -77,26 +142,52 @@ impl Limits {
         self.buckets.sweep(now);
     }
 
-    /// Who a request counts for. One without the header counts for its address: to leave it out is no way around.
+    /// Who a request counts for. One without the header or cookie counts for its address: to leave it out is no way around.
     fn key(&self, limit: &RateLimit, address: IpAddr, headers: &HeaderMap) -> Option<Key> {
-        let value = limit.header.as_ref().and_then(|name| headers.get(name));
-        match value.map(|value| value.as_bytes().trim_ascii()).filter(|value| !value.is_empty()) {
+        let value = match &limit.by {
+            By::Nothing => None,
+            By::Header(name) => headers.get(name).map(|value| value.as_bytes().trim_ascii()),
+            By::Cookie(name) => {
+                let mut fields = headers.get_all(header::COOKIE).iter();
+                fields.find_map(|field| cookie_values(field.as_bytes(), name).next())
+            }
+        };
+        match value.filter(|value| !value.is_empty()) {
             Some(value) => self.keys.key(limit.place * 2 + 1, value),
-            None => with_network(address, limit.prefix_v4, limit.prefix_v6, |network| {
-                self.keys.key(limit.place * 2, network)
-            }),
+            None => self.key_of_address(limit, address),
         }
+    }
+
+    fn key_of_address(&self, limit: &RateLimit, address: IpAddr) -> Option<Key> {
+        with_network(address, limit.prefix_v4, limit.prefix_v6, |network| self.keys.key(limit.place * 2, network))
     }
 }
 
 impl RateLimit {
     fn new(config: &config::RateLimit, place: u16) -> Self {
-        let header = match &config.by {
-            RateLimitKey::SourceIp => None,
+        let by = match &config.by {
+            RateLimitKey::SourceIp => By::Nothing,
             // The name was checked, so this cannot fail.
-            RateLimitKey::Header { name } => HeaderName::from_bytes(name.as_bytes()).ok(),
+            RateLimitKey::Header { name } => HeaderName::from_bytes(name.as_bytes()).map_or(By::Nothing, By::Header),
+            RateLimitKey::Cookie { name } => By::Cookie(name.clone()),
         };
-        Self { place, header, prefix_v4: config.prefix_v4, prefix_v6: config.prefix_v6 }
+        let config::RateLimit { prefix_v4, prefix_v6, log_only, .. } = *config;
+        Self { place, by, prefix_v4, prefix_v6, log_only }
+    }
+}
+
+/// A limit of connections as one of requests, which is what it is to the counters.
+fn of(rate: &config::ConnectionRate) -> config::RateLimit {
+    let config::ConnectionRate { connections, per, burst, prefix_v4, prefix_v6, entries_max } = *rate;
+    config::RateLimit {
+        requests: connections,
+        per,
+        burst,
+        by: RateLimitKey::SourceIp,
+        prefix_v4,
+        prefix_v6,
+        entries_max,
+        log_only: false,
     }
 }
 
@@ -131,5 +222,51 @@ impl Counters for Limits {
         let CounterRecord { key, limit, life, total, peer_life, peer_total, missing } = *record;
         let key = key.to_bytes();
         self.buckets.merge(&Change { key, limit, life, total, peer_life, peer_total, missing }, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const LIMIT: &str = "{ requests = 1, per = \"1s\" }";
+
+    fn config(routes: &str) -> Config {
+        let listener = "[[listener]]\nname = \"web\"\nbind = [\"0.0.0.0:80\"]\npool = \"app\"\n";
+        let limits = format!("rate_limit = {LIMIT}\nrate_limits = [{LIMIT}]\n");
+        let rate = "connection_rate = { connections = 1, per = \"1s\" }\n";
+        let pool = "[[pool]]\nname = \"app\"\nservers = [{ name = \"a\", address = \"10.0.0.1:80\" }]\n";
+        config::parse(&format!("{listener}{limits}{rate}{routes}{pool}"), Path::new("f")).unwrap()
+    }
+
+    fn route(host: &str, limits: usize) -> String {
+        let limits = vec![LIMIT; limits].join(", ");
+        let limits = if limits.is_empty() { limits } else { format!("rate_limits = [{limits}]\n") };
+        format!("[[route]]\nlistener = \"web\"\nhost = \"{host}\"\npool = \"app\"\n{limits}")
+    }
+
+    #[test]
+    fn names_of_limits_do_not_depend_on_what_stands_before_them() {
+        let short = replicated_limits(&config(&route("a.example", 2)));
+        let [first, second, connections, of_route, second_of_route] = short.as_slice() else { panic!("{short:?}") };
+        assert_eq!([first, second, connections], ["web", "web#2", "web connections"]);
+        assert!(of_route.starts_with("web route ") && of_route.ends_with(".1"), "{of_route}");
+        assert_eq!(*second_of_route, format!("{of_route}#2"));
+        let long = replicated_limits(&config(&(route("longer.example", 1) + &route("a.example", 2))));
+        assert_eq!(long.len(), 6);
+        assert!(short.iter().all(|name| long.contains(name)), "{short:?} {long:?}");
+    }
+
+    #[test]
+    fn each_limit_has_a_place_of_its_own() {
+        let config = config(&(route("a.example", 2) + &route("b.example", 0)));
+        let listeners = of_listeners(&config);
+        let [listener] = listeners.as_slice() else { panic!() };
+        let of_routes = listener.routes.iter().flatten();
+        let all = listener.requests.iter().chain(&listener.connections).chain(of_routes);
+        assert_eq!(all.map(|limit| limit.place).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(listener.routes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 0]);
     }
 }

@@ -14,13 +14,17 @@ use super::files::Files;
 use super::http::error_pages::ErrorPages;
 use super::http::https;
 use super::http::identity::Identity;
-use super::limits::{self, RateLimit};
+use super::limits::{self, ListenerLimits};
+use super::load::Load;
+use super::refusals;
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use super::tls::Termination;
 use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
+use crate::limit::concurrent::Concurrent;
+use crate::limit::queue::Slots;
 use crate::link::ListenerLoad;
 use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus};
 
@@ -30,6 +34,8 @@ pub struct Site {
     pub pools: Vec<Pool>,
     /// Listeners, in the order of the configuration.
     pub listeners: Vec<Listener>,
+    /// How busy the worker is.
+    pub load: Load,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
     /// Some pool's servers are told whose connection it is.
@@ -65,12 +71,14 @@ pub struct Listener {
     pub tls: Option<Termination>,
     /// Present when it tells browsers to come over HTTPS alone.
     pub hsts: Option<HeaderValue>,
-    /// Present when it limits how often clients may ask.
-    pub rate_limit: Option<RateLimit>,
     /// Present when its requests are written down.
     pub log: Option<ListenerLog>,
     /// What is sent in place of errors.
     pub error_pages: ErrorPages,
+    /// How often clients may ask and connect.
+    pub limits: ListenerLimits,
+    /// How many connections each client has, where there is a limit to that.
+    pub connections: Concurrent,
     /// Present when proxies in front say whose connection it is.
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
@@ -128,6 +136,8 @@ pub struct Pool {
     pub dialer: Dialer,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
+    /// Present when its servers get so many requests at once and not more.
+    pub slots: Option<Slots>,
 }
 
 /// The state of a server. Written by health checks and by operators' commands, read by every thread.
@@ -229,12 +239,13 @@ impl Site {
         let compresses = config.listeners.iter().any(|listener| listener.compression.is_some())
             || config.pools.iter().any(|pool| matches!(pool.compression, PoolCompression::Own(_)));
         let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
+        let listeners = listeners.map(|(((config, tls), access), limits)| Listener {
             access,
             config: config.clone(),
             tls,
             hsts: config.hsts.as_ref().map(https::hsts_value),
-            rate_limit,
+            limits,
+            connections: Concurrent::default(),
             proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
             identity: Identity::new(&config.identity),
             log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets)),
@@ -245,6 +256,7 @@ impl Site {
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
         Self {
             pools,
+            load: Load::new(config.worker.limits),
             listeners: listeners.collect(),
             sessions,
             tells_clients,
@@ -307,7 +319,7 @@ impl Site {
         let load = |index| ListenerLoad {
             accepted: sum(index, |counters| &counters.accepted),
             full_sockets: sum(index, |counters| &counters.full_sockets),
-            rate_limited: sum(index, |counters| &counters.rate_limited),
+            refused: refusals::at_listener(threads, index),
         };
         (0..self.listeners.len()).map(load).collect()
     }
@@ -364,7 +376,9 @@ impl Pool {
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer, sticky }
+        let slots = config.connections.as_ref();
+        let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
+        Self { config: config.clone(), servers, dialer, sticky, slots }
     }
 
     fn counters(&self) -> PoolCounters {
@@ -392,9 +406,10 @@ impl Pool {
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
                 requests: requests(index),
+                in_flight: self.slots.as_ref().map(|slots| u64::from(slots.taken(index))),
             }
         });
-        let name = self.config.name.clone();
-        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None }
+        let (name, queue) = (self.config.name.clone(), self.queue_status());
+        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue }
     }
 }

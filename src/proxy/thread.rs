@@ -13,17 +13,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
-use super::accept;
+use super::accept::{self, Ends};
 use super::access::basic::KeptByThread;
 use super::access::external::KeptConnections;
 use super::access_log::{Lines, LinesSetup};
+use super::admission;
 use super::chance::Chance;
 use super::counters::{Counters, ListenerCounters, MirrorOutcome};
 use super::http::client::{Client, Connection};
 use super::http::compression::Memory;
 use super::http::trace::Trace;
 use super::http::{self, ClientStream, Routing};
-use super::state::Site;
+use super::refusals::Reason;
+use super::state::{Pool, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::tls::facts::TlsFacts;
@@ -37,6 +39,9 @@ use crate::session::key::Key;
 
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time after which is looked again whether there is memory for connections.
+const CLOSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two clean-ups of idle connections.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -82,6 +87,9 @@ pub struct Thread {
     /// The routes of its requests.
     pub routing: Routing,
     pools: Vec<ThreadPool>,
+    /// Open client connections, and this thread's share of how many there may be, over all listeners.
+    open: Cell<usize>,
+    open_max: usize,
     is_draining: Cell<bool>,
     changed: Notify,
 }
@@ -158,6 +166,8 @@ impl Thread {
             authorizers: KeptConnections::default(),
             routing: Routing::new(&setup.site),
             pools: pools.collect(),
+            open: Cell::new(0),
+            open_max: setup.site.load.connection_share(setup.thread_count),
             is_draining: Cell::new(false),
             changed: Notify::new(),
         })
@@ -247,6 +257,16 @@ impl Thread {
         deadlines.within(timeout, wait).await.flatten()
     }
 
+    /// Counts something that was refused at a listener.
+    pub fn refused(&self, listener: usize, reason: Reason) {
+        self.counters.by_listener.get(listener).inspect(|counters| counters.refused.count(reason));
+    }
+
+    /// Whether no listener takes a connection for now.
+    fn is_full(&self) -> bool {
+        self.open.get() >= self.open_max || self.site.load.is_closed()
+    }
+
     /// Counts a request, or a connection of `protocol = "tcp"`, that goes to a server.
     pub fn count(&self, place: Place) {
         let by_server = &self.counters.by_server;
@@ -279,6 +299,8 @@ impl Thread {
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
             self.authorizers.expire(now);
             self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
+            // Servers may have come back, and those who wait for one hear of it when a request ends, which may be late.
+            self.site.pools.iter().for_each(Pool::hand_out_slots);
         }
     }
 
@@ -347,7 +369,7 @@ impl Acceptor {
         let open = Rc::new(Cell::new(0_usize));
         loop {
             // At the limit, connections wait in the kernel's queue, which is bounded too.
-            if open.get() >= self.limit {
+            if self.is_full(&open) {
                 self.while_full(self.room(&open)).await;
             }
             let accepted = tokio::select! {
@@ -367,9 +389,14 @@ impl Acceptor {
     }
 
     async fn room(&self, open: &Cell<usize>) {
-        while open.get() >= self.limit && !self.thread.is_draining() {
-            self.thread.changed.notified().await;
+        while self.is_full(open) && !self.thread.is_draining() {
+            // Nobody tells of memory that has become free.
+            let _timed_out = tokio::time::timeout(CLOSED_PAUSE, self.thread.changed.notified()).await;
         }
+    }
+
+    fn is_full(&self, open: &Cell<usize>) -> bool {
+        open.get() >= self.limit || self.thread.is_full()
     }
 
     /// Waits with the socket counted as full: who looks at the listener then sees a crowd, not a fault.
@@ -390,12 +417,14 @@ impl Acceptor {
             counters.accepted.fetch_add(1, Ordering::Relaxed);
         }
         self.thread.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.thread.open.set(self.thread.open.get() + 1);
         let (thread, listener, limit, open) = (Rc::clone(&self.thread), self.listener, self.limit, Rc::clone(open));
         tokio::task::spawn_local(async move {
             converse(Rc::clone(&thread), listener, stream, peer).await;
             thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
-            let was_full = open.get() >= limit;
+            let was_full = open.get() >= limit || thread.open.get() >= thread.open_max;
             open.set(open.get() - 1);
+            thread.open.set(thread.open.get() - 1);
             if thread.is_draining() || was_full {
                 thread.changed.notify_waiters();
             }
@@ -414,16 +443,23 @@ impl Acceptor {
 
 /// One connection, from its accept to its end.
 async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    match thread.site.listeners.get(listener).map(|listener| listener.config.protocol) {
-        Some(Protocol::Http) => converse_http(thread, listener, stream, peer).await,
-        Some(Protocol::Tcp) => tcp::serve(&thread, listener, stream, peer).await,
-        None => {}
+    let Some(config) = thread.site.listeners.get(listener) else { return };
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let Some(_admission) = admission::admit(&thread, listener, ends.source.ip()) else {
+        // A reset: nothing waits for the client to take it, and the guard, which looks whether we react, is answered too.
+        // Fails only on a socket that is closed already.
+        let _closed = stream.set_zero_linger();
+        return;
+    };
+    match config.config.protocol {
+        Protocol::Http => converse_http(Rc::clone(&thread), listener, stream, ends).await,
+        // Boxed, or each connection of HTTP would have room for it.
+        Protocol::Tcp => Box::pin(tcp::serve(&thread, listener, stream, peer, ends)).await,
     }
 }
 
-async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, ends: Ends) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
     let behalf = OnBehalf::of(&thread.site, &stream, &ends);
     let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
@@ -431,7 +467,7 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
         None => ClientStream::Plain(stream),
         Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = tls.acceptor().accept(stream);
+            let handshake = Box::pin(tls.acceptor().accept(stream));
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => {
                     client.connection.set_tls(TlsFacts::of(stream.get_ref().1));

@@ -33,6 +33,8 @@ pub struct Deadlines {
     timers: Rc<Timers>,
     client_read: Cell<Tick>,
     client_write: Cell<Tick>,
+    client_body: Cell<Tick>,
+    rest: Cell<Tick>,
     server: Cell<Tick>,
     request: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
@@ -46,6 +48,10 @@ pub enum Party {
     ClientRead,
     /// Room that the client owes us for ours.
     ClientWrite,
+    /// The rate of a body that the client owes us.
+    ClientBody,
+    /// Nobody owes anything: the end of the time in which the client is expected to ask again soon.
+    Rest,
     /// Something the server owes us.
     Server,
     /// The end of the response, whoever owes it.
@@ -63,6 +69,8 @@ impl Timers {
             timers: Rc::clone(self),
             client_read: Cell::new(NEVER),
             client_write: Cell::new(NEVER),
+            client_body: Cell::new(NEVER),
+            rest: Cell::new(NEVER),
             server: Cell::new(NEVER),
             request: Cell::new(NEVER),
             waker: RefCell::new(None),
@@ -107,8 +115,9 @@ impl Timers {
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
-            let Deadlines { client_read, client_write, server, request, .. } = &**connection;
-            let first = client_read.get().min(client_write.get()).min(server.get()).min(request.get());
+            let Deadlines { client_read, client_write, client_body, rest, server, request, .. } = &**connection;
+            let of_client = client_read.get().min(client_write.get()).min(client_body.get()).min(rest.get());
+            let first = of_client.min(server.get()).min(request.get());
             if first <= now {
                 connection.wake();
             }
@@ -130,9 +139,21 @@ impl Deadlines {
         }
     }
 
+    /// As [`Deadlines::set`], unless there is an earlier one.
+    pub fn set_no_later(&self, party: Party, timeout: Duration) {
+        let before = self.cell(party).get();
+        self.set(party, timeout);
+        self.cell(party).set(self.cell(party).get().min(before));
+    }
+
     /// Takes a deadline back.
     pub fn clear(&self, party: Party) {
         self.cell(party).set(NEVER);
+    }
+
+    /// Whether there is a deadline.
+    pub fn is_set(&self, party: Party) -> bool {
+        self.cell(party).get() != NEVER
     }
 
     /// Whether a deadline has passed.
@@ -180,6 +201,8 @@ impl Deadlines {
         match party {
             Party::ClientRead => &self.client_read,
             Party::ClientWrite => &self.client_write,
+            Party::ClientBody => &self.client_body,
+            Party::Rest => &self.rest,
             Party::Server => &self.server,
             Party::Request => &self.request,
         }

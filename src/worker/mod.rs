@@ -5,6 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 mod archive;
+mod pressure;
 pub mod tickets;
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::archive::Archive;
+use self::pressure::Pressure;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
 use crate::config::{self, Config};
@@ -209,6 +211,9 @@ impl Worker {
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
         let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
+        let mut pressure_turns = tokio::time::interval(pressure::INTERVAL);
+        pressure_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pressure = Pressure::new(&self.site);
         loop {
             tokio::select! {
                 biased;
@@ -251,6 +256,7 @@ impl Worker {
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
                 _ = ticket_turns.tick() => self.tickets.turn(),
+                _ = pressure_turns.tick() => pressure.turn(&self.site, &self.counters),
             }
         }
     }
@@ -335,6 +341,7 @@ impl Worker {
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
             pools: self.site.pool_status(&self.counters),
             listeners: self.site.listener_load(&self.counters),
+            load: self.site.load.status(),
             sessions: SessionsStatus {
                 archive: self.archive.as_ref().map(Archive::status),
                 ..self.site.sessions.status(&self.site.pools)

@@ -7,6 +7,7 @@ mod compression;
 mod error_pages;
 mod heartbeat;
 mod identity;
+mod limits;
 mod machine;
 mod program;
 mod reference;

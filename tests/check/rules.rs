@@ -183,7 +183,7 @@ refused! {
     rate_limit_time_too_long: [limited("1, per = \"86400001ms\"")], 5, "listener[x].rate_limit.per", "must be 100ms to 24h";
     rate_limit_time_without_unit: [limited("1, per = 10")], 5, "listener[x].rate_limit.per", "a duration needs a unit";
     rate_limit_burst_zero: [limited("1, per = \"1s\", burst = 0")], 5, "listener[x].rate_limit.burst", "must be 1 to 1000000";
-    rate_limit_by_nothing_known: [limited("1, per = \"1s\", by = \"moon\", name = \"X-Key\"")], 5, "listener[x].rate_limit.by", "must be \"source_ip\" or \"header\"";
+    rate_limit_by_nothing_known: [limited("1, per = \"1s\", by = \"moon\", name = \"X-Key\"")], 5, "listener[x].rate_limit.by", "must be \"source_ip\", \"header\" or \"cookie\"";
     rate_limit_by_a_header_without_a_name: [limited("1, per = \"1s\", by = \"header\"")], 5, "listener[x].rate_limit.name", "missing";
     rate_limit_header_name: [limited("1, per = \"1s\", by = \"header\", name = \"X Key\"")], 5, "listener[x].rate_limit.name", "must be the name of a header";
     rate_limit_name_of_an_address: [limited("1, per = \"1s\", name = \"X-Key\"")], 5, "listener[x].rate_limit.name", "no meaning with by = \"source_ip\"";

@@ -24,10 +24,15 @@ impl Client {
 
     /// From an address of the client's own.
     pub fn connect_from(own: SocketAddr, address: SocketAddr) -> Self {
+        Self::try_connect_from(own, address).expect("the listener accepts")
+    }
+
+    /// The same where the listener may reset the connection as soon as it is there.
+    pub fn try_connect_from(own: SocketAddr, address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("sockets can be made");
         socket.bind(&own.into()).expect("all of 127.0.0.0/8 is this machine's");
-        socket.connect_timeout(&address.into(), PATIENCE).expect("the listener accepts");
-        Self(Wire::new(socket.into(), |_| {}))
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Ok(Self(Wire::new(socket.into(), |_| {})))
     }
 
     /// Sends a request and reads its response.

@@ -14,7 +14,7 @@ const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
 fn limit() -> RateLimit {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap();
-    of_listeners(&config).into_iter().next().flatten().unwrap()
+    of_listeners(&config).remove(0).requests.remove(0)
 }
 
 /// Requests that are let through of so many.

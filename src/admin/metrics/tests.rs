@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::status::{
-    EventsStatus, ListenerStatus, MirroredStatus, PathStatus, PeerStatus, ProgressStatus, ServerSessionsStatus,
-    ServerStatus, SessionsStatus, WitnessStatus, WorkerStatus,
+    EventsStatus, ListenerStatus, LoadStatus, MirroredStatus, PathStatus, PeerStatus, ProgressStatus, QueueStatus,
+    ServerSessionsStatus, ServerStatus, SessionsStatus, WitnessStatus, WorkerStatus,
 };
 
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
@@ -16,6 +16,7 @@ fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
         since_ms: 1,
         last_check: String::new(),
         requests: 12,
+        in_flight: Some(3),
     }
 }
 
@@ -50,12 +51,19 @@ fn status() -> NodeStatus {
             threads: 2,
             connections: 7,
             requests: 99,
+            load: LoadStatus {
+                pressure: "shedding".to_owned(),
+                memory_bytes: 90,
+                memory_bytes_max: Some(100),
+                ..LoadStatus::default()
+            },
         },
         listeners: vec![ListenerStatus {
             name: "http".to_owned(),
             bind: Vec::new(),
             protocol: "http".to_owned(),
             rate_limited: 2,
+            refused: BTreeMap::from([("memory".to_owned(), 3)]),
         }],
         pools: vec![PoolStatus {
             requests: 9,
@@ -63,6 +71,14 @@ fn status() -> NodeStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
+            queue: Some(QueueStatus {
+                length: 4,
+                length_max: 5,
+                waited: 6,
+                waited_us: 1_500_000,
+                dropped: BTreeMap::from([("full".to_owned(), 7)]),
+                ..QueueStatus::default()
+            }),
         }],
         events: Some(EventsStatus { spooled: 1, delivered: 2, dropped: 3, last_error: None, oldest_age_ms: None }),
         witness: Some(WitnessStatus {
@@ -178,6 +194,18 @@ fn every_measure_is_on_the_page() {
         ("baton_store_connected", 1.0),
         ("baton_store_timeouts_total", 5.0),
         (r#"baton_listener_rate_limited_total{listener="http"}"#, 2.0),
+        (r#"baton_listener_refused_total{listener="http",reason="memory"}"#, 3.0),
+        (r#"baton_worker_pressure{level="none"}"#, 0.0),
+        (r#"baton_worker_pressure{level="shedding"}"#, 1.0),
+        (r#"baton_worker_pressure{level="closed"}"#, 0.0),
+        ("baton_worker_memory_bytes", 90.0),
+        ("baton_worker_memory_limit_bytes", 100.0),
+        (r#"baton_pool_queue_length{pool="app"}"#, 4.0),
+        (r#"baton_pool_queue_limit{pool="app"}"#, 5.0),
+        (r#"baton_pool_queue_waited_total{pool="app"}"#, 6.0),
+        (r#"baton_pool_queue_wait_seconds_total{pool="app"}"#, 1.5),
+        (r#"baton_pool_queue_dropped_total{pool="app",reason="full"}"#, 7.0),
+        (r#"baton_server_in_flight{pool="app",server="app1"}"#, 3.0),
         ("baton_events_waiting", 1.0),
         ("baton_events_dropped_total", 3.0),
         ("baton_witness_reachable", 1.0),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{PoolIndex, RouteAccess};
+use super::{PoolIndex, RateLimit, RouteAccess};
 use crate::units::IpNetwork;
 
 /// A rule that says what is done with the requests that it matches.
@@ -29,6 +29,8 @@ pub struct Route {
     pub mirror: Option<Mirror>,
     /// Who may come in.
     pub access: RouteAccess,
+    /// How often a client may ask for what matches, at most 8 limits, besides those of the listener.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 impl Route {

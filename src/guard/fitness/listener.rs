@@ -98,7 +98,8 @@ async fn knock(address: SocketAddr, patience: Duration) -> Reaction {
         wait_for_reaction(stream).await
     });
     match reaction.await {
-        Ok(Ok(())) => Reaction::Answered { after_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) },
+        Ok(Err(error)) if is_reset(&error) => Reaction::Answered { after_ms: millis(started) },
+        Ok(Ok(())) => Reaction::Answered { after_ms: millis(started) },
         Ok(Err(error)) if is_ours(&error) => Reaction::NotMade(format!("no connection can be made: {error}")),
         Ok(Err(error)) => Reaction::Failed(error.to_string()),
         Err(_) => Reaction::Failed(format!("no reaction within {} ms", patience.as_millis())),
@@ -115,11 +116,21 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 async fn wait_for_reaction(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     match stream.read(&mut [0]).await {
-        // Its end, a byte, or a reset: all are the worker's doing.
+        // Its end or a byte: both are the worker's doing.
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the worker has reset the connection, as it does at a limit on clients. That may be noticed as soon as the
+/// connection is there. A kernel with nobody behind the port refuses instead.
+fn is_reset(error: &io::Error) -> bool {
+    let resets = [io::ErrorKind::ConnectionReset, io::ErrorKind::NotConnected, io::ErrorKind::BrokenPipe];
+    resets.contains(&error.kind())
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether an error says something about this process or about the address, not about the listener.
@@ -166,6 +177,27 @@ mod tests {
             drop(listener);
             let refused = knock(address, PATIENCE).await;
             assert!(matches!(refused, Reaction::Failed(_)), "{refused:?}");
+        });
+    }
+
+    #[test]
+    fn connection_that_is_reset_is_answered_however_soon_it_is() {
+        on_a_runtime(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            // On a thread of its own, so that the reset comes at any moment.
+            let resets = std::thread::spawn(move || {
+                on_a_runtime(async {
+                    for _ in 0..100 {
+                        listener.accept().await.unwrap().0.set_zero_linger().unwrap();
+                    }
+                });
+            });
+            for _ in 0..100 {
+                let reaction = knock(address, Duration::from_secs(5)).await;
+                assert!(matches!(reaction, Reaction::Answered { .. }), "{reaction:?}");
+            }
+            resets.join().unwrap();
         });
     }
 

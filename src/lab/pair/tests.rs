@@ -17,6 +17,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
             threads: 1,
             connections: 0,
             requests: 0,
+            load: Default::default(),
         },
         listeners: Vec::new(),
         pools: Vec::new(),

@@ -10,11 +10,14 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::action::MirrorBody;
-use super::client::Client;
+use super::client::{Client, Refusal};
 use super::client_body::{ClientBody, ClientBodyError};
 use super::compression::Compressed;
 use super::trace::Ended;
 use super::transaction::Transaction;
+use crate::config;
+use crate::limit::floor::{self, Meter};
+use crate::proxy::refusals::Reason;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 use crate::proxy::upstream::{ArrivalError, Arriving};
@@ -25,6 +28,9 @@ pub enum BodyError {
     /// The client's, on its way to a server.
     #[error("the client's body ended early")]
     Client(#[source] ClientBodyError),
+    /// The client's is too large or too slow; the client is refused.
+    #[error("the client's body breaks a limit")]
+    Refused,
     /// The server's, on its way to a client.
     #[error("the server's body ended early")]
     Server(#[source] ArrivalError),
@@ -59,7 +65,64 @@ pub enum RequestBody {
         server_timeout: Duration,
         /// Its copy for a second pool, where there is one.
         mirror: Option<Box<MirrorBody>>,
+        /// What the client may do, where there are limits.
+        bounds: Option<Box<Bounds>>,
     },
+}
+
+/// What a client may do while it sends a body.
+pub struct Bounds {
+    /// Bytes that may still come.
+    left: Option<u64>,
+    meter: Option<Meter>,
+}
+
+impl Bounds {
+    fn of(client: &Client) -> Option<Box<Self>> {
+        let protection = &client.listener()?.config.protection;
+        let (left, rate) = (protection.body_bytes_max, protection.body_rate);
+        let meter = rate.map(|rate| Meter::new(floor(rate)));
+        (left.is_some() || meter.is_some()).then(|| Box::new(Self { left, meter }))
+    }
+
+    /// Takes a part that has come. False when it is too much.
+    fn came(&mut self, client: &Client, len: usize) -> bool {
+        if let Some(meter) = &mut self.meter {
+            meter.moved(len, client.now());
+            client.deadlines().clear(Party::ClientBody);
+        }
+        match self.left.map(|left| left.checked_sub(len as u64)) {
+            Some(None) => {
+                client.refuse(Refusal::TooLarge);
+                false
+            }
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Nothing has come. False when the client has taken too long.
+    fn waits(&mut self, client: &Client) -> bool {
+        let Some(meter) = &mut self.meter else { return true };
+        let deadlines = client.deadlines();
+        if deadlines.is_late(Party::ClientBody) {
+            deadlines.clear(Party::ClientBody);
+            client.refused(Reason::BodyTooSlow);
+            client.refuse(Refusal::TooSlow);
+            return false;
+        }
+        let now = client.now();
+        deadlines.set_no_later(Party::ClientBody, meter.waits(now).saturating_sub(now));
+        true
+    }
+}
+
+/// A rate of the configuration.
+pub fn floor(rate: config::RateFloor) -> floor::Terms {
+    floor::Terms { bytes_per_second: rate.bytes_per_second, grace: rate.grace }
 }
 
 impl RequestBody {
@@ -87,8 +150,14 @@ impl RequestBody {
             Poll::Ready(Some(Ok(frame))) => Some(frame),
             Poll::Ready(None) | Poll::Pending => None,
         };
+        let mut bounds = Bounds::of(client);
+        if let (Some(bounds), Some(data)) = (&mut bounds, first.as_ref().and_then(Frame::data_ref))
+            && !bounds.came(client, data.len())
+        {
+            return Err(BodyError::Refused);
+        }
         client.is_uploading.set(true);
-        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, mirror: None })
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, mirror: None, bounds })
     }
 }
 
@@ -130,6 +199,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Self::Client { client, .. } = self {
             client.is_uploading.set(false);
+            client.deadlines().clear(Party::ClientBody);
         }
     }
 }
@@ -150,9 +220,9 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, first, client, server_timeout, mirror) = match self.get_mut() {
-            Self::Client { incoming, first, client, server_timeout, mirror } => {
-                (incoming, first, client, server_timeout, mirror)
+        let (incoming, first, client, server_timeout, mirror, bounds) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout, mirror, bounds } => {
+                (incoming, first, client, server_timeout, mirror, bounds)
             }
             Self::Whole { data, trailers } => {
                 let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
@@ -169,6 +239,10 @@ impl Body for RequestBody {
             Poll::Ready(frame) => {
                 count_in(client, &frame);
                 client.deadlines().set(Party::Server, *server_timeout);
+                let len = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                if bounds.as_mut().is_some_and(|bounds| !bounds.came(client, len)) {
+                    return Poll::Ready(Some(Err(BodyError::Refused)));
+                }
                 if !matches!(frame, Some(Err(_))) {
                     copy(mirror, frame.as_ref().and_then(|frame| frame.as_ref().ok()), incoming.is_end_stream());
                 }
@@ -177,6 +251,9 @@ impl Body for RequestBody {
             Poll::Pending => {
                 // It is the client's turn now; `client_io` has its deadline.
                 client.deadlines().clear(Party::Server);
+                if bounds.as_mut().is_some_and(|bounds| !bounds.waits(client)) {
+                    return Poll::Ready(Some(Err(BodyError::Refused)));
+                }
                 Poll::Pending
             }
         }
@@ -276,8 +353,9 @@ impl ResponseBody {
             Poll::Ready(Some(Err(BodyError::Client(_) | BodyError::Server(_) | BodyError::Compression(_)))) => {
                 transaction.client.marks.ends(Ended::ServerFailed, "connection_terminated");
             }
+            // Of a request's body, and said where that is refused.
+            Poll::Ready(Some(Err(BodyError::Refused))) | Poll::Pending => {}
             Poll::Ready(None) => transaction.is_whole = true,
-            Poll::Pending => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -11,6 +12,7 @@ use super::strict;
 use super::trace::Marks;
 use super::tunnel::{self, Switch};
 use crate::proxy::accept::Ends;
+use crate::proxy::refusals::Reason;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
@@ -90,6 +92,10 @@ pub struct Client {
     pub is_uploading: Cell<bool>,
     /// What is noted of the request that it makes now.
     pub marks: Marks,
+    /// Of an HTTP/1 connection: nothing has come that was not answered or handed on.
+    pub is_quiet: Cell<bool>,
+    /// hyper is sent away, and the connection stays.
+    pub is_resting: Cell<bool>,
     /// Whether an HTTP/1 connection changes to another protocol.
     pub switch: Cell<Switch>,
     /// What it changes to, once that is granted.
@@ -106,6 +112,8 @@ pub enum Refusal {
     Malformed(strict::Rejection),
     /// It took too long to say what it wants.
     TooSlow,
+    /// It has more to say than it may.
+    TooLarge,
 }
 
 impl Client {
@@ -119,6 +127,8 @@ impl Client {
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
             marks: Marks::default(),
+            is_quiet: Cell::new(false),
+            is_resting: Cell::new(false),
             switch: tunnel::unasked(),
             tunnel: tunnel::Slot::default(),
             interim: Mailbox::default(),
@@ -129,6 +139,11 @@ impl Client {
     /// Whether somebody wants to know how long its requests take.
     pub fn is_timed(&self) -> bool {
         self.site().is_measured || self.listener().is_some_and(|listener| listener.log.is_some())
+    }
+
+    /// The time since any origin, to the nanosecond, as [`Meter`](crate::limit::floor::Meter) wants it.
+    pub fn now(&self) -> Duration {
+        self.site().sessions.now()
     }
 
     /// Its deadlines.
@@ -144,6 +159,20 @@ impl Client {
     /// The listener that accepted its connection.
     pub fn listener(&self) -> Option<&Listener> {
         self.connection.listener()
+    }
+
+    /// Reads no more from it than is on its way already.
+    pub fn refuse(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::TooLarge => self.refused(Reason::BodyTooLarge),
+            Refusal::Malformed(_) | Refusal::TooSlow => {}
+        }
+        self.refusal.set(Some(refusal));
+    }
+
+    /// Counts something that was refused.
+    pub fn refused(&self, reason: Reason) {
+        self.thread().refused(self.connection.listener, reason);
     }
 
     /// The thread that it runs on.

@@ -16,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Refusal};
+use super::drain::Drain;
 use super::h2_frames::PREFACE;
 use super::interim;
 use super::strict::{Gate, Limits, Phase, Verdict};
 use super::trace::Ended;
 use super::tunnel::{self, Switch};
-
+use crate::proxy::refusals::Reason;
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
@@ -40,6 +41,13 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            ClientStream::Plain(stream) => stream,
+            ClientStream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// The protocol that the client and we have agreed on in the TLS handshake.
     pub fn negotiated(&self) -> Option<&[u8]> {
         match self {
@@ -122,8 +130,12 @@ fn refusal_request(target: &str) -> Vec<u8> {
 
 /// What a client may send.
 pub fn limits(client: &Client) -> Limits {
-    let allows_connect = client.listener().is_some_and(|listener| listener.config.connect);
-    Limits { allows_connect, ..Limits::default() }
+    client.listener().map_or_else(Limits::default, |listener| Limits {
+        allows_connect: listener.config.connect,
+        head_bytes_max: listener.config.protection.head_bytes_max,
+        headers_max: listener.config.protection.headers_max,
+        uri_bytes_max: listener.config.protection.uri_bytes_max,
+    })
 }
 
 /// What hyper reads from and writes to.
@@ -140,6 +152,10 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
+    /// How slowly the client may take responses, where there is a limit.
+    drain: Option<Box<Drain>>,
+    /// Something was written since the last wait for room.
+    has_written: bool,
     opening: Opening,
     /// Interim responses, from the first byte that is not written on.
     interim: Vec<u8>,
@@ -182,6 +198,7 @@ impl ClientIo {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
         let gate = Gate::new(limits(&client));
+        let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
         // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
         let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
         let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
@@ -194,9 +211,31 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
+            drain: drain.map(|rate| Box::new(Drain::new(rate))),
+            has_written: true,
             opening,
             interim: Vec::new(),
         }
+    }
+
+    /// Waits until there is something to do: bytes have come, a deadline has passed, or the thread drains. Nothing may have
+    /// been read that was not handed out.
+    pub async fn rest(&self) {
+        std::future::poll_fn(|context| {
+            let deadlines = self.client.deadlines();
+            deadlines.attach(context);
+            if deadlines.is_late(Party::ClientRead) || self.client.thread().is_draining() {
+                return Poll::Ready(());
+            }
+            // An error is for who reads.
+            self.stream.socket().poll_read_ready(context).map(|_ready| ())
+        })
+        .await;
+    }
+
+    /// Whether TLS lies between the client and us: what it has read ahead is not seen in the socket.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, ClientStream::Tls(_))
     }
 
     /// What becomes of the connection when hyper is through with it: where it began with the preface of HTTP/2, it goes
@@ -215,12 +254,8 @@ impl ClientIo {
             return Outcome::Tunnel(tunnel, (self.stream, read_ahead));
         }
         if self.client.broken_off.get() {
-            let stream = match &self.stream {
-                ClientStream::Plain(stream) => stream,
-                ClientStream::Tls(stream) => stream.get_ref().0,
-            };
             // Fails only on a socket that is closed already.
-            let _closed = stream.set_zero_linger();
+            let _closed = self.stream.socket().set_zero_linger();
         }
         Outcome::Ended
     }
@@ -407,6 +442,7 @@ impl ClientIo {
 impl AsyncRead for ClientIo {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.client.is_quiet.set(false);
         loop {
             if this.hand_out(buffer) {
                 return Poll::Ready(Ok(()));
@@ -441,6 +477,7 @@ impl AsyncRead for ClientIo {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     this.wait_for_client();
+                    this.client.is_quiet.set(this.gate.phase() == Phase::Idle && this.held.is_empty());
                     return Poll::Pending;
                 }
             }
@@ -455,23 +492,56 @@ impl ClientIo {
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut ClientStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let deadlines = self.client.deadlines();
         match write(Pin::new(&mut self.stream), context) {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+            Poll::Pending if self.is_write_late() => {
                 self.client.broken_off.set(true);
                 self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => {
-                if let Some(listener) = self.client.listener() {
-                    deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
-                }
+                self.wait_for_room();
                 Poll::Pending
             }
             ready => {
-                deadlines.clear(Party::ClientWrite);
+                self.client.deadlines().clear(Party::ClientWrite);
                 ready
             }
+        }
+    }
+
+    fn wait_for_room(&mut self) {
+        let Some(listener) = self.client.listener() else { return };
+        let deadlines = self.client.deadlines();
+        deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
+        if let Some(drain) = &mut self.drain {
+            let is_new = std::mem::take(&mut self.has_written);
+            let now = self.client.now();
+            let late_at = drain.waits(self.stream.socket(), is_new, now);
+            deadlines.set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
+        }
+    }
+
+    /// Whether the client has taken too long to take what is written, or too little of it.
+    fn is_write_late(&mut self) -> bool {
+        let deadlines = self.client.deadlines();
+        if !deadlines.is_late(Party::ClientWrite) {
+            return false;
+        }
+        let Some(drain) = &mut self.drain else { return true };
+        if drain.is_late(self.stream.socket(), self.client.now()) {
+            self.client.refused(Reason::ResponseTooSlow);
+            return true;
+        }
+        // The rate has been kept, and so the client was not idle.
+        deadlines.clear(Party::ClientWrite);
+        false
+    }
+
+    /// Counts what the client has made room for.
+    fn written(&mut self, polled: &Poll<io::Result<usize>>) {
+        if let (Some(drain), Poll::Ready(Ok(len))) = (&mut self.drain, polled) {
+            drain.moved(*len, self.client.now());
+            self.has_written = true;
         }
     }
 }
@@ -509,7 +579,9 @@ impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_interim(context))?;
-        this.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
+        let polled = this.poll_write_with(context, |stream, context| stream.poll_write(context, bytes));
+        this.written(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -523,7 +595,9 @@ impl AsyncWrite for ClientIo {
         }
         let this = self.get_mut();
         ready!(this.poll_interim(context))?;
-        this.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices))
+        let polled = this.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices));
+        this.written(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -542,7 +616,7 @@ impl AsyncWrite for ClientIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.opening == Opening::Http2 {
+        if this.opening == Opening::Http2 || this.client.is_resting.get() {
             return Poll::Ready(Ok(()));
         }
         if !this.is_shut_down {

@@ -16,6 +16,8 @@ use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
+use crate::proxy::queue::{self, Entrance, Slot};
+use crate::proxy::refusals::Reason;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
 use crate::proxy::thread::{Place, Thread};
@@ -54,6 +56,10 @@ struct Errand<'a> {
     repeats: u32,
     /// What the last failure was.
     fault: Option<(StatusCode, Fault)>,
+    /// Its place at the server that is tried, where those are limited.
+    slot: Option<Slot>,
+    /// Why no server had room for it.
+    refused: Option<Reason>,
 }
 
 /// What came of one attempt.
@@ -115,6 +121,8 @@ pub async fn forward(
         attempts: 0,
         repeats: 0,
         fault: None,
+        slot: None,
+        refused: None,
     };
     let mut server = errand.pick().await;
     while let Some(tried) = server {
@@ -122,6 +130,7 @@ pub async fn forward(
             Attempt::Answered(response) => {
                 client.marks.answered();
                 transaction.place = Some(Place { pool: index, server: tried });
+                transaction.slot = errand.slot.take();
                 return errand.finish(tried, response).await;
             }
             Attempt::Again(reason) => {
@@ -180,13 +189,13 @@ impl Errand<'_> {
     /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
     async fn pick(&mut self) -> Option<usize> {
         if let Some(wanted) = self.wanted.take() {
-            return Some(wanted);
+            return self.enter(Some(wanted)).await;
         }
-        let Some(sticky) = &self.pool.sticky else { return self.next() };
+        let Some(sticky) = &self.pool.sticky else { return self.enter(None).await };
         if sticky.is_bound(&self.visit) {
             return None;
         }
-        let picked = self.next()?;
+        let picked = self.enter(None).await?;
         let (servers, failed) = (&self.pool.servers, &self.failed);
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
@@ -197,13 +206,44 @@ impl Errand<'_> {
         } else {
             picked
         };
-        Some(sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take))
+        let settled = sticky.settle(sessions, &mut self.visit, picked, failed.is_empty(), may_take);
+        self.enter(Some(settled)).await
     }
 
-    fn next(&self) -> Option<usize> {
-        let chosen_by = if self.failed.is_empty() { ChosenBy::Algorithm } else { ChosenBy::Retry };
-        self.client.marks.chosen_by.set(chosen_by);
-        self.client.thread().pick(self.index, |server| !self.failed.contains(&server))
+    /// A server that has room: `wanted`, or else the next in turn. Waits for it where the pool has it so.
+    async fn enter(&mut self, wanted: Option<usize>) -> Option<usize> {
+        if wanted.is_some() && self.slot.as_ref().map(|slot| slot.place.server) == wanted {
+            return wanted;
+        }
+        let is_first = self.failed.is_empty();
+        let chosen_by = if is_first { ChosenBy::Algorithm } else { ChosenBy::Retry };
+        if wanted.is_none() {
+            self.client.marks.chosen_by.set(chosen_by);
+        }
+        // First given up, or two requests could wait for what the other one has.
+        self.slot = None;
+        let (thread, deadlines) = (self.client.thread(), self.client.deadlines());
+        let may_wait = self.pool.config.connections.is_some();
+        if may_wait {
+            self.client.marks.wait();
+        }
+        let entrance =
+            queue::enter(thread, deadlines, self.index, wanted, |server| !self.failed.contains(&server)).await;
+        if may_wait {
+            self.client.marks.queued();
+        }
+        match entrance {
+            Entrance::Server(server, slot) => {
+                self.slot = slot;
+                Some(server)
+            }
+            Entrance::Nowhere => None,
+            Entrance::Refused(reason) => {
+                self.client.refused(reason);
+                self.refused = Some(reason);
+                None
+            }
+        }
     }
 
     async fn attempt(&mut self, server: usize) -> Attempt {
@@ -373,6 +413,9 @@ impl Errand<'_> {
     fn give_up(self) -> Response<ResponseBody> {
         if self.client.refusal.get().is_some() {
             return respond::refused(self.client, self.client.refusal.get());
+        }
+        if let (Some(reason), Some(limits)) = (self.refused, &self.pool.config.connections) {
+            return respond::overloaded(self.client, &self.pool.config.name, reason, limits.queue_timeout);
         }
         let Some((status, fault)) = self.fault else {
             let fault = Fault { error: "destination_unavailable", server: None };

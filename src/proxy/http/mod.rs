@@ -14,6 +14,7 @@ mod client_body;
 mod client_io;
 pub mod compression;
 mod date;
+mod drain;
 pub mod error_pages;
 mod forward;
 pub mod forwarded;
@@ -29,6 +30,7 @@ pub mod https;
 pub mod identity;
 pub mod ids;
 mod interim;
+mod protection;
 mod respond;
 pub mod route;
 pub mod strict;
@@ -55,15 +57,22 @@ use self::client_body::ClientBody;
 pub use self::client_io::ClientStream;
 use self::client_io::{ClientIo, Outcome};
 use self::transaction::Transaction;
-use crate::limit::Verdict;
+use crate::proxy::timers::Party;
 
-/// hyper's buffers for one client: no head that `strict` lets through is larger.
+/// hyper's buffers for one client, unless its head may be larger.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// Fields of a head that hyper takes without being told; more cost it an allocation for each request.
+const HYPER_HEADERS_MAX: usize = 100;
+
+/// Silence after which a connection rests. A client that asks again sooner has hyper waiting for it; for one that asks
+/// later, what it costs to set hyper up again, about a microsecond, does not count.
+const REST_AFTER: Duration = Duration::from_millis(50);
 
 /// The name of HTTP/2 in ALPN (RFC 9113 section 3.2).
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. What is not for every connection is boxed: it would be memory of idle ones too.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
     // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
@@ -77,25 +86,86 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream) {
 }
 
 /// Serves a connection of HTTP/1, until it is over or speaks something else.
+///
+/// While the client says nothing, hyper is not there: its buffers and the state of the last request would be most of the
+/// memory that an idle connection takes.
 async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
-    let io = TokioIo::new(ClientIo::new(stream, Rc::clone(client)));
+    let mut io = ClientIo::new(stream, Rc::clone(client));
+    if io.is_tls() {
+        // The handshake may have brought a request along.
+        io = match exchange(client, io).await {
+            Spell::Quiet(io) => io,
+            Spell::Over(outcome) => return outcome,
+        };
+    }
+    loop {
+        io.rest().await;
+        io = match exchange(client, io).await {
+            Spell::Quiet(io) => io,
+            Spell::Over(outcome) => return outcome,
+        };
+    }
+}
+
+/// What a connection of HTTP/1 comes to.
+enum Spell {
+    /// The client has said nothing for a while.
+    Quiet(ClientIo),
+    /// HTTP/1 is over.
+    Over(Outcome),
+}
+
+/// Answers requests for as long as they come one soon after the other.
+async fn exchange(client: &Rc<Client>, io: ClientIo) -> Spell {
     let service = service_fn(|request: Request<_>| answer(Rc::clone(client), request.map(ClientBody::Http1)));
-    let mut builder = http1::Builder::new();
-    // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
-    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX);
-    let mut connection = builder.serve_connection(io, service);
+    // In a box of its own, which is gone while the connection rests.
+    let mut connection = Box::new(builder(client).serve_connection(TokioIo::new(io), service));
     let mut told_to_end = false;
     // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.
     let _ended = std::future::poll_fn(|context| {
         client.deadlines().attach(context);
         if client.thread().is_draining() && !std::mem::replace(&mut told_to_end, true) {
-            Pin::new(&mut connection).graceful_shutdown();
+            Pin::new(&mut *connection).graceful_shutdown();
         }
-        Pin::new(&mut connection).poll(context)
+        let polled = Pin::new(&mut *connection).poll(context);
+        if polled.is_ready() || !is_time_to_rest(client) {
+            return polled;
+        }
+        // hyper has nothing to do and so ends at once; `ClientIo` stays open.
+        client.is_resting.set(true);
+        Pin::new(&mut *connection).graceful_shutdown();
+        Pin::new(&mut *connection).poll(context)
     })
     .await;
+    client.deadlines().clear(Party::Rest);
     let parts = connection.into_parts();
-    parts.io.into_inner().finish(&parts.read_buf)
+    let io = parts.io.into_inner();
+    if client.is_resting.replace(false) { Spell::Quiet(io) } else { Spell::Over(io.finish(&parts.read_buf)) }
+}
+
+/// How hyper is told to speak HTTP/1 with a client.
+fn builder(client: &Client) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    let limits = client_io::limits(client);
+    // No `pipeline_flush`: it lifts the limit on what waits for a slow client (hyper 1.12, `Buffered::can_buffer`).
+    // No head that `strict` lets through is larger.
+    builder.half_close(false).max_buf_size(BUFFER_BYTES_MAX.max(limits.head_bytes_max * 2));
+    if limits.headers_max > HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
+    builder
+}
+
+/// Whether nothing is under way, nothing has been for a while, and all that was written is out.
+fn is_time_to_rest(client: &Client) -> bool {
+    let deadlines = client.deadlines();
+    let is_quiet = client.is_quiet.get() && client.in_flight.get() == 0 && client.refusal.get().is_none();
+    if !is_quiet || deadlines.is_set(Party::ClientWrite) {
+        deadlines.clear(Party::Rest);
+        return false;
+    }
+    deadlines.set_once(Party::Rest, REST_AFTER);
+    deadlines.is_late(Party::Rest) && !client.thread().is_draining()
 }
 
 /// From a request to its response.
@@ -126,16 +196,16 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     transaction.note(Some(&request));
     transaction.accepted = compression::accepted(transaction, &request);
     identity::establish(transaction, &mut request);
-    if let Some(refusal) = access::admit(transaction) {
+    if let Some(refusal) = access::admit(transaction).or_else(|| protection::admit(transaction, &request)) {
         return refusal;
-    }
-    if let Some(retry_after) = over_the_limit(transaction, &request) {
-        return respond::limited(&client, retry_after);
     }
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
     if let Some(refusal) = action::find(transaction, &mut request) {
+        return refusal;
+    }
+    if let Some(refusal) = protection::admit_to_route(transaction, &request) {
         return refusal;
     }
     if let Some(refusal) = access::authorize(transaction, &mut request).await {
@@ -158,23 +228,8 @@ fn finish(mut transaction: Transaction, mut response: Response<ResponseBody>) ->
     transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
+    let mut response = error_pages::apply(&transaction, response);
     action::to_client(&transaction, response.headers_mut());
-    let response = error_pages::apply(&transaction, response);
     let response = compression::apply(&transaction, response);
     response.map(|body| body.of(transaction))
-}
-
-/// The time after which the client may ask again, where it has asked too often.
-fn over_the_limit<B>(transaction: &Transaction, request: &Request<B>) -> Option<Duration> {
-    let client = &transaction.client;
-    let limit = client.listener()?.rate_limit.as_ref()?;
-    let sessions = &client.site().sessions;
-    match sessions.limits.check(limit, transaction.ip, request.headers(), sessions.now()) {
-        Verdict::Allowed => None,
-        Verdict::Limited { retry_after } => {
-            let counters = client.thread().counters.by_listener.get(client.connection.listener);
-            counters.map(|counters| counters.rate_limited.fetch_add(1, Ordering::Relaxed));
-            Some(retry_after)
-        }
-    }
 }

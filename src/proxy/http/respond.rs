@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::client::{Client, Refusal};
+use crate::proxy::refusals::Reason;
 
 /// Says which proxy answered, and who was at fault (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -56,6 +57,11 @@ pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBo
         Some(Refusal::TooSlow) | None => {
             (StatusCode::REQUEST_TIMEOUT, "client_too_slow", "the request did not arrive in time".to_owned())
         }
+        Some(Refusal::TooLarge) => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "the request's body is larger than this listener takes".to_owned(),
+        ),
     };
     let fault = Fault { error: "http_request_error", server: None };
     let mut response = own(client, status, &message, Some(fault));
@@ -72,16 +78,52 @@ pub fn bad_request(client: &Client, reason: &str) -> Response<ResponseBody> {
 
 /// The answer to a client that has asked too often (RFC 6585 section 4).
 pub fn limited(client: &Client, retry_after: Duration) -> Response<ResponseBody> {
-    // Whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes back too early.
-    let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+    let seconds = whole_seconds(retry_after);
     let message = format!("too many requests from this client; the next one is let through after {seconds} s");
     let fault = Fault { error: "http_request_denied", server: None };
     let mut response = own(client, StatusCode::TOO_MANY_REQUESTS, &message, Some(fault));
     response.extensions_mut().insert(Own { reason: "rate_limited" });
+    retry_after_header(&mut response, seconds);
+    response
+}
+
+/// The answer to a request that the worker does not take on; the connection closes after it, which takes memory too.
+pub fn shed(client: &Client, reason: Reason, retry_after: Duration) -> Response<ResponseBody> {
+    let message = match reason {
+        Reason::RequestsMax => "as many requests are under way as this load balancer takes",
+        _ => "this load balancer has no memory left for more requests",
+    };
+    let fault = Fault { error: "http_request_denied", server: None };
+    let mut response = own(client, StatusCode::SERVICE_UNAVAILABLE, message, Some(fault));
+    retry_after_header(&mut response, whole_seconds(retry_after));
+    if reason == Reason::Memory {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The answer to a request for servers that have as many as they may.
+pub fn overloaded(client: &Client, pool: &str, reason: Reason, retry_after: Duration) -> Response<ResponseBody> {
+    let message = match reason {
+        Reason::QueueTimeout => format!("no server of pool {pool} had room for this request in time"),
+        _ => format!("every server of pool {pool} has as many requests as it may, and so has the queue"),
+    };
+    // RFC 9209 section 2.3.12.
+    let fault = Fault { error: "connection_limit_reached", server: None };
+    let mut response = own(client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
+    retry_after_header(&mut response, whole_seconds(retry_after));
+    response
+}
+
+/// Whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes back too early.
+fn whole_seconds(time: Duration) -> u128 {
+    time.as_nanos().div_ceil(1_000_000_000).max(1)
+}
+
+fn retry_after_header(response: &mut Response<ResponseBody>, seconds: u128) {
     if let Ok(seconds) = HeaderValue::try_from(seconds.to_string()) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds);
     }
-    response
 }
 
 fn proxy_status(node: &str, fault: &Fault) -> Option<HeaderValue> {

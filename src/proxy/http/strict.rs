@@ -27,7 +27,7 @@ pub struct Limits {
     /// Bytes of a head, from its request line to its empty line, both included. Beyond: 431, or 414 when the request
     /// line alone is longer.
     pub head_bytes_max: usize,
-    /// Fields of a head, and of a trailer section. Beyond: 431. hyper stops at 100 too.
+    /// Fields of a head, and of a trailer section. Beyond: 431. hyper has to be told of more than 100.
     pub headers_max: usize,
     /// Bytes of a request target. Beyond: 414.
     pub uri_bytes_max: usize,

@@ -16,6 +16,8 @@ use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
 use crate::proxy::access_log::line::{self, Entry, Phases};
 use crate::proxy::counters::Served;
+use crate::proxy::load::UnderWay;
+use crate::proxy::queue::Slot;
 use crate::proxy::state::ListenerLog;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
@@ -64,6 +66,10 @@ pub struct Transaction {
     pub retries: u32,
     /// In the words of `pool.retries.on`, or `idle_connection_closed`.
     pub retried_for: Option<&'static str>,
+    /// Its share of what the worker takes on, where that is limited.
+    pub under_way: Option<UnderWay>,
+    /// Its share of what the server takes on, where that is limited.
+    pub slot: Option<Slot>,
 }
 
 impl Transaction {
@@ -92,6 +98,8 @@ impl Transaction {
             trace: None,
             retries: 0,
             retried_for: None,
+            under_way: None,
+            slot: None,
         }
     }
 

@@ -21,8 +21,9 @@ pub use self::account::Moved;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
-use super::accept;
+use super::accept::Ends;
 use super::http::trace::{ChosenBy, Ended};
+use super::queue::{self, Entrance, Slot};
 use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
@@ -69,6 +70,8 @@ struct Passage<'a> {
     listener: &'a Listener,
     index: PoolIndex,
     pool: &'a Pool,
+    /// The listener's index.
+    of: usize,
     /// The client's.
     address: IpAddr,
     /// The other end of the connection.
@@ -100,15 +103,16 @@ struct Arrival {
     /// Its index in the pool.
     server: usize,
     visit: Visit,
+    /// Its share of what the server takes on, where that is limited.
+    _slot: Option<Slot>,
 }
 
 /// Serves a connection to its end.
-pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    let listener_index = listener;
-    let Some(listener) = thread.site.listeners.get(listener) else { return };
+pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: SocketAddr, ends: Ends) {
+    let listener_index = of;
+    let Some(listener) = thread.site.listeners.get(of) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
-    let Some(ends) = accept::ends(thread, listener, &stream, peer).await else { return };
     if listener.access.lists.as_ref().is_some_and(|lists| !lists.admit(ends.source.ip())) {
         return;
     }
@@ -117,7 +121,7 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     account.marks.begin(listener.log.is_some());
     let behalf = OnBehalf::of(&thread.site, &stream, &ends);
     let (address, peer) = (ends.source.ip(), peer.ip());
-    let passage = Passage { thread, listener, index, pool, address, peer, behalf, registration, account };
+    let passage = Passage { thread, listener, index, pool, of, address, peer, behalf, registration, account };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
@@ -274,8 +278,8 @@ impl Passage<'_> {
         marks.chosen_by.set(if wanted.is_some() { ChosenBy::Session } else { ChosenBy::Algorithm });
         let mut failed = Vec::new();
         while failed.len() < FAILED_MAX {
-            let server = match wanted.take() {
-                Some(server) => server,
+            let (server, slot) = match wanted.take() {
+                Some(server) => self.enter(Some(server), &failed).await?,
                 None => self.pick(&mut visit, &failed).await?,
             };
             if let Some(stream) = self.connect_to(server).await {
@@ -283,7 +287,7 @@ impl Passage<'_> {
                 if let Some(sticky) = sticky {
                     sticky.connected(sessions, &visit, server);
                 }
-                return Some(Arrival { stream, server, visit });
+                return Some(Arrival { stream, server, visit, _slot: slot });
             }
             failed.push(server);
             marks.retried();
@@ -293,13 +297,13 @@ impl Passage<'_> {
     }
 
     /// The next server in turn, where the client then belongs.
-    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<usize> {
-        let next = || self.thread.pick(self.index, |server| !failed.contains(&server));
-        let Some(sticky) = &self.pool.sticky else { return next() };
+    async fn pick(&self, visit: &mut Visit, failed: &[usize]) -> Option<(usize, Option<Slot>)> {
+        let Some(sticky) = &self.pool.sticky else { return self.enter(None, failed).await };
         if sticky.is_bound(visit) {
             return None;
         }
-        let picked = next()?;
+        let (first, slot) = self.enter(None, failed).await?;
+        let picked = first;
         let servers = &self.pool.servers;
         let may_take =
             |server: usize| !failed.contains(&server) && servers.get(server).is_some_and(|server| server.keeps_users());
@@ -310,7 +314,25 @@ impl Passage<'_> {
         } else {
             picked
         };
-        Some(sticky.settle(sessions, visit, picked, failed.is_empty(), may_take))
+        let settled = sticky.settle(sessions, visit, picked, failed.is_empty(), may_take);
+        if settled == first {
+            return Some((settled, slot));
+        }
+        drop(slot);
+        self.enter(Some(settled), failed).await
+    }
+
+    /// A server that has room: `wanted`, or else the next in turn. Waits for it where the pool has it so.
+    async fn enter(&self, wanted: Option<usize>, failed: &[usize]) -> Option<(usize, Option<Slot>)> {
+        let may_try = |server: usize| !failed.contains(&server);
+        match queue::enter(self.thread, self.deadlines(), self.index, wanted, may_try).await {
+            Entrance::Server(server, slot) => Some((server, slot)),
+            Entrance::Nowhere => None,
+            Entrance::Refused(reason) => {
+                self.thread.refused(self.of, reason);
+                None
+            }
+        }
     }
 
     async fn connect_to(&self, server: usize) -> Option<ServerStream> {

@@ -1,0 +1,97 @@
+//! What a worker takes on at all, over all its listeners: requests under way, and memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::refusals::Reason;
+use super::state::Site;
+use crate::config::WorkerLimits;
+use crate::limit::pressure::Pressure;
+use crate::status::LoadStatus;
+
+/// How busy a worker is, as far as there are limits.
+pub struct Load {
+    limits: WorkerLimits,
+    /// Requests under way; counted where there is a limit.
+    requests: AtomicU64,
+    /// Bytes of memory at the last look.
+    memory: AtomicU64,
+    pressure: AtomicU8,
+}
+
+/// A request under way, counted until it is dropped.
+pub struct UnderWay(Arc<Site>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.load.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    /// Of a worker that does nothing yet.
+    pub fn new(limits: WorkerLimits) -> Self {
+        Self { limits, requests: AtomicU64::new(0), memory: AtomicU64::new(0), pressure: AtomicU8::new(0) }
+    }
+
+    /// The most memory that the worker may have, where there is a limit.
+    pub fn memory_max(&self) -> Option<u64> {
+        self.limits.memory_max
+    }
+
+    /// This thread's share of the connections of all listeners. The kernel spreads them evenly over threads.
+    pub fn connection_share(&self, threads: usize) -> usize {
+        self.limits.connections_max.map_or(usize::MAX, |max| (max as usize).div_ceil(threads.max(1)).max(1))
+    }
+
+    /// Takes a look at the memory. Gives the pressure before and after it.
+    pub fn measured(&self, bytes: u64) -> (Pressure, Pressure) {
+        let before = self.pressure();
+        let after = self.limits.memory_max.map_or(Pressure::None, |max| before.after(bytes, max));
+        self.memory.store(bytes, Ordering::Relaxed);
+        self.pressure.store(after as u8, Ordering::Relaxed);
+        (before, after)
+    }
+
+    /// How much is taken on.
+    pub fn pressure(&self) -> Pressure {
+        let pressure = self.pressure.load(Ordering::Relaxed);
+        let known = [Pressure::Shedding, Pressure::Closed].into_iter().find(|known| *known as u8 == pressure);
+        known.unwrap_or_default()
+    }
+
+    /// Whether no connections are taken for now.
+    pub fn is_closed(&self) -> bool {
+        self.pressure() == Pressure::Closed
+    }
+
+    /// How it is.
+    pub fn status(&self) -> LoadStatus {
+        LoadStatus {
+            pressure: self.pressure().as_str().to_owned(),
+            memory_bytes: self.memory.load(Ordering::Relaxed),
+            memory_bytes_max: self.limits.memory_max,
+            requests: self.requests.load(Ordering::Relaxed),
+            requests_max: self.limits.requests_max.map(u64::from),
+            connections_max: self.limits.connections_max.map(u64::from),
+        }
+    }
+}
+
+impl Site {
+    /// Begins a request: `Ok(None)` where nobody counts them.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn begin_request(self: &Arc<Self>) -> Result<Option<UnderWay>, Reason> {
+        let load = &self.load;
+        if load.limits.memory_max.is_some() && load.pressure() != Pressure::None {
+            return Err(Reason::Memory);
+        }
+        let Some(max) = load.limits.requests_max else { return Ok(None) };
+        // Counted first, so that no two threads take the last place both.
+        let under_way = UnderWay(Arc::clone(self));
+        let before = load.requests.fetch_add(1, Ordering::Relaxed);
+        if before < u64::from(max) { Ok(Some(under_way)) } else { Err(Reason::RequestsMax) }
+    }
+}
