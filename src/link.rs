@@ -24,7 +24,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use self::files::HandedFiles;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
-use crate::status::{LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
+use crate::status::{CertificateStatus, LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
 
 /// The longest line. A report on as many servers as a configuration of a mebibyte can name stays below it.
 const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -161,6 +161,8 @@ pub enum FromWorker {
     AskStatus,
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
+    /// The certificates that are served: all of them, whenever one has changed.
+    Certificates(Vec<CertificateStatus>),
 }
 
 /// How a worker is doing.
@@ -185,6 +187,13 @@ pub struct Report {
     pub sync: Option<SyncStatus>,
     /// What it could not do, in words.
     pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// What was refused at a listener, by the reason.
+    pub fn refused(&self, listener: usize) -> BTreeMap<String, u64> {
+        self.listeners.get(listener).map(|load| load.refused.clone()).unwrap_or_default()
+    }
 }
 
 /// How busy a listener is.

@@ -1,26 +1,28 @@
 //! Active health checks: the shell around `health`. Runs on the worker's own runtime, so that checks take no time from
 //! requests, and writes its verdicts where every thread reads them.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{info, warn};
 
 use crate::config::{Check, Health};
 use crate::health::Judgement;
+use crate::proxy::server_io::ServerStream;
 use crate::proxy::state::Site;
+use crate::proxy::upstream::dial::{Dialer, OnBehalf, Spoken};
 
 /// The most that the head of an answer to a check may take.
-const RESPONSE_HEAD_BYTES_MAX: usize = 16 * 1024;
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+
+const USER_AGENT: &str = concat!("baton/", env!("CARGO_PKG_VERSION"));
 
 /// Checks every server of every pool that has checks, until the runtime ends.
 pub fn spawn_all(site: &Arc<Site>) {
@@ -43,7 +45,7 @@ async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: 
     loop {
         turns.tick().await;
         let started = Instant::now();
-        let result = check(config.address, &health).await;
+        let result = check(&pool.dialer, config.address, &health).await;
         let changed = judgement.record(result.is_ok());
         let said = match &result {
             Ok(said) => format!("{said} in {} ms", started.elapsed().as_millis()),
@@ -64,25 +66,35 @@ async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: 
 }
 
 /// One check: what the server said, or why it failed, in words.
-async fn check(address: SocketAddr, health: &Health) -> Result<String, String> {
+async fn check(dialer: &Dialer, address: SocketAddr, health: &Health) -> Result<String, String> {
     let checked = timeout(health.timeout, async {
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("connect failed: {}", plain(&error)))?;
         match &health.check {
-            Check::Tcp => Ok("connected".to_owned()),
-            Check::Http { path, host } => http_check(stream, address, path, host.as_deref()).await,
+            Check::Tcp => {
+                let connected = dialer.dial_for_bytes(address, OnBehalf::Ourselves).await;
+                connected.map(|_| "connected".to_owned()).map_err(|error| error.reason)
+            }
+            Check::Http { path, host } => {
+                let dialled = dialer.dial(address, OnBehalf::Ourselves).await;
+                let (stream, spoken) = dialled.map_err(|error| error.reason)?;
+                let host = host.clone().unwrap_or_else(|| address.to_string());
+                judged(match spoken {
+                    Spoken::Http1 => ask(stream, path, &host).await?,
+                    Spoken::Http2 => ask_in_http2(stream, path, &host).await?,
+                })
+            }
         }
     });
     checked.await.unwrap_or_else(|_| Err(format!("no answer within {} ms", health.timeout.as_millis())))
 }
 
-async fn http_check(stream: TcpStream, address: SocketAddr, path: &str, host: Option<&str>) -> Result<String, String> {
+async fn ask(stream: ServerStream, path: &str, host: &str) -> Result<StatusCode, String> {
     let request = Request::get(path)
-        .header(header::HOST, host.map_or_else(|| address.to_string(), str::to_owned))
-        .header(header::USER_AGENT, concat!("baton/", env!("CARGO_PKG_VERSION")))
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
-    let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await;
+    let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX as usize).handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let mut response = std::pin::pin!(sender.send_request(request));
     // The connection fills the response. When it ends first, the response is there, or has become an error.
@@ -91,18 +103,33 @@ async fn http_check(stream: TcpStream, address: SocketAddr, path: &str, host: Op
         answered = &mut response => answered,
         _ended = connection => response.await,
     };
-    let status = answered.map_err(|error| format!("no HTTP answer: {error}"))?.status();
+    answered.map(|response| response.status()).map_err(|error| format!("no HTTP answer: {error}"))
+}
+
+async fn ask_in_http2(stream: ServerStream, path: &str, host: &str) -> Result<StatusCode, String> {
+    let scheme = if stream.is_tls() { "https" } else { "http" };
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(path).build();
+    let request = Request::get(uri.map_err(|error| error.to_string())?).header(header::USER_AGENT, USER_AGENT);
+    let request = request.body(()).map_err(|error| error.to_string())?;
+    let no_answer = |error: h2::Error| format!("no HTTP/2 answer: {error}");
+    let mut builder = h2::client::Builder::new();
+    builder.enable_push(false).max_header_list_size(HEAD_BYTES_MAX);
+    let (mut sender, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(no_answer)?;
+    let (response, _no_body) = sender.send_request(request, true).map_err(no_answer)?;
+    let mut response = std::pin::pin!(response);
+    let answered = tokio::select! {
+        biased;
+        answered = &mut response => answered,
+        _ended = connection => response.await,
+    };
+    answered.map(|response| response.status()).map_err(no_answer)
+}
+
+fn judged(status: StatusCode) -> Result<String, String> {
     if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) {
         Ok(format!("status {}", status.as_u16()))
     } else {
         Err(format!("status {}", status.as_u16()))
-    }
-}
-
-fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        _ => error.to_string(),
     }
 }
 
@@ -111,6 +138,13 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    fn dialer() -> Dialer {
+        let text = "[[listener]]\nname = \"l\"\nbind = [\"127.0.0.1:1\"]\npool = \"p\"\n\
+            [[pool]]\nname = \"p\"\nservers = [{ name = \"s\", address = \"127.0.0.1:2\" }]\n";
+        let config = crate::config::parse(text, std::path::Path::new("/x.toml")).unwrap();
+        Dialer::of_pools(&config, &crate::proxy::files::Files::default()).unwrap().remove(0)
+    }
 
     fn health(check: Check) -> Health {
         let timeout = Duration::from_secs(2);
@@ -137,25 +171,25 @@ mod tests {
     #[tokio::test]
     async fn a_good_status_is_a_success_and_a_bad_one_is_not() {
         let good = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(check(good, &http()).await, Ok("status 200".to_owned()));
+        assert_eq!(check(&dialer(), good, &http()).await, Ok("status 200".to_owned()));
         let moved = server(b"HTTP/1.1 302 Found\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(check(moved, &http()).await, Ok("status 302".to_owned()));
+        assert_eq!(check(&dialer(), moved, &http()).await, Ok("status 302".to_owned()));
         let bad = server(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(check(bad, &http()).await, Err("status 503".to_owned()));
+        assert_eq!(check(&dialer(), bad, &http()).await, Err("status 503".to_owned()));
     }
 
     #[tokio::test]
     async fn garbage_silence_and_refusal_are_failures_with_a_reason() {
         let garbage = server(b"SSH-2.0-OpenSSH\r\n").await;
-        assert!(check(garbage, &http()).await.is_err());
+        assert!(check(&dialer(), garbage, &http()).await.is_err());
         let closed = server(b"").await;
-        assert!(check(closed, &http()).await.is_err());
+        assert!(check(&dialer(), closed, &http()).await.is_err());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let silent = listener.local_addr().unwrap();
         let short = Health { timeout: Duration::from_millis(50), ..http() };
-        assert_eq!(check(silent, &short).await, Err("no answer within 50 ms".to_owned()));
-        assert_eq!(check(silent, &health(Check::Tcp)).await, Ok("connected".to_owned()));
+        assert_eq!(check(&dialer(), silent, &short).await, Err("no answer within 50 ms".to_owned()));
+        assert_eq!(check(&dialer(), silent, &health(Check::Tcp)).await, Ok("connected".to_owned()));
         drop(listener);
-        assert_eq!(check(silent, &http()).await, Err("connect failed: connection refused".to_owned()));
+        assert_eq!(check(&dialer(), silent, &http()).await, Err("connect failed: connection refused".to_owned()));
     }
 }

@@ -63,8 +63,28 @@ pub struct NodeStatus {
     /// Sticky sessions.
     #[serde(default)]
     pub sessions: SessionsStatus,
+    /// The certificates that listeners serve.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// What is less than it should be and does not stop service, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// A certificate that a listener serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// The listener.
+    pub listener: String,
+    /// The file of its chain.
+    pub file: String,
+    /// The host names that it is for.
+    pub names: Vec<String>,
+    /// Whose it is (RFC 4514).
+    pub subject: String,
+    /// SHA-256 of it in hex.
+    pub fingerprint: String,
+    /// Seconds since 1970 until which it is good.
+    pub not_after_s: i64,
 }
 
 /// The sync link to the other node.

@@ -37,6 +37,7 @@ const CORES: &[&str] = &[
     "proxy/http/h2_request",
     "proxy/tcp/hello",
     "proxy/http/forwarded",
+    "proxy/http/ids",
     "proxy/proxy_protocol",
 ];
 

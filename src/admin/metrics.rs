@@ -5,7 +5,8 @@ mod protection;
 use std::fmt::{Display, Write as _};
 
 use crate::status::{
-    ArchiveStatus, DelaysStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus, VipStatus,
+    ArchiveStatus, CertificateStatus, DelaysStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
+    SyncStatus, VipStatus,
 };
 
 /// The Content-Type of what [`render`] gives.
@@ -49,9 +50,23 @@ pub fn render(status: &NodeStatus) -> String {
         of_store(&mut text, store);
     }
     protection::render(&mut text, status);
+    certificates(&mut text, &status.certificates);
     servers(&mut text, &status.pools);
     others(&mut text, status);
     text.0
+}
+
+fn certificates(text: &mut Text, certificates: &[CertificateStatus]) {
+    const NAME: &str = "baton_certificate_not_after_timestamp_seconds";
+    text.family(NAME, "gauge", "When a certificate expires, in seconds since 1970, by listener and file.");
+    for certificate in certificates {
+        let labels = [
+            ("listener", certificate.listener.as_str()),
+            ("file", certificate.file.as_str()),
+            ("subject", certificate.subject.as_str()),
+        ];
+        text.sample(NAME, &labels, certificate.not_after_s);
+    }
 }
 
 fn worker(text: &mut Text, status: &NodeStatus) {

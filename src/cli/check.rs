@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::config::{
-    self, AdvertChecksum, Algorithm, Authentication, Check, Config, FitnessCheck, FitnessSubject, Listener, LocalNode,
-    NodeHints, OnDown, Pool, Route, Scope, Sticky, StickyKey, Transport, Vip, VrrpVersion, duration_text,
+    self, AdvertChecksum, Algorithm, Authentication, Check, ClientAuthMode, Config, FitnessCheck, FitnessSubject,
+    Listener, LocalNode, NodeHints, OnDown, Pool, Route, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
+    VrrpVersion, duration_text,
 };
 
 #[derive(Debug, clap::Args)]
@@ -244,11 +245,7 @@ fn describe_events(text: &mut String, config: &Config) {
 
 fn describe_listener(text: &mut String, config: &Config, listener: &Listener) {
     let binds: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
-    let protocol = match &listener.tls {
-        Some(tls) if tls.certificates.len() == 1 => "https, 1 certificate".to_owned(),
-        Some(tls) => format!("https, {} certificates", tls.certificates.len()),
-        None => "http".to_owned(),
-    };
+    let protocol = listener.tls.as_ref().map_or_else(|| "http".to_owned(), tls);
     let _ = writeln!(
         text,
         "listener {}: {} ({protocol}), at most {} connections, head within {}, idle for {}",
@@ -265,8 +262,28 @@ fn describe_listener(text: &mut String, config: &Config, listener: &Listener) {
     let rest = if listener.routes.is_empty() { "everything" } else { "everything else" };
     let _ = match listener.pool {
         Some(pool) => writeln!(text, "  {rest} -> pool {}", pool_name(pool)),
+        None if listener.redirect_to_https.is_some() => writeln!(text, "  {rest} -> https"),
         None => writeln!(text, "  {rest} -> 404"),
     };
+}
+
+fn tls(tls: &Tls) -> String {
+    let files = match (tls.certificates.len(), &tls.certificate_dir) {
+        (0, Some(directory)) => format!("certificates in {}", directory.display()),
+        (count, Some(directory)) => format!("{count} certificates and those in {}", directory.display()),
+        (1, None) => "1 certificate".to_owned(),
+        (count, None) => format!("{count} certificates"),
+    };
+    let version = match tls.min_version {
+        TlsVersion::V12 => "",
+        TlsVersion::V13 => ", TLS 1.3 alone",
+    };
+    let clients = match tls.client_auth.as_ref().map(|auth| auth.mode) {
+        None => "",
+        Some(ClientAuthMode::Require) => ", client certificates required",
+        Some(ClientAuthMode::Optional) => ", client certificates optional",
+    };
+    format!("https, {files}{version}{clients}")
 }
 
 fn matched(route: &Route) -> String {

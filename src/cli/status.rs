@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus,
-    VipStatus,
+    ArchiveStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
+    SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -97,6 +97,9 @@ fn describe(status: &NodeStatus) -> String {
         if !others.is_empty() {
             let _ = writeln!(text, "  refused: {}", others.join(", "));
         }
+        for certificate in status.certificates.iter().filter(|certificate| certificate.listener == listener.name) {
+            describe_certificate(&mut text, certificate);
+        }
     }
     for pool in &status.pools {
         let sessions = status.sessions.pools.iter().find(|sessions| sessions.pool == pool.name);
@@ -128,6 +131,23 @@ fn describe_load(text: &mut String, load: &LoadStatus) {
     if let Some(max) = load.requests_max {
         let _ = writeln!(text, "  {} of {max} requests under way", load.requests);
     }
+}
+
+/// Names of a certificate that are shown.
+const NAMES_MAX: usize = 3;
+
+fn describe_certificate(text: &mut String, certificate: &CertificateStatus) {
+    let mut names = certificate.names.iter().take(NAMES_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if names.is_empty() {
+        names.clone_from(&certificate.subject);
+    }
+    let more = certificate.names.len().saturating_sub(NAMES_MAX);
+    if more > 0 {
+        let _ = write!(names, " and {more} more");
+    }
+    let until = time::OffsetDateTime::from_unix_timestamp(certificate.not_after_s);
+    let until = until.map_or_else(|_| certificate.not_after_s.to_string(), |until| until.date().to_string());
+    let _ = writeln!(text, "  certificate {}: {names}, until {until}", certificate.file);
 }
 
 /// How the sync link is, without its refusals.

@@ -11,13 +11,15 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Identity, ListenerAccess, ListenerProtection, Pool, Protocol,
-    RateLimit, RouteAccess, Sessions, Transport, VrrpVersion, WorkerLimits, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, Hsts, Identity, ListenerAccess, ListenerProtection, Pool,
+    Protocol, RateLimit, RedirectToHttps, RouteAccess, Sessions, Transport, VrrpVersion, WorkerLimits, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
+use super::tls::TlsBlock;
+use super::upstream::WayFiles;
 use super::{pools, protection, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
@@ -185,7 +187,9 @@ pub(super) struct ListenerBlock {
     pub(super) bind: Vec<Located<SocketAddr>>,
     pub(super) protocol: Protocol,
     pub(super) pool: PoolReference,
-    pub(super) tls: Option<Vec<CertificateBlock>>,
+    pub(super) tls: Option<TlsBlock>,
+    pub(super) hsts: Option<Hsts>,
+    pub(super) redirect_to_https: Option<RedirectToHttps>,
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
@@ -208,12 +212,6 @@ pub(super) enum PoolReference {
     Named(Located<String>),
 }
 
-/// An entry of `tls.certificates`.
-pub(super) struct CertificateBlock {
-    pub(super) cert: Option<Located<PathBuf>>,
-    pub(super) key: Option<Located<PathBuf>>,
-}
-
 /// `[[route]]`
 pub(super) struct RouteBlock {
     pub(super) place: Place,
@@ -234,6 +232,8 @@ pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
     /// `sticky.by` with its place in the file.
     pub(super) sticky_by: Option<Located<StickyBy>>,
+    /// What TLS to its servers needs.
+    pub(super) files: WayFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -248,10 +248,14 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
         listeners: root
             .blocks("listener", LISTENERS_MAX)
             .into_iter()
-            .map(|table| traffic::listener(table, directory))
+            .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
         routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
-        pools: root.blocks("pool", POOLS_MAX).into_iter().map(|table| pools::pool(table, mistakes)).collect(),
+        pools: root
+            .blocks("pool", POOLS_MAX)
+            .into_iter()
+            .map(|table| pools::pool(table, mistakes, directory))
+            .collect(),
         fitness: root
             .blocks("fitness", FITNESS_MAX)
             .into_iter()

@@ -257,6 +257,8 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
                 "has no pool, which every connection goes to with protocol = \"tcp\"",
                 "add pool = \"…\"",
             ),
+            // Requests that no route matches have a place to go to.
+            PoolReference::None if listener.redirect_to_https.is_some() => {}
             PoolReference::None => {
                 let Some(name) = &listener.name else { continue };
                 if !routed.contains(name.value.as_str()) && all_routes_belong {

@@ -13,6 +13,22 @@ use super::model::Config;
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
 
+/// Files in one directory.
+pub const DIRECTORY_FILES_MAX: usize = 4096;
+
+/// Where systems keep the authorities that they believe, in one file: Debian, Red Hat, SUSE, Alpine.
+pub const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The one of them that this machine has.
+pub(super) fn system_roots() -> Option<&'static str> {
+    SYSTEM_ROOTS.into_iter().find(|path| Path::new(path).exists())
+}
+
 /// A file, or a directory of files, that the worker needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerFile {
@@ -29,6 +45,8 @@ pub enum FileKind {
     Public,
     /// A secret: refused when others than its owner can read or change it, and never logged.
     Secret,
+    /// A directory of certificates and keys ([`list_directory`]).
+    Certificates,
 }
 
 /// Why a file that the worker needs cannot be used.
@@ -56,6 +74,12 @@ pub enum FileError {
         /// The path.
         path: PathBuf,
     },
+    /// It is a directory with more than [`DIRECTORY_FILES_MAX`] files of certificates.
+    #[error("{} holds more than {DIRECTORY_FILES_MAX} files", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It is larger than [`WORKER_FILE_MAX_BYTES`].
     #[error("{} is larger than {} MiB", path.display(), WORKER_FILE_MAX_BYTES >> 20)]
     TooLarge {
@@ -73,6 +97,7 @@ impl FileError {
             }
             Self::Unreadable { .. } => "put the file there, or change the path".to_owned(),
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::TooMany { .. } => "spread them over several listeners".to_owned(),
             Self::NotAFile { .. } => "name a file".to_owned(),
             Self::TooLarge { .. } => "name a smaller file; none needs to be that large".to_owned(),
         }
@@ -88,17 +113,57 @@ impl Config {
                 files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
                 files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
             }
+            let directory = tls.certificate_dir.iter();
+            files.extend(directory.map(|path| WorkerFile { path: path.clone(), kind: FileKind::Certificates }));
+            if let Some(auth) = &tls.client_auth {
+                let public = auth.crl_file.iter().chain([&auth.ca_file]);
+                files.extend(public.map(|path| WorkerFile { path: path.clone(), kind: FileKind::Public }));
+            }
         }
         for listener in &self.listeners {
             let of_routes = listener.routes.iter().flat_map(|route| route.access.files());
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
+        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
+            files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
+            files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
+        }
+        for tls in tls().filter(|tls| tls.verify) {
+            let roots = || system_roots().unwrap_or_default().into();
+            files.push(WorkerFile { path: tls.ca_file.clone().unwrap_or_else(roots), kind: FileKind::Public });
+        }
         // What is a secret to one of those who name it is a secret.
         files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));
         files.dedup_by(|later, earlier| later.path == earlier.path);
         files
     }
+}
+
+/// The files of a directory of certificates, in the order of their names: those that end in `.crt`, and as secrets those
+/// that end in `.key` or `.pem`. Hidden ones do not count.
+///
+/// # Errors
+/// When it is no directory that can be read, or holds too many of them.
+pub fn list_directory(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        let kind = match name.rsplit_once('.') {
+            Some((_, "crt")) => FileKind::Public,
+            Some((_, "key" | "pem")) => FileKind::Secret,
+            _ => continue,
+        };
+        files.push(WorkerFile { path: path.join(name), kind });
+    }
+    if files.len() > DIRECTORY_FILES_MAX {
+        return Err(FileError::TooMany { path: path.to_owned() });
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
 }
 
 /// Reads a file whole.

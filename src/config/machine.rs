@@ -4,19 +4,20 @@
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 
-use super::blocks::{Blocks, CertificateBlock, SubjectBlock, VipBlock};
+use super::blocks::{Blocks, SubjectBlock, VipBlock};
+use super::certificates::{self, Unusable};
 use super::choose::{NodeHints, choose_name};
-use super::files::{FileKind, read_file};
+use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
-use super::model::{Config, Node};
+use super::model::{Certificate, ClientAuthMode, Config, Node};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
+use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
+use super::upstream::WayFiles;
 use super::users::Users;
 use crate::net::privileges;
 use crate::units::networks::parse_list;
@@ -39,8 +40,28 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     for program in programs(blocks) {
         check_program(program, mistakes);
     }
-    for certificate in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flatten() {
+    for tls in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        check_tls(tls, mistakes);
+    }
+    for files in blocks.pools.iter().map(|pool| &pool.files) {
+        check_way(files, mistakes);
+    }
+}
+
+/// What TLS to servers needs.
+fn check_way(files: &WayFiles, mistakes: &Mistakes<'_>) {
+    if let Some(file) = &files.ca_file {
+        usable(read_chain(&file.value), file, mistakes);
+    }
+    if let Some(certificate) = &files.certificate {
         check_certificate(certificate, mistakes);
+    }
+    if let Some(place) = files.system_roots.as_ref().filter(|_| system_roots().is_none()) {
+        mistakes.block(
+            place,
+            "this machine has no authorities of its own to check servers against",
+            "install the package ca-certificates, or set ca_file",
+        );
     }
 }
 
@@ -149,18 +170,68 @@ pub(super) fn check_node(blocks: &Blocks, hints: NodeHints<'_>, mistakes: &Mista
     }
 }
 
+fn check_tls(block: &TlsBlock, mistakes: &Mistakes<'_>) {
+    for certificate in &block.certificates {
+        check_certificate(certificate, mistakes);
+    }
+    if let Some(directory) = &block.directory {
+        check_directory(directory, mistakes);
+    }
+    if let Some(Some(client_auth)) = &block.client_auth {
+        check_client_auth(client_auth, mistakes);
+    }
+}
+
 fn check_certificate(block: &CertificateBlock, mistakes: &Mistakes<'_>) {
     let chain = block.cert.as_ref().and_then(|file| usable(read_chain(&file.value), file, mistakes));
     let Some(file) = &block.key else { return };
     let key = usable(read_key(&file.value), file, mistakes);
     if let (Some(chain), Some(key)) = (chain, key) {
-        usable(check_match(chain, &key), file, mistakes);
+        usable(certificates::certified(chain, &key), file, mistakes);
+    }
+}
+
+fn check_directory(directory: &Located<PathBuf>, mistakes: &Mistakes<'_>) {
+    let listed = list_directory(&directory.value).map_err(|error| Wrong::new(error.to_string(), error.remedy()));
+    let Some(files) = usable(listed, directory, mistakes) else { return };
+    let (pairs, lonely) = certificates::pairs(files.iter().map(|file| file.path.as_path()));
+    for unusable in lonely {
+        mistakes.wrong(&directory.place, unusable.into());
+    }
+    if pairs.is_empty() {
+        let rule = format!("{} holds no certificate", directory.value.display());
+        mistakes.value(&directory.place, rule, "put NAME.crt and NAME.key into it, or NAME.pem with both");
+    }
+    for Certificate { cert, key } in pairs {
+        let (chain, private) = (read_chain(&cert), read_key(&key));
+        let chain = usable(chain, directory, mistakes);
+        let private = usable(private, directory, mistakes);
+        let (Some(chain), Some(private)) = (chain, private) else { continue };
+        let named = |unusable: Unusable| Wrong::new(format!("{}: {}", key.display(), unusable.rule), unusable.remedy);
+        usable(certificates::certified(chain, &private).map_err(named), directory, mistakes);
+    }
+}
+
+fn check_client_auth(block: &ClientAuthBlock, mistakes: &Mistakes<'_>) {
+    let text = |file: &Option<Located<PathBuf>>| {
+        let file = file.as_ref()?;
+        usable(read(&file.value, FileKind::Public), file, mistakes)
+    };
+    let (Some(authorities), Some(ca_file)) = (text(&block.ca_file), &block.ca_file) else { return };
+    let revoked = text(&block.crl_file);
+    let revoked = revoked.as_deref().zip(block.crl_file.as_ref().map(|file| file.value.as_path()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let authorities = (authorities.as_slice(), ca_file.value.as_path());
+    let built = certificates::client_verifier(ClientAuthMode::Require, authorities, revoked, &provider);
+    if let Err((unusable, is_of_crl)) = built {
+        let file = block.crl_file.as_ref().filter(|_| is_of_crl).unwrap_or(ca_file);
+        mistakes.wrong(&file.place, unusable.into());
     }
 }
 
 /// What could be read, or a mistake at the file's name.
-fn usable<T>(found: Result<T, Wrong>, file: &Located<PathBuf>, mistakes: &Mistakes<'_>) -> Option<T> {
-    found.map_err(|wrong| mistakes.wrong(&file.place, wrong)).ok()
+fn usable<T>(found: Result<T, impl Into<Wrong>>, file: &Located<PathBuf>, mistakes: &Mistakes<'_>) -> Option<T> {
+    found.map_err(|wrong| mistakes.wrong(&file.place, wrong.into())).ok()
 }
 
 /// As the guard reads it for the worker.
@@ -169,47 +240,15 @@ fn read(path: &Path, kind: FileKind) -> Result<Vec<u8>, Wrong> {
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
-    let unusable = |error| not_pem(path, &error, "a certificate");
-    let text = read(path, FileKind::Public)?;
-    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
-    if chain.is_empty() {
-        return Err(unusable(pem::Error::NoItemsFound));
+    let chain = certificates::chain(&read(path, FileKind::Public)?, path)?;
+    if let Some(leaf) = chain.first() {
+        certificates::facts(leaf)?;
     }
     Ok(chain)
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
-    let text = read(path, FileKind::Secret)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| not_pem(path, &error, "a private key without a passphrase"))
-}
-
-fn not_pem(path: &Path, error: &pem::Error, wanted: &str) -> Wrong {
-    let path = path.display();
-    match error {
-        pem::Error::NoItemsFound => Wrong::new(
-            format!("{path} holds no {}", wanted.trim_start_matches("a ")),
-            format!("name a PEM file with {wanted} in it"),
-        ),
-        error => Wrong::new(format!("{path} is not PEM: {error}"), format!("name a PEM file with {wanted} in it")),
-    }
-}
-
-/// A key that belongs to another certificate would fail every handshake.
-fn check_match(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Result<(), Wrong> {
-    let key = any_supported_type(key)
-        .map_err(|error| Wrong::new(format!("cannot be used: {error}"), "use an RSA, ECDSA or Ed25519 key"))?;
-    match CertifiedKey::new(chain, key).keys_match() {
-        // Unknown: a key type that cannot be compared is not a proven mistake.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(()),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(Wrong::new(
-            "does not belong to the first certificate of the chain",
-            "name the key of that certificate, and put the leaf first in the chain",
-        )),
-        Err(error) => Err(Wrong::new(
-            format!("the certificate cannot be used: {error}"),
-            "put the leaf first in the chain, in PEM",
-        )),
-    }
+    Ok(certificates::private_key(&read(path, FileKind::Secret)?, path)?)
 }
 
 /// What is odd on this machine and may be meant: reported, and nothing more.

@@ -5,11 +5,13 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `identity`, `protection`, `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `blocks` (with `vips`, `traffic`, `tls`, `identity`, `protection`, `pools`, `sticky`, `store` and `watching`) reads each
+//! section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
 mod blocks;
+pub mod certificates;
 mod choose;
 mod cross;
 mod files;
@@ -25,6 +27,7 @@ mod report;
 mod resolve;
 mod sticky;
 mod store;
+mod tls;
 mod traffic;
 mod upstream;
 mod users;
@@ -44,7 +47,10 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
-pub use files::{FileError, FileKind, WORKER_FILE_MAX_BYTES, WorkerFile, read_file};
+pub use files::{
+    DIRECTORY_FILES_MAX, FileError, FileKind, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile, list_directory,
+    read_file,
+};
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};

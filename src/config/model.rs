@@ -2,11 +2,13 @@
 
 mod identity;
 mod protection;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
@@ -248,8 +250,12 @@ pub struct Listener {
     pub pool: Option<PoolIndex>,
     /// In the order in which they are tried: longer host, then longer path prefix, then the order of the file.
     pub routes: Vec<Route>,
-    /// Certificates, when the listener speaks TLS.
+    /// How the listener speaks TLS, when it does.
     pub tls: Option<Tls>,
+    /// What tells browsers to come over HTTPS alone; only with TLS and protocol http.
+    pub hsts: Option<Hsts>,
+    /// Where requests go that no route matches; never with TLS or a pool, only with protocol http.
+    pub redirect_to_https: Option<RedirectToHttps>,
     /// Time a client may take for a request's head, from its first byte (or the connect), 10 ms to 1 h. Default 10 s.
     /// With protocol tcp, for what comes before a server is chosen: a TLS handshake, or a ClientHello to choose it by.
     pub head_timeout: Duration,
@@ -282,22 +288,6 @@ pub enum Protocol {
     Http,
     /// Bytes, whatever they mean; with `tls`, what is within TLS.
     Tcp,
-}
-
-/// Certificates of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// 1 to 256; the first is the default.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate chain and its key, both PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 /// A rule that picks a pool.
@@ -350,6 +340,33 @@ pub struct Pool {
     pub request_timeout: Option<Duration>,
     /// When a request is tried again.
     pub retries: Retries,
+    /// TLS to the servers; `None`: clear text.
+    pub tls: Option<ServerTls>,
+    /// Servers are told whose connection it is, with the PROXY protocol. Each client has connections of its own then.
+    pub send_proxy: Option<SendProxy>,
+}
+
+/// TLS to servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Whether a server's certificate has to be good. Default true.
+    pub verify: bool,
+    /// The authorities that vouch for servers, in PEM; those of the system when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The name that is asked for (SNI) and that the certificate has to be for; when `None`, it has to be for the server's
+    /// IP address, and no name is asked for (RFC 6066 section 3).
+    pub server_name: Option<String>,
+    /// What we show to servers that ask who we are.
+    pub certificate: Option<Certificate>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendProxy {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// When a request that failed is tried again on another server. One that a server may have begun with is repeated only

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
@@ -36,10 +37,11 @@ const ALGORITHMS_PLANNED: [&str; 8] = [
 const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "script", "exec", "redis", "postgres"];
 
 /// Reads a `[[pool]]`.
-pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
+pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> PoolBlock {
     let name = table.name();
     let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
+    let way = upstream::way(&mut table, mistakes, directory);
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
         algorithm: table
@@ -63,12 +65,14 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBlock {
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
         connections: protection::pool(&mut table, mistakes),
-        protocol: upstream::protocol(&mut table),
+        protocol: way.protocol,
+        tls: way.tls,
+        send_proxy: way.send_proxy,
         http2: upstream::http2(&mut table),
         retries: upstream::retries(&mut table),
     };
     table.finish();
-    PoolBlock { name, sticky_by: sticky_by.flatten(), pool }
+    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, pool }
 }
 
 fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {

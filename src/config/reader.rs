@@ -343,7 +343,8 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn boolean(self) -> Option<bool> {
+    /// `true` or `false`.
+    pub(super) fn boolean(self) -> Option<bool> {
         match self.value {
             DeValue::Boolean(value) => Some(*value),
             _ => self.wrong_type("true or false", "write true or false, without quotes"),

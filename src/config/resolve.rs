@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, Priority};
 
 use super::blocks::{
-    AdvertKeyBlock, Blocks, CertificateBlock, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference,
-    RouteBlock, SubjectBlock, VipAddressBlock, VipBlock,
+    AdvertKeyBlock, Blocks, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference, RouteBlock, SubjectBlock,
+    VipAddressBlock, VipBlock,
 };
 use super::model::{
-    Admin, AdvertKey, Authentication, Certificate, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair,
-    PoolIndex, Route, Tls, Transport, Vip, VipAddress, VrrpVersion,
+    Admin, AdvertKey, Authentication, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex, Route,
+    Transport, Vip, VipAddress, VrrpVersion,
 };
 use super::values;
 
@@ -176,9 +176,7 @@ fn fitness_check(block: FitnessBlock, vips: &[Vip]) -> Option<FitnessCheck> {
 fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Option<Listener> {
     let name = block.name?.value;
     let tls = match block.tls {
-        Some(certificates) => {
-            Some(Tls { certificates: certificates.into_iter().map(certificate).collect::<Option<_>>()? })
-        }
+        Some(tls) => Some(tls.resolve()?),
         None => None,
     };
     Some(Listener {
@@ -191,6 +189,8 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         },
         routes: routes_of(&name, routes, pools)?,
         tls,
+        hsts: block.hsts,
+        redirect_to_https: block.redirect_to_https,
         head_timeout: block.head_timeout,
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
@@ -202,10 +202,6 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         access: block.access,
         name,
     })
-}
-
-fn certificate(block: CertificateBlock) -> Option<Certificate> {
-    Some(Certificate { cert: block.cert?.value, key: block.key?.value })
 }
 
 fn pool_index(name: &str, pools: &[&str]) -> Option<PoolIndex> {

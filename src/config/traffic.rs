@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{CertificateBlock, ListenerBlock, PoolReference, RouteBlock, file};
+use super::blocks::{ListenerBlock, PoolReference, RouteBlock};
 use super::model::Protocol;
 use super::reader::Table;
-use super::{identity, protection, values};
+use super::report::Mistakes;
+use super::{identity, protection, tls, values};
 
 const BIND_MAX: usize = 64;
-const CERTIFICATES_MAX: usize = 256;
 const CONNECTIONS_MAX: u32 = 1_000_000;
 
 /// The range of what a client may take: short enough to test with, and an end to waiting in any case.
@@ -21,7 +21,7 @@ const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Reads a `[[listener]]`.
-pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock {
+pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> ListenerBlock {
     let protocol = table
         .optional("protocol")
         .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
@@ -43,7 +43,9 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
             Some(None) => PoolReference::Broken,
             Some(Some(name)) => PoolReference::Named(name),
         },
-        tls: table.block("tls").map(|tls| certificates(tls, directory)),
+        tls: table.block("tls").map(|table| tls::tls(table, mistakes, directory)),
+        hsts: table.block("hsts").map(|table| tls::hsts(table, mistakes)),
+        redirect_to_https: table.optional("redirect_to_https").and_then(tls::redirect_to_https),
         head_timeout: table.duration("head_timeout", CLIENT_TIMEOUT_MIN..=HEAD_TIMEOUT_MAX, Duration::from_secs(10)),
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
@@ -60,28 +62,21 @@ pub(super) fn listener(mut table: Table<'_>, directory: &Path) -> ListenerBlock 
         table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";
         table.without_meaning(&identity::OF_HTTP, rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no requests and responses";
+        table.without_meaning(&["hsts", "redirect_to_https"], rule, "leave it out");
+    }
+    if block.tls.is_none() {
+        let rule = "has no meaning without tls: browsers do not believe it in clear text (RFC 6797 section 8.1)";
+        table.without_meaning(&["hsts"], rule, "move it to the listener that has tls");
+    }
+    if block.redirect_to_https.is_some() {
+        let rule = "has no meaning with redirect_to_https, which is where requests go that no route matches";
+        table.without_meaning(&["pool"], rule, "leave one of the two out");
+        let rule = "has no meaning with redirect_to_https: who comes over TLS is there already";
+        table.without_meaning(&["tls"], rule, "leave one of the two out");
     }
     table.finish();
     block
-}
-
-fn certificates(mut tls: Table<'_>, directory: &Path) -> Vec<CertificateBlock> {
-    let list =
-        tls.required("certificates", "list at least one: certificates = [{ cert = \"site.crt\", key = \"site.key\" }]");
-    let certificate = |mut table: Table<'_>| {
-        let cert = table.required("cert", "name the PEM file of the certificate chain, leaf first");
-        let key = table.required("key", "name the PEM file of the certificate's private key");
-        let block = CertificateBlock {
-            cert: cert.and_then(|value| file(value, directory)),
-            key: key.and_then(|value| file(value, directory)),
-        };
-        table.finish();
-        block
-    };
-    let blocks = list.map(|value| value.blocks(CERTIFICATES_MAX)).unwrap_or_default();
-    let certificates = blocks.into_iter().map(certificate).collect();
-    tls.finish();
-    certificates
 }
 
 /// Reads a `[[route]]`.

@@ -1,8 +1,13 @@
 //! Reads what a `[[pool]]` says about the way to its servers.
 
-use super::model::{Retries, ServerHttp2, ServerProtocol};
+use std::path::{Path, PathBuf};
+
+use super::blocks::file;
+use super::model::{Certificate, Retries, SendProxy, ServerHttp2, ServerProtocol, ServerTls};
 use super::reader::{Table, Value, closest};
-use super::report::Wrong;
+use super::report::{Located, Mistakes, Place, Wrong};
+use super::tls::{CertificateBlock, certificate};
+use super::values;
 
 const CONNECTIONS_MAX: u32 = 1024;
 const STREAMS_MAX: u32 = 1000;
@@ -12,15 +17,99 @@ const REPLAY_BODY_MAX: u32 = 1 << 20;
 /// What a retry can be for: four words and any status.
 const CAUSES_MAX: usize = 204;
 
-const PROTOCOLS: [(&str, ServerProtocol); 2] = [("http1", ServerProtocol::Http1), ("h2c", ServerProtocol::H2c)];
+const PROTOCOLS: [(&str, ServerProtocol); 4] = [
+    ("http1", ServerProtocol::Http1),
+    ("h2", ServerProtocol::H2),
+    ("h2c", ServerProtocol::H2c),
+    ("auto", ServerProtocol::Auto),
+];
 
-/// What needs TLS to servers.
-const PROTOCOLS_PLANNED: [&str; 2] = ["h2", "auto"];
+/// How servers are reached, with the places of what only this machine or the whole file can judge.
+pub(super) struct Way {
+    pub(super) protocol: ServerProtocol,
+    pub(super) send_proxy: Option<SendProxy>,
+    pub(super) tls: Option<ServerTls>,
+    pub(super) files: WayFiles,
+}
 
-/// What is spoken with servers.
-pub(super) fn protocol(pool: &mut Table<'_>) -> ServerProtocol {
-    let choice = pool.optional("protocol").and_then(|value| value.choice(&PROTOCOLS, &PROTOCOLS_PLANNED));
-    choice.map_or(ServerProtocol::Http1, |found| found.value)
+/// The files that TLS to servers needs.
+#[derive(Default)]
+pub(super) struct WayFiles {
+    pub(super) ca_file: Option<Located<PathBuf>>,
+    pub(super) certificate: Option<CertificateBlock>,
+    /// Where the block stands that needs the authorities of the system.
+    pub(super) system_roots: Option<Place>,
+}
+
+/// Reads what a `[[pool]]` says about how its servers are reached.
+pub(super) fn way(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Way {
+    let protocol = pool.optional("protocol").and_then(|value| value.choice(&PROTOCOLS, &[]));
+    let versions = [("v1", SendProxy::V1), ("v2", SendProxy::V2)];
+    let send_proxy = pool.optional("send_proxy").and_then(|value| value.choice(&versions, &[]));
+    let block = pool.optional("tls");
+    let has_tls = block.is_some();
+    let (tls, files) = match block.and_then(Value::block) {
+        Some(table) => tls(table, mistakes, directory),
+        None => (None, WayFiles::default()),
+    };
+    if let Some(found) = &protocol {
+        check_protocol(found, has_tls, send_proxy.is_some(), mistakes);
+    }
+    Way {
+        protocol: protocol.map_or(ServerProtocol::Http1, |found| found.value),
+        send_proxy: send_proxy.map(|found| found.value),
+        tls,
+        files,
+    }
+}
+
+fn check_protocol(protocol: &Located<ServerProtocol>, has_tls: bool, tells_client: bool, mistakes: &Mistakes<'_>) {
+    let place = &protocol.place;
+    match protocol.value {
+        ServerProtocol::H2 if !has_tls => {
+            mistakes.value(place, "is HTTP/2 within TLS, and this pool has no tls", "write \"h2c\", or add tls = {}");
+        }
+        ServerProtocol::Auto if !has_tls => mistakes.value(
+            place,
+            "asks servers within TLS what they speak, and this pool has no tls",
+            "write \"http1\" or \"h2c\", or add tls = {}",
+        ),
+        ServerProtocol::H2c if has_tls => {
+            mistakes.value(place, "is HTTP/2 in clear text, and this pool has tls", "write \"h2\" or \"auto\"");
+        }
+        ServerProtocol::Http1 | ServerProtocol::H2 | ServerProtocol::H2c | ServerProtocol::Auto => {}
+    }
+    if tells_client && protocol.value != ServerProtocol::Http1 {
+        mistakes.value(
+            place,
+            "clients share connections of HTTP/2, and send_proxy tells a server of one client for each",
+            "write protocol = \"http1\", or leave send_proxy out: servers see X-Forwarded-For",
+        );
+    }
+}
+
+/// Reads a `[pool.tls]`.
+fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<ServerTls>, WayFiles) {
+    let verify = table.boolean("verify", true);
+    let ca_file = table.optional("ca_file");
+    if let Some(value) = ca_file.as_ref().filter(|_| !verify) {
+        mistakes.block(value.place(), "has no meaning with verify = false", "leave one of the two out");
+    }
+    let ca_file = ca_file.and_then(|value| file(value, directory));
+    let server_name = table.optional("server_name").and_then(|value| value.parsed(values::host));
+    let system_roots = (verify && ca_file.is_none()).then(|| table.place().clone());
+    let certificate = table.block("certificate").map(|table| certificate(table, directory));
+    table.finish();
+    let pair = certificate.as_ref().and_then(|block| {
+        Some(Certificate { cert: block.cert.as_ref()?.value.clone(), key: block.key.as_ref()?.value.clone() })
+    });
+    let tls = ServerTls {
+        verify,
+        ca_file: ca_file.as_ref().map(|file| file.value.clone()),
+        server_name: server_name.map(|name| name.value),
+        certificate: pair,
+    };
+    (Some(tls), WayFiles { ca_file, certificate, system_roots })
 }
 
 /// Reads a `[pool.http2]`.

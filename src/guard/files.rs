@@ -8,14 +8,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{FileError, WorkerFile, read_file};
+use crate::config::{FileError, FileKind, WorkerFile, list_directory, read_file};
 use crate::link::files::{COST_MAX, FileContent, HandedFiles};
+use crate::status::CertificateStatus;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -78,11 +79,12 @@ impl Reader {
     /// # Errors
     /// Which file cannot be used, why, and what to do about it.
     pub fn start(wanted: Vec<WorkerFile>) -> anyhow::Result<Self> {
-        let stamps = stamps(&wanted);
+        let refused = |error: FileError| anyhow!("{error}: {}", error.remedy());
+        let all = expand(&wanted).map_err(|(_, error)| refused(error))?;
+        let stamps = stamps(&all);
         let mut files = HandedFiles::default();
-        for file in &wanted {
-            let content = read(file).map_err(|error| anyhow!("{error}: {}", error.remedy()))?;
-            files.0.insert(file.path.clone(), content);
+        for file in &all {
+            files.0.insert(file.path.clone(), read(file).map_err(refused)?);
         }
         if files.cost() > COST_MAX {
             bail!("the files that the configuration names are too large together: {}", TOO_LARGE_REMEDY);
@@ -119,26 +121,47 @@ impl Reader {
 
     /// Looks whether anything has changed, and reads that. True when there is something to hand over or to say.
     fn look(&mut self) -> bool {
-        let Some(stamps) = settled(&self.wanted, &self.stamps) else { return false };
+        let all = match expand(&self.wanted) {
+            Ok(all) => all,
+            // What it held is kept, and nothing else is looked at until it is back.
+            Err((path, error)) => {
+                self.fail(&path, Some(in_use(&error)));
+                return self.take(HandedFiles::clone(&self.snapshot.files));
+            }
+        };
+        let Some(stamps) = settled(&all, &self.stamps) else { return self.take_failures(&all) };
         let mut files = HandedFiles::clone(&self.snapshot.files);
-        let has_changed = |file: &&WorkerFile| stamps.get(&file.path) != self.stamps.get(&file.path);
-        let changed: Vec<WorkerFile> = self.wanted.iter().filter(has_changed).cloned().collect();
-        for file in &changed {
+        // What a directory does not hold any more is gone; a file that the configuration names stays as it was.
+        files.0.retain(|path, _| stamps.contains_key(path));
+        for file in &all {
+            if stamps.get(&file.path) == self.stamps.get(&file.path) {
+                continue;
+            }
             let failure = match read(file) {
                 Ok(content) => files.0.insert(file.path.clone(), content).and(None),
-                Err(error) => Some(format!("{error}; what it held before is in use: {}", error.remedy())),
+                Err(error) => Some(in_use(&error)),
             };
             self.fail(&file.path, failure);
         }
-        if files.cost() > COST_MAX {
-            let failure = format!("files are too large together, and those in use are older: {TOO_LARGE_REMEDY}");
-            self.fail(Path::new(""), Some(failure));
+        let is_too_large = files.cost() > COST_MAX;
+        let failure = format!("files are too large together, and those in use are older: {TOO_LARGE_REMEDY}");
+        self.fail(Path::new(""), is_too_large.then_some(failure));
+        if is_too_large {
             files = HandedFiles::clone(&self.snapshot.files);
         } else {
-            self.fail(Path::new(""), None);
             self.stamps = stamps;
         }
+        self.take_failures(&all);
         self.take(files)
+    }
+
+    /// Forgets what was wrong with files that are no longer looked at, and with directories that can be read again. True
+    /// when there was something.
+    fn take_failures(&mut self, all: &[WorkerFile]) -> bool {
+        let is_known = |path: &PathBuf| path.as_os_str().is_empty() || all.iter().any(|file| file.path == *path);
+        let before = self.failures.len();
+        self.failures.retain(|path, _| is_known(path));
+        before != self.failures.len() && self.take(HandedFiles::clone(&self.snapshot.files))
     }
 
     /// Notes what is wrong with a file, or that nothing is any more.
@@ -164,7 +187,50 @@ impl Reader {
     }
 }
 
+/// Time before its end in which a certificate is spoken of.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
+const DAY: i64 = 24 * 3600;
+
+/// The certificates that have expired or are about to, in words.
+pub fn expiring(certificates: &[CertificateStatus], now: SystemTime) -> impl Iterator<Item = String> {
+    let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()).cast_signed();
+    certificates.iter().filter_map(move |certificate| {
+        let left_s = certificate.not_after_s - now_s;
+        let CertificateStatus { file, listener, .. } = certificate;
+        if left_s < 0 {
+            Some(format!("the certificate in {file} of listener {listener} has expired: put a new one there"))
+        } else if left_s < EXPIRY_NOTICE.as_secs().cast_signed() {
+            let left = match left_s / DAY {
+                0 => "less than a day".to_owned(),
+                1 => "1 day".to_owned(),
+                days => format!("{days} days"),
+            };
+            Some(format!("the certificate in {file} of listener {listener} expires in {left}: put a new one there"))
+        } else {
+            None
+        }
+    })
+}
+
 const TOO_LARGE_REMEDY: &str = "they may have 30 MiB, or 15 MiB where they are not text";
+
+fn in_use(error: &FileError) -> String {
+    format!("{error}; what it held before is in use: {}", error.remedy())
+}
+
+/// All files, with those of the directories.
+fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)> {
+    let mut all = Vec::new();
+    for file in wanted {
+        match file.kind {
+            FileKind::Certificates => {
+                all.extend(list_directory(&file.path).map_err(|error| (file.path.clone(), error))?)
+            }
+            FileKind::Public | FileKind::Secret => all.push(file.clone()),
+        }
+    }
+    Ok(all)
+}
 
 fn read(file: &WorkerFile) -> Result<FileContent, FileError> {
     read_file(&file.path, file.kind).map(|content| FileContent(content.into()))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -15,6 +15,7 @@ use super::administration::Administration;
 use super::archive::Archive;
 use super::counters::{PathCounters, VipCounters, millis};
 use super::events::{self, Events};
+use super::files;
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
@@ -27,8 +28,8 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus, Role, SessionsStatus,
-    SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
+    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus,
+    Role, SessionsStatus, SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -164,6 +165,8 @@ pub struct Node {
     pub warnings: Vec<String>,
     /// Files that are not as they are in use.
     pub file_warnings: Vec<String>,
+    /// The certificates that the worker serves.
+    certificates: Vec<CertificateStatus>,
     /// What is thought of everything that counts for a VIP.
     pub checks: Checks,
     /// What the looks at listeners depend on.
@@ -200,6 +203,7 @@ impl Node {
             worker: WorkerState::Starting,
             warnings,
             file_warnings: Vec::new(),
+            certificates: Vec::new(),
             checks: Checks::new(&config),
             situation: watch::Sender::new(Situation::default()),
             events,
@@ -329,6 +333,7 @@ impl Node {
                     administration.said(&self.config, facts);
                 }
             }
+            supervisor::Event::Certificates(certificates) => self.certificates = certificates,
             supervisor::Event::Drained => (self.worker, self.pid) = (WorkerState::Draining, None),
         }
         self.publish();
@@ -581,8 +586,8 @@ impl Node {
         let vips = self.vips.iter().zip(&self.config.vips).enumerate();
         let vips = vips.map(|(index, (vip, config))| self.vip_status(index, vip, config)).collect();
         let listeners = self.config.listeners.iter().enumerate().map(|(index, listener)| ListenerStatus {
-            rate_limited: self.refused(index).and_then(|refused| refused.get("rate_limit").copied()).unwrap_or(0),
-            refused: self.refused(index).cloned().unwrap_or_default(),
+            rate_limited: self.report.refused(index).get("rate_limit").copied().unwrap_or(0),
+            refused: self.report.refused(index),
             name: listener.name.clone(),
             bind: listener.bind.clone(),
             protocol: if listener.tls.is_some() { "https" } else { "http" }.to_owned(),
@@ -597,17 +602,13 @@ impl Node {
             worker: self.worker_status(),
             listeners: listeners.collect(),
             pools: self.report.pools.clone(),
+            certificates: self.certificates.clone(),
             warnings: self.status_warnings(),
             sync: self.sync_status(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
             sessions: self.sessions_status(),
         }
-    }
-
-    /// What the worker has refused at a listener.
-    fn refused(&self, listener: usize) -> Option<&BTreeMap<String, u64>> {
-        self.report.listeners.get(listener).map(|load| &load.refused)
     }
 
     fn sessions_status(&self) -> SessionsStatus {
@@ -622,7 +623,8 @@ impl Node {
         let lasting = self.warnings.iter().chain(&self.file_warnings).chain(&self.report.warnings).cloned();
         let of_archive = self.archive.iter().flat_map(|archive| archive.warnings());
         let of_servers = self.administration.iter().filter_map(|administration| administration.warning());
-        lasting.chain(of_archive).chain(of_servers).chain(self.notices()).collect()
+        let expiring = files::expiring(&self.certificates, SystemTime::now());
+        lasting.chain(of_archive).chain(of_servers).chain(expiring).chain(self.notices()).collect()
     }
 
     fn worker_status(&self) -> WorkerStatus {

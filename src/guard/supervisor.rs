@@ -26,6 +26,7 @@ use crate::inquiry::{Answer, Question};
 use crate::link::files::HandedFiles;
 use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
 use crate::net::child;
+use crate::status::CertificateStatus;
 
 /// Time for a new worker to say that it serves.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,6 +98,8 @@ pub enum Event {
     StatusAsked,
     /// What operators have said of servers, for the next worker.
     Administration(Vec<KeptFact>),
+    /// The certificates that it serves.
+    Certificates(Vec<CertificateStatus>),
     /// It has drained and ended, as it was told to.
     Drained,
 }
@@ -261,6 +264,7 @@ impl Supervisor {
             FromWorker::Answer { id, answer } => questions.answered(id, answer),
             FromWorker::AskStatus => heard.status_asked.put(()),
             FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
+            FromWorker::Certificates(all) => self.tell(Event::Certificates(all)).await,
         }
     }
 

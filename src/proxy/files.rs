@@ -3,7 +3,7 @@
 //! Each consumer makes of a file what it needs, when the worker starts (`Site::new`) and when files have changed
 //! ([`Site::files_changed`](super::state::Site::files_changed)), and keeps what it had where the new file is bad.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::link::files::HandedFiles;
@@ -21,5 +21,10 @@ impl Files {
     /// What a file holds; `None` for one that `Config::worker_files` does not name.
     pub fn get(&self, path: &Path) -> Option<Arc<[u8]>> {
         self.0.get(path)
+    }
+
+    /// The paths of the files of a directory, in their order.
+    pub fn below<'f>(&'f self, directory: &'f Path) -> impl Iterator<Item = &'f Path> {
+        self.0.0.keys().map(PathBuf::as_path).filter(move |path| path.parent() == Some(directory))
     }
 }

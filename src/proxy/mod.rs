@@ -3,8 +3,10 @@
 //! Each thread is a world of its own: its listening sockets, its runtime, its connections to servers. What threads share
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
+pub mod accept;
 pub mod administration;
 pub mod admission;
+pub mod chance;
 pub mod files;
 pub mod http;
 pub mod limits;
@@ -12,7 +14,7 @@ pub mod load;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod refusals;
-mod server_io;
+pub mod server_io;
 pub mod sessions;
 pub mod state;
 pub mod sticky;

@@ -4,7 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use http::HeaderValue;
+
+use super::accept::Proxies;
 use super::files::Files;
+use super::http::https;
+use super::http::identity::Identity;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
 use super::refusals::{self, Refusals};
@@ -17,7 +22,7 @@ use crate::config::{self, Config, PoolIndex};
 use crate::limit::concurrent::Concurrent;
 use crate::limit::queue::Slots;
 use crate::link::ListenerLoad;
-use crate::status::{PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -29,8 +34,13 @@ pub struct Site {
     pub load: Load,
     /// Which clients belong to which servers.
     pub sessions: Arc<Sessions>,
+    /// Some pool's servers are told whose connection it is.
+    pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
+    /// other listeners least of all.
+    pub asks_for_certificates: bool,
 }
 
 /// A listener, prepared.
@@ -39,10 +49,16 @@ pub struct Listener {
     pub config: config::Listener,
     /// Present when it speaks TLS.
     pub tls: Option<Termination>,
+    /// Present when it tells browsers to come over HTTPS alone.
+    pub hsts: Option<HeaderValue>,
     /// How often clients may ask and connect.
     pub limits: ListenerLimits,
     /// How many connections each client has, where there is a limit to that.
     pub connections: Concurrent,
+    /// Present when proxies in front say whose connection it is.
+    pub proxies: Option<Proxies>,
+    /// Who clients are taken for.
+    pub identity: Identity,
 }
 
 /// A pool, prepared.
@@ -172,37 +188,55 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with.
+    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with, `dialers` how the servers of
+    /// each pool are reached.
     pub fn new(
         config: &Config,
         node: String,
         sessions: Arc<Sessions>,
         cookie_key: &[u8],
         tls: Vec<Option<Termination>>,
+        dialers: Vec<Dialer>,
     ) -> Self {
-        let pools = config.pools.iter().enumerate();
-        let pools = pools.map(|(index, pool)| Pool::new(pool, index, cookie_key)).collect();
+        let pools = config.pools.iter().zip(dialers).enumerate();
+        let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
         let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let listeners = listeners
-            .map(|((config, tls), limits)| Listener {
-                config: config.clone(),
-                tls,
-                limits,
-                connections: Concurrent::default(),
-            })
-            .collect();
-        Self { pools, listeners, load: Load::new(config.worker.limits), sessions, node }
+        let listeners = listeners.map(|((config, tls), limits)| Listener {
+            config: config.clone(),
+            tls,
+            hsts: config.hsts.as_ref().map(https::hsts_value),
+            limits,
+            connections: Concurrent::default(),
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
+        });
+        let asks_clients =
+            |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        let asks_for_certificates = config.listeners.iter().any(asks_clients);
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        let (listeners, load) = (listeners.collect(), Load::new(config.worker.limits));
+        Self { pools, listeners, load, sessions, tells_clients, node, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
     pub fn files_changed(&self, files: &Files) -> Vec<String> {
         let mut warnings = Vec::new();
         for listener in &self.listeners {
-            if let Some(Err(reason)) = listener.tls.as_ref().map(|tls| tls.files_changed(files)) {
-                warnings.push(format!("listener {} keeps its former certificates: {reason}", listener.config.name));
+            let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
+            let name = &listener.config.name;
+            warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
+        }
+        for pool in &self.pools {
+            if let Err(reason) = pool.dialer.files_changed(files) {
+                warnings.push(format!("pool {} keeps its former certificates: {reason}", pool.config.name));
             }
         }
         warnings
+    }
+
+    /// The certificates of all listeners.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()
     }
 
     /// The pool of an index, which the configuration made valid.
@@ -248,14 +282,14 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 }
 
 impl Pool {
-    fn new(config: &config::Pool, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
         let (is_checked, last_check) = (config.health.is_none(), "not checked");
         let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
         let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
-        Self { config: config.clone(), servers, dialer: Dialer::new(config.protocol), sticky, slots }
+        Self { config: config.clone(), servers, dialer, sticky, slots }
     }
 
     /// What there is to know of a server when one is picked for a new client.

@@ -13,13 +13,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
+use super::accept::{self, Ends};
 use super::admission;
+use super::chance::Chance;
 use super::http::client::{Client, Connection};
 use super::http::{self, ClientStream};
 use super::refusals::Reason;
 use super::state::{Counters, ListenerCounters, Pool, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
+use super::tls::facts::TlsFacts;
+use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
@@ -35,6 +39,9 @@ const CLOSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two clean-ups of idle connections.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two warnings of a thread about connections to a pool's servers.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A server's place: which pool, and where in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +64,8 @@ pub struct Thread {
     pub buffers: Buffers,
     /// The target of the request that stands for a refusal; a secret of this process.
     pub refusal_target: String,
+    /// Random bytes, for ids.
+    pub chance: Chance,
     pools: Vec<ThreadPool>,
     /// Open client connections, and this thread's share of how many there may be, over all listeners.
     open: Cell<usize>,
@@ -71,6 +80,8 @@ struct ThreadPool {
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
     retries: RefCell<Budget>,
+    /// When a failed connection was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 /// What the worker asks of a thread.
@@ -116,6 +127,7 @@ impl Thread {
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
                 retries: RefCell::new(Budget::new(Instant::now())),
+                warned: Cell::new(None),
             }
         });
         Rc::new(Self {
@@ -124,6 +136,7 @@ impl Thread {
             timers: Rc::default(),
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
+            chance: Chance::default(),
             pools: pools.collect(),
             open: Cell::new(0),
             open_max: setup.site.load.connection_share(setup.thread_count),
@@ -161,7 +174,8 @@ impl Thread {
 
     /// Takes a connection back whose response has been read to its end.
     pub fn give_back(&self, place: Place, connection: Box<Http1>) {
-        if let Some(idle) = self.idle(place) {
+        let is_of_all = self.site.pool(place.pool).is_some_and(|pool| !pool.dialer.tells_client());
+        if is_of_all && let Some(idle) = self.idle(place) {
             idle.put(connection, self.timers.coarse_now());
         }
     }
@@ -169,6 +183,22 @@ impl Thread {
     /// The connections to a server that requests share.
     pub fn shared_connections(&self, place: Place) -> Option<&Rc<SharedConnections>> {
         self.pools.get(place.pool.0)?.shared.get(place.server)
+    }
+
+    /// Says in the log, now and then, why there is no connection to a server, where that is not plain.
+    pub fn warn_of_dial(&self, place: Place, error: &DialError) {
+        let Some(warned) = self.pools.get(place.pool.0).map(|pool| &pool.warned) else { return };
+        let now = self.timers.coarse_now();
+        let is_due = warned.get().is_none_or(|last| now.saturating_duration_since(last) >= WARNING_INTERVAL);
+        let pool = self.site.pool(place.pool).map(|pool| &pool.config);
+        let server = pool.and_then(|pool| pool.servers.get(place.server));
+        if let (Some(pool), Some(server)) = (pool, server)
+            && is_due
+            && error.is_of_tls()
+        {
+            warned.set(Some(now));
+            warn!(pool = pool.name, server = server.name, reason = error.reason, "no connection to a server");
+        }
     }
 
     /// What is left for retries of requests to a pool.
@@ -356,23 +386,25 @@ impl Acceptor {
 
 /// One connection, from its accept to its end.
 async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    let Some(_admission) = admission::admit(&thread, listener, peer.ip()) else {
+    let Some(config) = thread.site.listeners.get(listener) else { return };
+    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let Some(_admission) = admission::admit(&thread, listener, ends.source.ip()) else {
         // A reset: nothing waits for the client to take it, and the guard, which looks whether we react, is answered too.
         // Fails only on a socket that is closed already.
         let _closed = stream.set_zero_linger();
         return;
     };
-    match thread.site.listeners.get(listener).map(|listener| listener.config.protocol) {
-        Some(Protocol::Http) => converse_http(thread, listener, stream, peer).await,
+    match config.config.protocol {
+        Protocol::Http => converse_http(Rc::clone(&thread), listener, stream, ends).await,
         // Boxed, or each connection of HTTP would have room for it.
-        Some(Protocol::Tcp) => Box::pin(tcp::serve(&thread, listener, stream, peer)).await,
-        None => {}
+        Protocol::Tcp => Box::pin(tcp::serve(&thread, listener, stream, peer, ends)).await,
     }
 }
 
-async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, ends: Ends) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
-    let connection = Connection::new(Rc::clone(&thread), listener, peer, config.tls.is_some());
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(stream),
@@ -380,7 +412,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, p
             client.deadlines().attach_here().await;
             let handshake = Box::pin(tls.acceptor().accept(stream));
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
-                Some(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
+                Some(Ok(stream)) => {
+                    client.connection.set_tls(TlsFacts::of(stream.get_ref().1));
+                    ClientStream::Tls(Box::new(stream))
+                }
                 // It failed or took too long, which is the client's affair.
                 Some(Err(_)) | None => return,
             }

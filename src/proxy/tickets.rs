@@ -11,7 +11,7 @@
 //! | rest | what rustls wants back, encrypted, with a tag of 16 bytes |
 //!
 //! A listener's name is authenticated with each ticket: what one listener with its certificates vouched for resumes on no
-//! other listener. The name that the client asked for is compared by rustls.
+//! other listener. So are the authorities and revocation lists by which it verified the client. The name that the client asked for is compared by rustls.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -111,9 +111,12 @@ impl Tickets {
         Ok(if keys.encode() == bytes { Adopted::Same } else { Adopted::Ahead })
     }
 
-    /// What rustls uses for a listener.
-    pub fn of_listener(self: &Arc<Self>, name: &str) -> Arc<dyn ProducesTickets> {
-        Arc::new(ListenerTickets { tickets: Arc::clone(self), listener: name.to_owned() })
+    /// What rustls uses for a listener. What was made on other `terms` of it is not resumed.
+    pub fn of_listener(self: &Arc<Self>, name: &str, terms: &[u8]) -> Arc<dyn ProducesTickets> {
+        // No name of a listener has a zero in it.
+        let separator: &[u8] = if terms.is_empty() { &[] } else { &[0] };
+        let listener = [name.as_bytes(), separator, terms].concat();
+        Arc::new(ListenerTickets { tickets: Arc::clone(self), listener })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, KeySet> {
@@ -129,7 +132,8 @@ impl Tickets {
 #[derive(Debug)]
 struct ListenerTickets {
     tickets: Arc<Tickets>,
-    listener: String,
+    /// Its name, and its terms where it has any.
+    listener: Vec<u8>,
 }
 
 impl ProducesTickets for ListenerTickets {
@@ -274,7 +278,7 @@ impl TicketKey {
         now.saturating_sub(Duration::from_secs(self.made_at_s))
     }
 
-    fn seal(&self, plain: &[u8], listener: &str) -> Option<Vec<u8>> {
+    fn seal(&self, plain: &[u8], listener: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
         let mut ticket = Vec::with_capacity(ID_LEN + NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
@@ -288,7 +292,7 @@ impl TicketKey {
         Some(ticket)
     }
 
-    fn open(&self, sealed: &[u8], listener: &str) -> Option<Vec<u8>> {
+    fn open(&self, sealed: &[u8], listener: &[u8]) -> Option<Vec<u8>> {
         let (nonce, body) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let mut body = body.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
@@ -298,8 +302,8 @@ impl TicketKey {
     }
 
     /// The id has a fixed length, so no two pairs give the same bytes.
-    fn authenticated(&self, listener: &str) -> Aad<Vec<u8>> {
-        Aad::from([&self.id[..], listener.as_bytes()].concat())
+    fn authenticated(&self, listener: &[u8]) -> Aad<Vec<u8>> {
+        Aad::from([&self.id[..], listener].concat())
     }
 }
 

@@ -1,20 +1,31 @@
-//! TLS termination: certificates from files that the guard has read, picked by the name that the client asks for.
+//! TLS termination: what a listener accepts connections with, made anew when its files change.
+//!
+//! `names` picks a certificate for the name that a client asks for, `client` says who a client with a certificate of its
+//! own is, and [`facts::TlsFacts`] is what is known of a connection after its handshake.
 
-use std::sync::Arc;
+pub mod client;
+pub mod facts;
+mod names;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
-};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use tokio_rustls::TlsAcceptor;
 
+use self::names::ByName;
 use super::files::Files;
-use crate::config::{self, Protocol};
+use super::tickets::Tickets;
+use crate::config::certificates::{self, CertificateFacts};
+use crate::config::{self, Certificate, ClientAuth, Protocol, TlsVersion};
+use crate::status::CertificateStatus;
 
 /// Sessions that are kept here while there are no ticket keys, for each listener.
 const SESSIONS_MAX: usize = 256;
@@ -23,39 +34,71 @@ const SESSIONS_MAX: usize = 256;
 pub struct Termination {
     terms: Terms,
     current: ArcSwap<ServerConfig>,
+    /// What the current configuration was made of. Changed where files are taken, read where status is told.
+    made_of: Mutex<MadeOf>,
 }
 
 /// What stays the same when files change.
 struct Terms {
+    listener: String,
     config: config::Tls,
     /// The protocols that are negotiated (RFC 7301), the preferred one first.
     protocols: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
     sessions: Arc<dyn StoresServerSessions>,
 }
 
+/// What a configuration was made of.
+#[derive(Clone, Default)]
+struct MadeOf {
+    certificates: BTreeMap<Certificate, Loaded>,
+    clients: Option<Clients>,
+}
+
+/// A certificate with its key, ready for use.
+#[derive(Clone)]
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    facts: Arc<CertificateFacts>,
+}
+
+/// What verifies clients.
+#[derive(Clone)]
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// SHA-256 of the files that it was made of: a session that was made on other terms is not resumed.
+    terms: [u8; 32],
+    /// When the first revocation list expires, in seconds since 1970.
+    expires_s: Option<i64>,
+}
+
 impl Termination {
-    /// Prepares a listener's TLS; `None` for a listener without. `tickets` are the listener's (`Tickets::of_listener`).
+    /// Prepares a listener's TLS; `None` for a listener without.
     ///
     /// # Errors
     /// In words: which file cannot be used, and why.
-    pub fn new(
-        listener: &config::Listener,
-        files: &Files,
-        tickets: Arc<dyn ProducesTickets>,
-    ) -> Result<Option<Self>, String> {
+    pub fn new(listener: &config::Listener, files: &Files, tickets: &Arc<Tickets>) -> Result<Option<Self>, String> {
         let Some(config) = listener.tls.clone() else { return Ok(None) };
         let protocols = match listener.protocol {
             Protocol::Http if listener.http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Protocol::Http => vec![b"http/1.1".to_vec()],
             Protocol::Tcp => Vec::new(),
         };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let sessions = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        let terms = Terms { config, protocols, provider, tickets, sessions };
-        let current = ArcSwap::from_pointee(terms.build(files)?);
-        Ok(Some(Self { terms, current }))
+        let terms = Terms {
+            listener: listener.name.clone(),
+            provider: Arc::new(provider(&config)),
+            config,
+            protocols,
+            tickets: Arc::clone(tickets),
+            sessions: ServerSessionMemoryCache::new(SESSIONS_MAX),
+        };
+        let (made_of, refused) = terms.load(files, &MadeOf::default());
+        if let Some(reason) = refused.into_iter().next() {
+            return Err(reason);
+        }
+        let current = ArcSwap::from_pointee(terms.build(&made_of)?);
+        Ok(Some(Self { terms, current, made_of: Mutex::new(made_of) }))
     }
 
     /// What accepts connections now. Those that it has accepted keep what they began with.
@@ -63,66 +106,133 @@ impl Termination {
         TlsAcceptor::from(self.current.load_full())
     }
 
-    /// Takes files that have changed. Tickets and sessions stay good.
-    ///
-    /// # Errors
-    /// In words: which file cannot be used, and why. Everything is as before then.
-    pub fn files_changed(&self, files: &Files) -> Result<(), String> {
-        self.current.store(Arc::new(self.terms.build(files)?));
-        Ok(())
+    /// Takes files that have changed, each certificate by itself: where one cannot be used, its former one is served on, and
+    /// that is said in words. Tickets and sessions stay good, except where clients are verified by something else now.
+    pub fn files_changed(&self, files: &Files) -> Vec<String> {
+        let former = self.made_of().clone();
+        let (made_of, mut refused) = self.terms.load(files, &former);
+        match self.terms.build(&made_of) {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                *self.made_of() = made_of;
+            }
+            Err(reason) => refused.push(reason),
+        }
+        refused
+    }
+
+    /// The certificates that are served.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        let made_of = self.made_of();
+        let status = made_of.certificates.iter().map(|(pair, loaded)| CertificateStatus {
+            listener: self.terms.listener.clone(),
+            file: pair.cert.display().to_string(),
+            names: loaded.facts.names.clone(),
+            subject: loaded.facts.subject.clone(),
+            fingerprint: loaded.facts.fingerprint.clone(),
+            not_after_s: loaded.facts.not_after_s,
+        });
+        status.collect()
+    }
+
+    /// When the first of the revocation lists expires, in seconds since 1970, and their file.
+    pub fn revocation_expiry(&self) -> Option<(i64, &Path)> {
+        let file = self.terms.config.client_auth.as_ref()?.crl_file.as_deref()?;
+        let expires_s = self.made_of().clients.as_ref()?.expires_s?;
+        Some((expires_s, file))
+    }
+
+    fn made_of(&self) -> std::sync::MutexGuard<'_, MadeOf> {
+        self.made_of.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Terms {
-    fn build(&self, files: &Files) -> Result<ServerConfig, String> {
-        let keys = self.config.certificates.iter().map(|pair| certified_key(pair, files, &self.provider));
-        let resolver = Arc::new(ByName { keys: keys.collect::<Result<_, _>>()? });
+    /// Loads every certificate, and what verifies clients; what cannot be used is as it was formerly.
+    fn load(&self, files: &Files, former: &MadeOf) -> (MadeOf, Vec<String>) {
+        let (mut made_of, mut refused) = (MadeOf::default(), Vec::new());
+        let directory = self.config.certificate_dir.as_deref();
+        let (pairs, lonely) = directory.map(|path| certificates::pairs(files.below(path))).unwrap_or_default();
+        refused.extend(lonely.into_iter().map(|unusable| unusable.rule));
+        for pair in self.config.certificates.iter().cloned().chain(pairs) {
+            let loaded = load_certificate(&pair, files).map_err(|reason| refused.push(reason)).ok();
+            if let Some(loaded) = loaded.or_else(|| former.certificates.get(&pair).cloned()) {
+                made_of.certificates.insert(pair, loaded);
+            }
+        }
+        if let Some(auth) = &self.config.client_auth {
+            let clients = load_clients(auth, files, &self.provider).map_err(|reason| refused.push(reason)).ok();
+            made_of.clients = clients.or_else(|| former.clients.clone());
+        }
+        (made_of, refused)
+    }
+
+    fn build(&self, made_of: &MadeOf) -> Result<ServerConfig, String> {
+        let listed = self.config.certificates.iter().filter_map(|pair| made_of.certificates.get(pair));
+        let is_listed = |pair: &Certificate| self.config.certificates.contains(pair);
+        let of_directory = made_of.certificates.iter().filter(|(pair, _)| !is_listed(pair)).map(|(_, loaded)| loaded);
+        let resolver = ByName::new(listed.chain(of_directory).map(|loaded| (Arc::clone(&loaded.key), &*loaded.facts)));
+        if resolver.is_empty() {
+            return Err("there is no certificate left to serve".to_owned());
+        }
+        let versions = match self.config.min_version {
+            TlsVersion::V12 => &[&TLS13, &TLS12][..],
+            TlsVersion::V13 => &[&TLS13],
+        };
+        let verifier = made_of.clients.as_ref().map(|clients| Arc::clone(&clients.verifier));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
+            .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
+            .with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols.clone_from(&self.protocols);
-        config.ticketer = Arc::clone(&self.tickets);
-        config.session_storage = Arc::clone(&self.sessions);
+        let terms = made_of.clients.as_ref().map(|clients| clients.terms);
+        config.ticketer = self.tickets_on(terms);
+        config.session_storage = match terms {
+            // They know nothing of the terms that they were made on.
+            Some(_) => Arc::new(rustls::server::NoServerSessionStorage {}),
+            None => Arc::clone(&self.sessions),
+        };
         Ok(config)
     }
-}
 
-fn certified_key(
-    pair: &config::Certificate,
-    files: &Files,
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, String> {
-    let (cert, key) = (pair.cert.display(), pair.key.display());
-    let content = |path| files.get(path).unwrap_or_default();
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content(&pair.cert)).collect();
-    let chain = chain.map_err(|error| format!("{cert} is not PEM: {error}"))?;
-    if chain.is_empty() {
-        return Err(format!("{cert} holds no certificate"));
-    }
-    let private = PrivateKeyDer::from_pem_slice(&content(&pair.key));
-    let private = private.map_err(|error| format!("{key} holds no private key: {error}"))?;
-    let certified = CertifiedKey::from_der(chain, private, provider);
-    certified.map(Arc::new).map_err(|error| format!("{cert} and {key} do not go together: {error}"))
-}
-
-#[derive(Debug)]
-struct ByName {
-    keys: Vec<Arc<CertifiedKey>>,
-}
-
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.keys.iter().find(|key| is_for(key, name)));
-        named.or_else(|| self.keys.first()).cloned()
+    fn tickets_on(&self, terms: Option<[u8; 32]>) -> Arc<dyn ProducesTickets> {
+        self.tickets.of_listener(&self.listener, terms.as_ref().map_or(&[], |terms| terms.as_slice()))
     }
 }
 
-/// Whether a certificate is for a name, exact or by wildcard (RFC 9525 section 6.3).
-fn is_for(key: &CertifiedKey, name: &str) -> bool {
-    let Ok(leaf) = key.end_entity_cert() else { return false };
-    let Ok(leaf) = rustls::server::ParsedCertificate::try_from(leaf) else { return false };
-    let Ok(name) = rustls::pki_types::ServerName::try_from(name) else { return false };
-    rustls::client::verify_server_name(&leaf, &name).is_ok()
+/// The cryptography of a listener: what the configuration says of suites and key exchange.
+fn provider(config: &config::Tls) -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.retain(|suite| config.cipher_suites.contains(&suite.suite()));
+    let groups = provider.kx_groups.clone();
+    let group = |wanted| groups.iter().copied().find(|group| group.name() == wanted);
+    provider.kx_groups = config.key_exchange.iter().filter_map(|wanted| group(*wanted)).collect();
+    provider
+}
+
+fn load_certificate(pair: &Certificate, files: &Files) -> Result<Loaded, String> {
+    let content = |path: &PathBuf| files.get(path).unwrap_or_default();
+    let of_key = |unusable: certificates::Unusable| format!("{}: {unusable}", pair.key.display());
+    let chain = certificates::chain(&content(&pair.cert), &pair.cert).map_err(|unusable| unusable.to_string())?;
+    let private = certificates::private_key(&content(&pair.key), &pair.key).map_err(|unusable| unusable.to_string())?;
+    let of_cert = |unusable| format!("{}: {unusable}", pair.cert.display());
+    let facts = chain.first().map(certificates::facts).transpose().map_err(of_cert)?;
+    let key = certificates::certified(chain, &private).map_err(of_key)?;
+    let facts = facts.ok_or_else(|| format!("{} holds no certificate", pair.cert.display()))?;
+    Ok(Loaded { key: Arc::new(key), facts: Arc::new(facts) })
+}
+
+fn load_clients(auth: &ClientAuth, files: &Files, provider: &Arc<CryptoProvider>) -> Result<Clients, String> {
+    let authorities = files.get(&auth.ca_file).unwrap_or_default();
+    let revoked = auth.crl_file.as_ref().map(|path| (files.get(path).unwrap_or_default(), path.as_path()));
+    let lists = revoked.as_ref().map(|(text, path)| (&text[..], *path));
+    let verifier = certificates::client_verifier(auth.mode, (&authorities, &auth.ca_file), lists, provider);
+    let verifier = verifier.map_err(|(unusable, _)| unusable.to_string())?;
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    digest.update(&(authorities.len() as u64).to_be_bytes());
+    digest.update(&authorities);
+    digest.update(lists.map_or(&[], |(text, _)| text));
+    let terms = digest.finish().as_ref().try_into().unwrap_or([0; 32]);
+    Ok(Clients { verifier, terms, expires_s: lists.and_then(|(text, _)| certificates::revocation_expiry_s(text)) })
 }

@@ -7,6 +7,7 @@ pub mod dial;
 pub mod http1;
 pub mod http2;
 pub mod retry;
+mod tls;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

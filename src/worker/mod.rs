@@ -40,6 +40,7 @@ use crate::proxy::state::{Counters, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::facts::FactKey;
 use crate::session::replica::{self, Settings};
 use crate::session::version::Node;
@@ -184,6 +185,7 @@ impl Worker {
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
         probe::spawn_all(&self.site);
         sender.send(&FromWorker::Ready).await?;
+        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
         info!(threads = self.threads.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
@@ -202,7 +204,10 @@ impl Worker {
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
-                    Some(ToWorker::Files(files)) => self.take_files(Files::new(*files)),
+                    Some(ToWorker::Files(files)) => {
+                        self.take_files(Files::new(*files));
+                        sender.send(&FromWorker::Certificates(self.site.certificates())).await?;
+                    }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
@@ -358,7 +363,7 @@ impl Probe {
 fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let files = Files::new(bootstrap.files.clone());
     let termination = |listener: &config::Listener| {
-        let termination = Termination::new(listener, &files, tickets.of_listener(&listener.name));
+        let termination = Termination::new(listener, &files, tickets);
         termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
@@ -368,7 +373,8 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls))
+    let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls, dialers))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

@@ -83,6 +83,8 @@ fn the_reference_has_every_key() {
         in_pool("health = { zzqqzzqq = 1 }"),
         in_pool("http2 = { zzqqzzqq = 1 }"),
         in_pool("retries = { zzqqzzqq = 1 }"),
+        in_pool("tls = { zzqqzzqq = 1 }"),
+        in_pool("tls = { certificate = { zzqqzzqq = 1 } }"),
         in_pool("sticky = { zzqqzzqq = 1 }"),
         format!("[sessions]\nzzqqzzqq = 1\nstore = \"redis://a\"\n{TRAFFIC}"),
         format!("[admin]\nzzqqzzqq = 1\n{TRAFFIC}"),

@@ -261,6 +261,14 @@ refused! {
     retries_of_no_cause: [pool("retries = { on = [\"connect\"] }")], 4, "pool[p].retries.on[#1]", "no cause";
     retries_budget_above_all: [pool("retries = { budget_percent = 101 }")], 4, "pool[p].retries.budget_percent", "must be 0 to 100";
     retries_replay_too_large: [pool("retries = { replay_body_max = 1048577 }")], 4, "pool[p].retries.replay_body_max", "must be 0 to 1048576";
+    server_h2_without_tls: [pool("protocol = \"h2\"")], 4, "pool[p].protocol", "within TLS";
+    server_auto_without_tls: [pool("protocol = \"auto\"")], 4, "pool[p].protocol", "this pool has no tls";
+    server_h2c_with_tls: [pool("protocol = \"h2c\"\ntls = {}")], 4, "pool[p].protocol", "in clear text";
+    server_h2c_with_send_proxy: [pool("protocol = \"h2c\"\nsend_proxy = \"v2\"")], 4, "pool[p].protocol", "clients share connections";
+    send_proxy_unknown: [pool("send_proxy = \"v3\"")], 4, "pool[p].send_proxy", "must be \"v1\"";
+    server_tls_ca_unverified: [pool("tls = { verify = false, ca_file = \"ca.crt\" }")], 4, "pool[p].tls.ca_file", "no meaning";
+    server_tls_name: [pool("tls = { server_name = \"a b\" }")], 4, "pool[p].tls.server_name", "must be";
+    server_tls_certificate_without_key: [pool("tls = { certificate = { cert = \"a.crt\" } }")], 4, "pool[p].tls.certificate.key", "missing";
     health_type_of_a_later_release: [pool("health = { type = \"grpc\" }")], 4, "pool[p].health.type", "not in this release";
     health_type_unknown: [pool("health = { type = \"icmp\" }")], 4, "pool[p].health.type", "must be \"http\" or \"tcp\"";
     health_path_without_slash: [pool("health = { path = \"health\" }")], 4, "pool[p].health.path", "must begin with '/'";

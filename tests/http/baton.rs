@@ -193,7 +193,7 @@ impl Baton {
     pub fn worker_memory(&self) -> u64 {
         let path = format!("/proc/{}/status", self.worker().as_raw_nonzero());
         let status = fs::read_to_string(path).expect("the worker runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|kib| kib.parse::<u64>().ok());
         kib.expect("the kernel says how much it uses") * 1024
     }

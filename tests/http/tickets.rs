@@ -37,7 +37,7 @@ impl Endpoint {
         );
         let config = config::parse(&config, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
         let files = Files::new(HandedFiles(files.into()));
-        let tls = Termination::new(&config.listeners[0], &files, tickets.of_listener(listener)).expect("it is whole");
+        let tls = Termination::new(&config.listeners[0], &files, tickets).expect("it is whole");
         let acceptor = tls.expect("the listener has tls").acceptor();
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = socket.local_addr().expect("it is bound");

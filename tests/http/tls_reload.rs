@@ -40,11 +40,11 @@ fn bad_certificate_is_refused_and_the_former_one_served() {
         warnings.iter().any(|warning| warning.as_str().is_some_and(|text| text.contains("holds no certificate")))
     });
     let path = site.certificates[0].cert.display().to_string();
-    assert!(warnings["warnings"].to_string().contains(&format!("listener http keeps its former certificates: {path}")));
+    assert!(warnings["warnings"].to_string().contains(&format!("listener http keeps what it had: {path}")));
     assert_eq!(site.curl_trusting("a.example", &copy, &[]).text(), "ok");
     // Good again: nothing to warn of.
     fs::write(&site.certificates[0].cert, &old).expect("the directory is writable");
-    site.baton.wait_for_status(|status| !status["warnings"].to_string().contains("keeps its former"));
+    site.baton.wait_for_status(|status| !status["warnings"].to_string().contains("keeps what it had"));
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn status() -> NodeStatus {
             archive: Some(ArchiveStatus { written_ms: Some(60_000), bytes: 1_024, ..ArchiveStatus::default() }),
             store: Some(StoreStatus { state: "connected".to_owned(), timeouts: 5, ..StoreStatus::default() }),
         },
+        certificates: Vec::new(),
         warnings: vec!["one".to_owned()],
     }
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::config;
+use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus};
 use std::path::Path;
@@ -31,7 +33,14 @@ servers = [{ name = "plain1", address = "10.0.0.5:80" }]
 fn site() -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::First, b"secret"));
-    Site::new(&config, "lb-a".to_owned(), sessions, b"secret", vec![None])
+    Site::new(
+        &config,
+        "lb-a".to_owned(),
+        sessions,
+        b"secret",
+        vec![None],
+        Dialer::of_pools(&config, &Files::default()).unwrap(),
+    )
 }
 
 fn put(site: &Site, pool: u16, value: &[u8], server: u16) -> Key {

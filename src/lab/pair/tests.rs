@@ -25,6 +25,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
         witness: None,
         sync: None,
         sessions: crate::status::SessionsStatus::default(),
+        certificates: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -288,6 +288,14 @@ impl ResponseBody {
         Self { source: Source::Server(body), _transaction: None }
     }
 
+    /// The text, where it is one of our own.
+    pub fn own_text(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Text(text) => text.as_ref(),
+            Source::Server(_) => None,
+        }
+    }
+
     /// The same, as the body of a transaction's response.
     pub fn of(self, transaction: Transaction) -> Self {
         Self { _transaction: Some(transaction), ..self }

@@ -1,18 +1,22 @@
 //! Who speaks with us: a connection, and on it one or more requests.
 
-use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::cell::{Cell, OnceCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::interim::Mailbox;
 use super::strict;
 use super::tunnel::{self, Switch};
+use crate::proxy::accept::Ends;
 use crate::proxy::refusals::Reason;
 use crate::proxy::state::{Listener, Site};
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
+use crate::proxy::tls::facts::TlsFacts;
+use crate::proxy::upstream::dial::OnBehalf;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -20,21 +24,46 @@ pub struct Connection {
     pub thread: Rc<Thread>,
     /// Index of the listener that accepted it.
     pub listener: usize,
-    /// Where it comes from.
+    /// Where the client is, or what it is to a proxy in front that says so (`proxy::accept`).
     pub ip: IpAddr,
+    /// The client's port.
+    pub port: u16,
+    /// The port that the client connected to, where servers are told it.
+    pub destination_port: Option<u16>,
     /// The same for X-Forwarded-For.
     pub address: HeaderValue,
-    /// Whether the client speaks TLS to us.
+    /// Whether the client speaks TLS, to us or to a proxy in front that says so.
     pub is_tls: bool,
+    /// Set once the handshake is done.
+    tls: OnceCell<Box<TlsFacts>>,
+    behalf: OnBehalf,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(thread: Rc<Thread>, listener: usize, peer: SocketAddr, is_tls: bool) -> Rc<Self> {
-        let ip = peer.ip().to_canonical();
+    pub fn new(thread: Rc<Thread>, listener: usize, ends: &Ends, is_tls: bool, behalf: OnBehalf) -> Rc<Self> {
+        let ip = ends.source.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Rc::new(Self { thread, listener, ip, address, is_tls })
+        let (port, destination_port) = (ends.source.port(), ends.destination.map(|destination| destination.port()));
+        let (is_tls, tls) = (is_tls || ends.is_tls, OnceCell::new());
+        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf })
+    }
+
+    /// Notes what its TLS handshake has come to. Once: it changes no more.
+    pub fn set_tls(&self, facts: TlsFacts) {
+        // Set before it is not, as there is one handshake.
+        let _first = self.tls.set(Box::new(facts));
+    }
+
+    /// What its TLS handshake has come to; `None` in clear text.
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.get().map(|facts| &**facts)
+    }
+
+    /// Whose connection it is, for servers that are told.
+    pub fn on_behalf(&self) -> OnBehalf {
+        self.behalf
     }
 
     /// What all threads share.
@@ -68,6 +97,8 @@ pub struct Client {
     pub switch: Cell<Switch>,
     /// What it changes to, once that is granted.
     pub tunnel: tunnel::Slot,
+    /// Interim responses for it.
+    pub interim: Mailbox,
     registration: Registration,
 }
 
@@ -96,6 +127,7 @@ impl Client {
             is_resting: Cell::new(false),
             switch: tunnel::unasked(),
             tunnel: tunnel::Slot::default(),
+            interim: Mailbox::default(),
             registration,
         })
     }

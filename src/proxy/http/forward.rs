@@ -156,6 +156,7 @@ async fn prepare(
 ) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
+    let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let replay_body_max = u64::from(pool.config.retries.replay_body_max);
     // That of a transfer coding is not known.
@@ -169,7 +170,9 @@ async fn prepare(
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    Ok((Request::from_parts(parts, body), wanted))
+    let mut request = Request::from_parts(parts, body);
+    client.interim.listen(version, &mut request);
+    Ok((request, wanted))
 }
 
 impl Errand<'_> {
@@ -291,16 +294,18 @@ impl Errand<'_> {
         let address = self.pool.config.servers.get(place.server)?.address;
         let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
         if dialer.may_be_http1()
+            && !dialer.tells_client()
             && let Some(idle) = thread.idle_connection(place)
         {
             return Some(Upstream::Http1(idle));
         }
+        let behalf = self.client.connection.on_behalf();
         let obtain = async {
             if !dialer.may_be_http2() {
-                return Ok(Obtained::Http1(dialer.dial(address).await?.0));
+                return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
             }
             match thread.shared_connections(place) {
-                Some(shared) => shared.obtain(|| dialer.dial(address)).await,
+                Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
                 None => Err(DialError::nowhere()),
             }
         };
@@ -308,6 +313,7 @@ impl Errand<'_> {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
+                thread.warn_of_dial(place, &error);
                 self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }

@@ -5,19 +5,17 @@ use http::request;
 use http::uri::{self, PathAndQuery, Uri};
 
 use super::client::Client;
+use crate::proxy::tls;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// What we add to Via: the version that was spoken to us, and a pseudonym, as no one outside needs our name.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 baton");
 const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
 const VIA_HTTP_2: HeaderValue = HeaderValue::from_static("2.0 baton");
 
-/// Makes a client's request one for a server: origin-form, no hop-by-hop fields, forwarded fields added.
+/// Makes a client's request one for a server: origin-form, no hop-by-hop fields.
 ///
 /// A server that is spoken to in HTTP/2 is told of a client that takes trailers: gRPC insists on it, and there the field
 /// is not hop-by-hop (RFC 9113 section 8.2.2).
@@ -39,20 +37,24 @@ pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
         parts.headers.remove(header::EXPECT);
     }
     parts.version = http::Version::HTTP_11;
-    add_to_list(&mut parts.headers, FORWARDED_FOR, &client.connection.address);
-    add_to_list(&mut parts.headers, header::VIA, &via);
-    let protocol = HeaderValue::from_static(if client.connection.is_tls { "https" } else { "http" });
-    parts.headers.insert(FORWARDED_PROTO, protocol);
-    match parts.headers.get(header::HOST).cloned() {
-        Some(host) => drop(parts.headers.insert(FORWARDED_HOST, host)),
-        None => add_host(&mut parts.headers, client),
+    if client.site().asks_for_certificates {
+        tls::client::to_server(&mut parts.headers, client.connection.tls().filter(|_| asks_for_certificates(client)));
     }
+    add_to_list(&mut parts.headers, header::VIA, &via);
+    if !parts.headers.contains_key(header::HOST) {
+        add_host(&mut parts.headers, client);
+    }
+}
+
+/// Whether the client's own listener asks for certificates.
+fn asks_for_certificates(client: &Client) -> bool {
+    let tls = client.listener().and_then(|listener| listener.config.tls.as_ref());
+    tls.is_some_and(|tls| tls.client_auth.is_some())
 }
 
 /// HTTP/1.0 may leave Host out, HTTP/1.1 may not: then it is the address that the client connected to (RFC 9112 section
 /// 3.3), as configured. An empty Host would be allowed, and is refused by servers such as nginx.
 fn add_host(headers: &mut HeaderMap, client: &Client) {
-    headers.remove(FORWARDED_HOST);
     let address = client.listener().and_then(|listener| listener.config.bind.first());
     if let Some(Ok(host)) = address.map(|address| HeaderValue::try_from(address.to_string())) {
         headers.insert(header::HOST, host);
@@ -141,6 +143,33 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, found: &Found) {
     }
 }
 
+/// What Connection may say that is no name of a field to remove, or that [`to_server`] looks for itself.
+const CONNECTION_OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
+
+/// Removes the fields that a client's Connection names, and the names. Done before anything is added: a client must not
+/// strip what we tell servers about it.
+pub fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let is_option = |word: &str| CONNECTION_OPTIONS.iter().any(|option| option.eq_ignore_ascii_case(word));
+    let words = |value: &HeaderValue| -> Vec<String> {
+        value.to_str().unwrap_or_default().split(',').map(|word| word.trim().to_ascii_lowercase()).collect()
+    };
+    let is_plain = |value: &HeaderValue| value.to_str().is_ok_and(is_option);
+    if headers.get_all(header::CONNECTION).iter().all(is_plain) {
+        return;
+    }
+    let said: Vec<String> = headers.get_all(header::CONNECTION).iter().flat_map(words).collect();
+    headers.remove(header::CONNECTION);
+    let (options, names): (Vec<String>, Vec<String>) = said.into_iter().partition(|word| is_option(word));
+    for name in &names {
+        remove_named(headers, name);
+    }
+    if let Ok(options) = HeaderValue::try_from(options.join(", "))
+        && !options.is_empty()
+    {
+        headers.insert(header::CONNECTION, options);
+    }
+}
+
 fn remove_named(headers: &mut HeaderMap, name: &str) {
     // A client must not strip what framing and routing hang on by naming it.
     let is_protected =
@@ -151,7 +180,7 @@ fn remove_named(headers: &mut HeaderMap, name: &str) {
 }
 
 /// Adds to a comma-separated list, or starts one.
-fn add_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+pub fn add_to_list(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     match headers.entry(name) {
         Entry::Vacant(entry) => {
             entry.insert(value.clone());
@@ -200,11 +229,27 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_connection_names_are_removed_and_its_options_stay() {
+        let settled = |connection: &'static str| {
+            let mut headers = map(&[("te", "trailers"), ("upgrade", "h2c"), ("x-user", "1"), ("host", "a")]);
+            headers.insert("connection", HeaderValue::from_static(connection));
+            remove_named_by_connection(&mut headers);
+            let connection = headers.get("connection").map(|value| value.to_str().unwrap().to_owned());
+            (connection, headers.contains_key("x-user"), headers.len())
+        };
+        assert_eq!(settled("Keep-Alive"), (Some("Keep-Alive".to_owned()), true, 5));
+        assert_eq!(settled("X-User, Upgrade ,TE"), (Some("upgrade, te".to_owned()), false, 4));
+        assert_eq!(settled("x-user"), (None, false, 3));
+        assert_eq!(settled("host, x-other"), (None, true, 4));
+        assert_eq!(settled(""), (None, true, 4));
+    }
+
+    #[test]
     fn lists_are_continued_over_several_fields() {
         let mut headers = map(&[]);
         headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.1"));
         headers.append("x-forwarded-for", HeaderValue::from_static("198.51.100.2, 198.51.100.3"));
-        add_to_list(&mut headers, FORWARDED_FOR, &HeaderValue::from_static("192.0.2.9"));
+        add_to_list(&mut headers, HeaderName::from_static("x-forwarded-for"), &HeaderValue::from_static("192.0.2.9"));
         assert_eq!(headers, map(&[("x-forwarded-for", "198.51.100.1, 198.51.100.2, 198.51.100.3, 192.0.2.9")]));
     }
 }

@@ -14,6 +14,7 @@ mod date;
 mod drain;
 mod forward;
 pub mod forwarded;
+mod grpc;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;
@@ -21,6 +22,10 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+pub mod https;
+pub mod identity;
+pub mod ids;
+mod interim;
 mod protection;
 mod respond;
 mod route;
@@ -161,25 +166,37 @@ fn is_time_to_rest(client: &Client) -> bool {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
-    let response = process(&mut transaction, request).await;
+    let is_grpc = grpc::is_call(&request);
+    let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
+    if is_grpc {
+        response = grpc::translate(response);
+    }
+    client_io::interim_sent(&client).await;
     Ok(finish(transaction, response))
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         return respond::refused(&client, client.refusal.get());
     }
+    identity::establish(transaction, &mut request);
     if let Some(refusal) = protection::admit(transaction, &request) {
         return refusal;
     }
+    if https::is_misdirected(&client, &request) {
+        return https::misdirected(&client);
+    }
     let found = client.listener().map(|listener| route::find(&listener.config, &request));
     let Some(Match { route, pool: Some(pool) }) = found else {
+        if let Some(response) = https::redirect(&client, &request) {
+            return response;
+        }
         return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
     };
     if let Some(refusal) = protection::admit_to_route(transaction, route, &request) {
@@ -195,6 +212,8 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(transaction: Transaction, response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    https::add_hsts(&transaction.client, &mut response);
+    identity::sign(&transaction, &mut response);
     response.map(|body| body.of(transaction))
 }

@@ -38,7 +38,7 @@ fn is_below(path: &str, prefix: &str) -> bool {
 }
 
 /// The host that a request is for, without port. An absolute target counts more than Host (RFC 9112 section 3.2.2).
-fn host<B>(request: &Request<B>) -> &str {
+pub fn host<B>(request: &Request<B>) -> &str {
     if let Some(host) = request.uri().host() {
         return host;
     }

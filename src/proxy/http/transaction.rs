@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
 
 use super::client::Client;
 use crate::proxy::load::UnderWay;
@@ -13,8 +16,14 @@ use crate::proxy::timers::Party;
 pub struct Transaction {
     /// Who asks.
     pub client: Rc<Client>,
-    /// The address that counts as the client's.
+    /// The address that counts as the client's: that of its connection, or what trusted proxies say.
     pub ip: IpAddr,
+    /// Its id, where the listener gives ids.
+    pub request_id: Option<HeaderValue>,
+    /// Its traceparent (W3C Trace Context), where the listener sees to it that there is one.
+    pub traceparent: Option<HeaderValue>,
+    /// The user whose password came with it, where one is asked for.
+    pub user: Option<Arc<str>>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
     /// Tries after the first, and what the last of them was for.
@@ -32,9 +41,13 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
+        let ip = client.connection.ip;
         Self {
             client: Rc::clone(client),
-            ip: client.connection.ip,
+            ip,
+            request_id: None,
+            traceparent: None,
+            user: None,
             place: None,
             retries: 0,
             retried_for: None,

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::proxy::files::Files;
 use crate::proxy::state::{Admin, Pool, Site};
+use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 
 /// A site with one pool of three servers that is sticky as these keys say.
@@ -17,7 +19,14 @@ fn site(keys: &str) -> Site {
     );
     let config = config::parse(&text, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::Only, b"key"));
-    Site::new(&config, "lb".to_owned(), sessions, b"key", vec![None])
+    Site::new(
+        &config,
+        "lb".to_owned(),
+        sessions,
+        b"key",
+        vec![None],
+        Dialer::of_pools(&config, &Files::default()).unwrap(),
+    )
 }
 
 fn app(site: &Site) -> (&Pool, &Stickiness) {

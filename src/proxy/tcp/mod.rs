@@ -18,11 +18,14 @@ use tokio_rustls::server::TlsStream;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
+use super::accept::Ends;
 use super::queue::{self, Entrance, Slot};
+use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
 use super::thread::{Place, Thread};
 use super::timers::{Deadlines, Registration};
+use super::upstream::dial::OnBehalf;
 use crate::config::{PoolIndex, Sticky, StickyKey};
 use crate::session::key::Key;
 
@@ -65,7 +68,11 @@ struct Passage<'a> {
     pool: &'a Pool,
     /// The listener's index.
     of: usize,
+    /// The client's.
     address: IpAddr,
+    /// The other end of the connection.
+    peer: IpAddr,
+    behalf: OnBehalf,
     registration: Registration,
 }
 
@@ -87,7 +94,7 @@ struct Opening {
 
 /// A connection to a server.
 struct Arrival {
-    stream: TcpStream,
+    stream: ServerStream,
     /// Its index in the pool.
     server: usize,
     visit: Visit,
@@ -96,12 +103,14 @@ struct Arrival {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: SocketAddr) {
+pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: SocketAddr, ends: Ends) {
     let Some(listener) = thread.site.listeners.get(of) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
     let registration = thread.timers.register();
-    let passage = Passage { thread, listener, index, pool, of, address: peer.ip(), registration };
+    let behalf = OnBehalf::of(&thread.site, &stream, &ends);
+    let (address, peer) = (ends.source.ip(), peer.ip());
+    let passage = Passage { thread, listener, index, pool, of, address, peer, behalf, registration };
     passage.deadlines().attach_here().await;
     match &listener.tls {
         Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
@@ -145,7 +154,7 @@ impl Passage<'_> {
 
     /// Whether it is the guard that knocks, or somebody else of this machine who leaves without a word.
     async fn is_knock(&self, stream: &TcpStream) -> bool {
-        if !stream.local_addr().is_ok_and(|local| local.ip() == self.address) {
+        if !stream.local_addr().is_ok_and(|local| local.ip() == self.peer) {
             return false;
         }
         let mut first = [0; 1];
@@ -215,10 +224,10 @@ impl Passage<'_> {
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
-            End::ClientBroke => reset(&arrival.stream),
+            End::ClientBroke => reset(arrival.stream.socket()),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
-                reset(&arrival.stream);
+                reset(arrival.stream.socket());
                 reset(client.socket());
             }
         }
@@ -297,13 +306,13 @@ impl Passage<'_> {
         }
     }
 
-    async fn connect_to(&self, server: usize) -> Option<TcpStream> {
+    async fn connect_to(&self, server: usize) -> Option<ServerStream> {
+        let place = Place { pool: self.index, server };
         let address = self.pool.config.servers.get(server)?.address;
-        let connect = self.deadlines().within(self.pool.config.connect_timeout, TcpStream::connect(address)).await;
-        let stream = connect?.ok()?;
-        self.thread.count(Place { pool: self.index, server });
-        // Bytes are passed on as they come. Fails only on a socket that is closed already.
-        let _closed = stream.set_nodelay(true);
+        let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
+        let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await?;
+        let stream = dialled.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
+        self.thread.count(place);
         Some(stream)
     }
 

@@ -13,7 +13,7 @@ fn tickets_made_at(times: &[Duration]) -> Arc<Tickets> {
 }
 
 fn listener(tickets: &Arc<Tickets>) -> Arc<dyn ProducesTickets> {
-    tickets.of_listener("https")
+    tickets.of_listener("https", b"")
 }
 
 fn key_count(tickets: &Tickets) -> usize {
@@ -46,9 +46,10 @@ fn a_ticket_begins_with_the_id_of_its_key_and_no_two_are_alike() {
 #[test]
 fn a_ticket_of_one_listener_is_nothing_to_another() {
     let tickets = tickets_made_at(&[START]);
-    let ticket = tickets.of_listener("https").encrypt(b"state").unwrap();
-    assert_eq!(tickets.of_listener("other").decrypt(&ticket), None);
-    assert_eq!(tickets.of_listener("").decrypt(&ticket), None);
+    let ticket = tickets.of_listener("https", b"").encrypt(b"state").unwrap();
+    assert_eq!(tickets.of_listener("other", b"").decrypt(&ticket), None);
+    assert_eq!(tickets.of_listener("", b"").decrypt(&ticket), None);
+    assert_eq!(tickets.of_listener("https", b"other terms").decrypt(&ticket), None);
 }
 
 #[test]
