@@ -459,6 +459,24 @@ pub struct PoolStatus {
     pub name: String,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Copies of requests that routes made for it since the worker started; `None` when no route makes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirrored: Option<MirroredStatus>,
+}
+
+/// What became of copies of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirroredStatus {
+    /// The pool has answered.
+    pub answered: u64,
+    /// No server could be reached, or it broke off or took too long.
+    pub failed: u64,
+    /// Not sent, as the body was over the limit.
+    pub too_large: u64,
+    /// Not sent, as too many were under way.
+    pub busy: u64,
+    /// Not sent, as the body did not come to an end.
+    pub broken_off: u64,
 }
 
 /// A server of a pool.

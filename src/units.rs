@@ -125,6 +125,21 @@ impl IpNetwork {
     pub const fn prefix_len(self) -> u8 {
         self.prefix_len
     }
+
+    /// Whether an address is of this network. One of IPv4 in IPv6 form (`::ffff:192.0.2.1`) is one of IPv4.
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(self.prefix_len)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= u32::from(self.prefix_len)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 impl fmt::Display for IpNetwork {
@@ -162,6 +177,24 @@ mod tests {
         assert!(built(100));
         assert!(built(40_950));
         assert!(!built(40_960));
+    }
+
+    #[test]
+    fn a_network_contains_the_addresses_of_its_prefix() {
+        let contains = |network: &str, prefix_len, address: &str| {
+            let network = IpNetwork::new(network.parse::<IpAddr>().unwrap(), prefix_len).unwrap();
+            network.contains(address.parse().unwrap())
+        };
+        assert!(contains("10.0.0.0", 8, "10.255.0.1"));
+        assert!(!contains("10.0.0.0", 8, "11.0.0.0"));
+        assert!(contains("192.0.2.7", 32, "192.0.2.7"));
+        assert!(!contains("192.0.2.7", 32, "192.0.2.6"));
+        assert!(contains("0.0.0.0", 0, "255.255.255.255"));
+        assert!(!contains("0.0.0.0", 0, "2001:db8::1"));
+        assert!(contains("10.0.0.0", 8, "::ffff:10.1.2.3"));
+        assert!(contains("2001:db8::", 32, "2001:db8:ffff::1"));
+        assert!(!contains("2001:db8::", 33, "2001:db8:8000::1"));
+        assert!(contains("::", 0, "2001:db8::1"));
     }
 
     #[test]

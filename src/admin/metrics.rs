@@ -52,6 +52,7 @@ pub fn render(status: &NodeStatus) -> String {
         let labels = [("listener", listener.name.as_str())];
         text.sample("baton_listener_rate_limited_total", &labels, listener.rate_limited);
     }
+    mirrors(&mut text, &status.pools);
     certificates(&mut text, &status.certificates);
     servers(&mut text, &status.pools);
     others(&mut text, status);
@@ -203,6 +204,27 @@ fn of_store(text: &mut Text, store: &StoreStatus) {
     count("baton_store_hits_total", "Questions that found a session.", store.hits);
     count("baton_store_timeouts_total", "Questions that were not answered in time.", store.timeouts);
     count("baton_store_hashed_total", "Requests that were placed by hashing, without the store.", store.hashed);
+}
+
+/// What became of copies of requests, of pools that get any.
+fn mirrors(text: &mut Text, pools: &[PoolStatus]) {
+    let mirrors = || pools.iter().filter_map(|pool| Some((pool.name.as_str(), pool.mirrored?)));
+    if mirrors().next().is_none() {
+        return;
+    }
+    text.family("baton_mirrored_requests_total", "counter", "Copies of requests for the pool, by what became of them.");
+    for (pool, mirrored) in mirrors() {
+        let outcomes = [
+            ("answered", mirrored.answered),
+            ("failed", mirrored.failed),
+            ("too_large", mirrored.too_large),
+            ("busy", mirrored.busy),
+            ("broken_off", mirrored.broken_off),
+        ];
+        for (outcome, count) in outcomes {
+            text.sample("baton_mirrored_requests_total", &[("pool", pool), ("outcome", outcome)], count);
+        }
+    }
 }
 
 fn servers(text: &mut Text, pools: &[PoolStatus]) {

@@ -1,5 +1,7 @@
 //! `baton check`: every mistake of a configuration, or what it would run.
 
+mod routes;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -7,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::config::{
     self, AdvertChecksum, Algorithm, Authentication, Check, ClientAuthMode, Config, FitnessCheck, FitnessSubject,
-    Listener, LocalNode, NodeHints, OnDown, Pool, Route, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
+    Listener, LocalNode, NodeHints, OnDown, Pool, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
     VrrpVersion, duration_text,
 };
 
@@ -256,9 +258,7 @@ fn describe_listener(text: &mut String, config: &Config, listener: &Listener) {
         duration_text(listener.idle_timeout),
     );
     let pool_name = |index: config::PoolIndex| config.pools.get(index.0).map_or("", |pool| pool.name.as_str());
-    for route in &listener.routes {
-        let _ = writeln!(text, "  {} -> pool {}", matched(route), pool_name(route.pool));
-    }
+    routes::describe(text, config, listener);
     let rest = if listener.routes.is_empty() { "everything" } else { "everything else" };
     let _ = match listener.pool {
         Some(pool) => writeln!(text, "  {rest} -> pool {}", pool_name(pool)),
@@ -284,15 +284,6 @@ fn tls(tls: &Tls) -> String {
         Some(ClientAuthMode::Optional) => ", client certificates optional",
     };
     format!("https, {files}{version}{clients}")
-}
-
-fn matched(route: &Route) -> String {
-    let path = route.path_prefix.as_deref().unwrap_or("");
-    match route.host.as_deref() {
-        Some(host) => format!("{host}{}", if path.is_empty() { "/" } else { path }),
-        None if path.is_empty() => "any request".to_owned(),
-        None => format!("any host, {path}"),
-    }
 }
 
 fn describe_pool(text: &mut String, pool: &Pool) {

@@ -11,16 +11,17 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::identity::AccessFiles;
 use super::model::{
-    AdvertChecksum, Announce, Authentication, Events, Hsts, Identity, ListenerAccess, Pool, Protocol, RateLimit,
-    RedirectToHttps, RouteAccess, Sessions, Transport, VrrpVersion, WorkerSettings,
+    AdvertChecksum, Announce, Authentication, Events, HeaderEdits, Hsts, Identity, ListenerAccess, Pool, Protocol,
+    RateLimit, RedirectToHttps, Sessions, Transport, VrrpVersion, WorkerSettings,
 };
 use super::reader::{Table, Value, Written};
 use super::report::{Located, Mistakes, Place};
+use super::routes::RouteBlock;
 use super::sticky::StickyBy;
 use super::store::StoreBlock;
 use super::tls::TlsBlock;
 use super::upstream::WayFiles;
-use super::{pools, sticky, traffic, values, vips, watching};
+use super::{pools, routes, sticky, traffic, values, vips, watching};
 
 /// VIPs of a file, and so the most that a fitness check can name.
 pub(super) const VIPS_MAX: usize = 64;
@@ -194,6 +195,8 @@ pub(super) struct ListenerBlock {
     pub(super) idle_timeout: Duration,
     pub(super) connections_max: u32,
     pub(super) rate_limit: Option<RateLimit>,
+    pub(super) request_headers: HeaderEdits,
+    pub(super) response_headers: HeaderEdits,
     pub(super) http2: bool,
     pub(super) connect: bool,
     pub(super) tunnel_timeout: Duration,
@@ -210,20 +213,6 @@ pub(super) enum PoolReference {
     /// Written, but not as a name; it counts as there.
     Broken,
     Named(Located<String>),
-}
-
-/// `[[route]]`
-pub(super) struct RouteBlock {
-    pub(super) place: Place,
-    pub(super) listener: Option<Located<String>>,
-    pub(super) host: Option<String>,
-    pub(super) path_prefix: Option<String>,
-    pub(super) pool: Option<Located<String>>,
-    /// Whether host and path prefix were read as they stand.
-    pub(super) is_whole: bool,
-    /// Whole when the file has no mistake.
-    pub(super) access: RouteAccess,
-    pub(super) access_files: AccessFiles,
 }
 
 /// `[[pool]]`
@@ -249,7 +238,11 @@ pub(super) fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
             .into_iter()
             .map(|table| traffic::listener(table, mistakes, directory))
             .collect(),
-        routes: root.blocks("route", ROUTES_MAX).into_iter().map(|table| traffic::route(table, directory)).collect(),
+        routes: root
+            .blocks("route", ROUTES_MAX)
+            .into_iter()
+            .map(|table| routes::route(table, mistakes, directory))
+            .collect(),
         pools: root
             .blocks("pool", POOLS_MAX)
             .into_iter()

@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
-use super::blocks::{Blocks, ListenerBlock, PoolReference, RouteBlock};
+use super::blocks::{Blocks, ListenerBlock, PoolReference};
 use super::model::Protocol;
 use super::pairing;
 use super::reader::closest;
 use super::report::{Located, Mistakes, Place};
+use super::routes::RouteBlock;
 use super::sticky::StickyBy;
 
 /// Runs every check.
@@ -19,6 +20,11 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let listeners = Names::of(mistakes, "listener", blocks.listeners.iter().map(|listener| listener.name.as_ref()));
     let pools = Names::of(mistakes, "pool", blocks.pools.iter().map(|pool| pool.name.as_ref()));
     let vips = Names::of(mistakes, "vip", blocks.vips.iter().map(|vip| vip.name.as_ref()));
+    Names::of(
+        mistakes,
+        "route",
+        blocks.routes.iter().filter(|route| route.name.is_some()).map(|route| route.name.as_ref()),
+    );
     Names::of(mistakes, "fitness check", blocks.fitness.iter().map(|check| check.name.as_ref()));
 
     pairing::check(blocks, mistakes);
@@ -193,13 +199,13 @@ impl<'a> Claims<'a> {
 fn check_routes(routes: &[RouteBlock], mistakes: &Mistakes<'_>) {
     let rules = routes.iter().filter(|route| route.is_whole).filter_map(|route| {
         let listener = route.listener.as_ref()?.value.as_str();
-        Some(((listener, route.host.as_deref(), route.path_prefix.as_deref()), &route.place))
+        Some(((listener, route.priority, &route.matches), &route.place))
     });
     for (first, again, _) in repeated(rules) {
         mistakes.block(
             again,
             format!("never reached: {} matches the same requests", first.key),
-            "leave one of the two out, or change its host or path_prefix",
+            "leave one of the two out, or change what it matches",
         );
     }
 }
@@ -220,7 +226,8 @@ fn check_stickiness(blocks: &Blocks, mistakes: &Mistakes<'_>) {
         listeners.iter().filter_map(|listener| Some(listener.name.as_ref()?.value.as_str())).collect();
     let is_of_http =
         |route: &&RouteBlock| route.listener.as_ref().is_some_and(|name| names.contains(name.value.as_str()));
-    let routed = blocks.routes.iter().filter(is_of_http).filter_map(|route| Some(route.pool.as_ref()?.value.as_str()));
+    let routed =
+        blocks.routes.iter().filter(is_of_http).flat_map(RouteBlock::named_pools).map(|pool| pool.value.as_str());
     let reached: HashSet<&str> = own.chain(routed).collect();
     for pool in &blocks.pools {
         let Some(by) = pool.sticky_by.as_ref().filter(|by| by.value.is_of_tls()) else { continue };
@@ -239,7 +246,7 @@ fn check_references(blocks: &Blocks, listeners: &Names<'_>, pools: &Names<'_>, m
         if let Some(listener) = &route.listener {
             listeners.check(listener, mistakes);
         }
-        if let Some(pool) = &route.pool {
+        for pool in route.named_pools() {
             pools.check(pool, mistakes);
         }
     }

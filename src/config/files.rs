@@ -15,6 +15,7 @@ pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
 
 /// Files in one directory.
 pub const DIRECTORY_FILES_MAX: usize = 4096;
+
 /// Where systems keep the authorities that they believe, in one file: Debian, Red Hat, SUSE, Alpine.
 pub const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",

@@ -86,7 +86,7 @@ fn networks(list: Option<Value<'_>>, min: usize, max: usize) -> Vec<IpNetwork> {
 }
 
 /// The addresses of a network, or one address.
-fn network(text: &str) -> Result<IpNetwork, Wrong> {
+pub(super) fn network(text: &str) -> Result<IpNetwork, Wrong> {
     parse_network(text).map_err(|error| match error {
         NetworkError::Malformed => Wrong::new(
             "must be a network or an address",

@@ -5,9 +5,8 @@
 //! guard and the worker at their start and at a reload, and by `baton check`.
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
-//! `blocks` (with `vips`, `traffic`, `tls`, `identity`, `pools`, `sticky`, `store` and `watching`) reads each section,
-//! `cross` (with `pairing`)
-//! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
+//! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `pools`, `sticky`, `store` and `watching`) reads each
+//! section, `cross` (with `pairing`) compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
 mod blocks;
@@ -24,8 +23,12 @@ mod pools;
 mod reader;
 mod report;
 mod resolve;
+mod route_values;
+mod routes;
+mod shadows;
 mod sticky;
 mod store;
+mod templates;
 mod tls;
 mod traffic;
 mod upstream;
@@ -53,8 +56,9 @@ pub use files::{
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
+pub use route_values::expression;
 pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
-pub use values::duration_text;
+pub use values::{bytes_text, duration_text};
 
 use report::Mistakes;
 

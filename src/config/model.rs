@@ -1,6 +1,7 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
 mod identity;
+mod routes;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +12,7 @@ pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHtt
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
+pub use routes::*;
 
 /// A whole, valid configuration. The same on both nodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -246,8 +248,13 @@ pub struct Listener {
     /// Where a request goes when no route matches; `None` answers 404. Where every connection goes with protocol tcp,
     /// which has no routes and always a pool.
     pub pool: Option<PoolIndex>,
-    /// In the order in which they are tried: longer host, then longer path prefix, then the order of the file.
+    /// In the order in which they are tried: higher priority; exact host, longer wildcard, none; exact path, longer
+    /// prefix, expression, none; more further conditions; the order of the file.
     pub routes: Vec<Route>,
+    /// Edits of the headers of every request.
+    pub request_headers: HeaderEdits,
+    /// Edits of the headers of every response.
+    pub response_headers: HeaderEdits,
     /// How the listener speaks TLS, when it does.
     pub tls: Option<Tls>,
     /// What tells browsers to come over HTTPS alone; only with TLS and protocol http.
@@ -319,20 +326,6 @@ pub enum Protocol {
     Tcp,
 }
 
-/// A rule that picks a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Host in lower case without port; `None` matches any.
-    pub host: Option<String>,
-    /// Starts with `/`; matches whole path segments (`/api` matches `/api` and `/api/x`, not `/apix`); `None` matches any.
-    /// Never ends in `/`: the file's `/api/` is `/api` here, and its `/` is `None`.
-    pub path_prefix: Option<String>,
-    /// Where it goes.
-    pub pool: PoolIndex,
-    /// Who may come in.
-    pub access: RouteAccess,
-}
-
 /// A set of servers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -346,6 +339,10 @@ pub struct Pool {
     pub health: Option<Health>,
     /// Keeps a client on its server.
     pub sticky: Option<Sticky>,
+    /// Edits of the headers of requests to its servers, after those of the listener.
+    pub request_headers: HeaderEdits,
+    /// Edits of the headers of responses from it, after those of the listener.
+    pub response_headers: HeaderEdits,
     /// Time for a TCP connect to a server, 10 ms to 5 min. Default 3 s.
     pub connect_timeout: Duration,
     /// Time from the request's last byte to the response's head, and for a body to make progress, 10 ms to 24 h.

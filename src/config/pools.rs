@@ -9,8 +9,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::upstream;
-use super::{sticky, values};
+use super::{routes, sticky, upstream, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -51,6 +50,8 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         servers: servers(&mut table, mistakes),
         health: table.block("health").map(|table| health(table, mistakes)),
         sticky: sticky.flatten(),
+        request_headers: routes::request_headers(&mut table),
+        response_headers: routes::response_headers(&mut table),
         connect_timeout: table.duration(
             "connect_timeout",
             SERVER_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX,

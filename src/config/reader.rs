@@ -97,6 +97,25 @@ impl<'a> Table<'a> {
         Some(Value { mistakes: self.mistakes, place: self.place.below(key, entry.span()), value: entry.get_ref() })
     }
 
+    /// Whether `key` is there, whatever it says.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// All entries of a table whose keys are free, up to `max`.
+    pub(super) fn into_entries(self, max: usize) -> Vec<(&'a str, Value<'a>)> {
+        if self.entries.len() > max {
+            let rule = format!("must have at most {max} entries, has {}", self.entries.len());
+            self.mistakes.block(&self.place, rule, "leave some out");
+        }
+        let entry = |(key, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
+            let key: &'a std::borrow::Cow<'a, str> = key.get_ref();
+            let place = self.place.below(&super::report::shortened(key, 60), value.span());
+            (key.as_ref(), Value { mistakes: self.mistakes, place, value: value.get_ref() })
+        };
+        self.entries.iter().take(max).map(entry).collect()
+    }
+
     /// The value of `key` as `read` has it.
     pub(super) fn written<T>(
         &mut self,
@@ -303,6 +322,56 @@ impl<'a> Value<'a> {
             Ok(number) if range.contains(&number) => Some(self.located(number)),
             _ => self.wrong(format!("must be {min} to {max}"), format!("choose a number from {min} to {max}")),
         }
+    }
+
+    /// A whole number in `range`, which may be negative.
+    pub(super) fn signed(self, range: RangeInclusive<i32>) -> Option<Located<i32>> {
+        let (min, max) = (*range.start(), *range.end());
+        let DeValue::Integer(number) = self.value else {
+            return self.wrong_type("a whole number", format!("write a number from {min} to {max}, without quotes"));
+        };
+        match i32::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) if range.contains(&number) => Some(self.located(number)),
+            _ => self.wrong(format!("must be {min} to {max}"), format!("choose a number from {min} to {max}")),
+        }
+    }
+
+    /// A number of bytes in `range`: a whole number, or one with a unit such as "64KiB".
+    pub(super) fn bytes(self, range: RangeInclusive<u64>) -> Option<Located<u64>> {
+        let within = |bytes: u64| {
+            if range.contains(&bytes) {
+                return Ok(bytes);
+            }
+            let (min, max) = (values::bytes_text(*range.start()), values::bytes_text(*range.end()));
+            let nearest = if bytes < *range.start() { &min } else { &max };
+            Err(Wrong::new(format!("must be {min} to {max}"), format!("the nearest that is allowed is \"{nearest}\"")))
+        };
+        let DeValue::Integer(number) = self.value else {
+            if self.text().is_none() {
+                return self.wrong_type("a number of bytes", "write a whole number, or one with a unit: \"64KiB\"");
+            }
+            return self.parsed(|text| within(values::bytes(text)?));
+        };
+        // Larger than any i128 is out of any range as well.
+        let number = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
+        match within(u64::try_from(number.max(0)).unwrap_or(u64::MAX)) {
+            Ok(bytes) if number >= 0 => Some(self.located(bytes)),
+            Ok(_) => self.wrong("must not be negative", "write a whole number, or one with a unit: \"64KiB\""),
+            Err(wrong) => self.wrong(wrong.rule, wrong.remedy),
+        }
+    }
+
+    /// `true` and nothing else.
+    pub(super) fn only_true(self, remedy: &str) -> Option<()> {
+        match self.value {
+            DeValue::Boolean(true) => Some(()),
+            _ => self.wrong("must be true", remedy),
+        }
+    }
+
+    /// What the key itself says, where keys are free.
+    pub(super) fn key_parsed<T>(&self, key: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+        parse(key).map_err(|wrong| self.mistakes.block(&self.place, wrong.rule, wrong.remedy)).ok()
     }
 
     /// The number 1 and nothing else.

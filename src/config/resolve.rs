@@ -1,18 +1,21 @@
 //! From blocks without mistakes to the [`Config`] that the program uses: names become indexes, defaults are filled in.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::units::{AdvertInterval, Priority};
 
 use super::blocks::{
-    AdvertKeyBlock, Blocks, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference, RouteBlock, SubjectBlock,
+    AdvertKeyBlock, Blocks, FitnessBlock, ListenerBlock, NodeBlock, PairBlock, PoolReference, SubjectBlock,
     VipAddressBlock, VipBlock,
 };
 use super::model::{
-    Admin, AdvertKey, Authentication, Config, FitnessCheck, FitnessSubject, Listener, Node, Pair, PoolIndex, Route,
-    Transport, Vip, VipAddress, VrrpVersion,
+    Admin, AdvertKey, Authentication, Config, FitnessCheck, FitnessSubject, HostMatch, Listener, Mirror, Node, Pair,
+    PathMatch, PoolIndex, Route, RouteAction, Share, Transport, Vip, VipAddress, VrrpVersion,
 };
+use super::report::Located;
+use super::routes::{ActionBlock, RouteBlock, ShareBlock};
 use super::values;
 
 const SYNC_PORT_DEFAULT: u16 = 7947;
@@ -195,6 +198,8 @@ fn listener(block: ListenerBlock, routes: &[RouteBlock], pools: &[&str]) -> Opti
         idle_timeout: block.idle_timeout,
         connections_max: block.connections_max,
         rate_limit: block.rate_limit,
+        request_headers: block.request_headers,
+        response_headers: block.response_headers,
         http2: block.http2,
         connect: block.connect,
         tunnel_timeout: block.tunnel_timeout,
@@ -208,16 +213,71 @@ fn pool_index(name: &str, pools: &[&str]) -> Option<PoolIndex> {
     pools.iter().position(|pool| *pool == name).map(PoolIndex)
 }
 
-/// The routes of a listener in the order in which they are tried. The sort is stable, so equals stay as in the file.
+/// The routes of a listener in the order in which they are tried.
 fn routes_of(listener: &str, routes: &[RouteBlock], pools: &[&str]) -> Option<Vec<Route>> {
     let of_listener = |route: &&RouteBlock| route.listener.as_ref().is_some_and(|name| name.value == listener);
-    let mut resolved = Vec::new();
-    for route in routes.iter().filter(of_listener) {
-        let pool = pool_index(&route.pool.as_ref()?.value, pools)?;
-        let (host, path_prefix, access) = (route.host.clone(), route.path_prefix.clone(), route.access.clone());
-        resolved.push(Route { host, path_prefix, pool, access });
-    }
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    resolved.sort_by_key(|route| Reverse((length(&route.host), length(&route.path_prefix))));
+    let resolved = routes.iter().enumerate().filter(|(_, block)| of_listener(block));
+    let mut resolved = resolved.map(|(index, block)| route(index, block, pools)).collect::<Option<Vec<_>>>()?;
+    order(&mut resolved);
     Some(resolved)
+}
+
+fn route(index: usize, block: &RouteBlock, pools: &[&str]) -> Option<Route> {
+    let pool = |name: &Located<String>| pool_index(&name.value, pools);
+    let action = match block.action.as_ref()? {
+        ActionBlock::Pool(name) => RouteAction::Pool(pool(name)?),
+        ActionBlock::Split(shares) => {
+            let share = |share: &ShareBlock| Some(Share { pool: pool(&share.pool)?, weight: share.weight });
+            RouteAction::Split(shares.iter().map(share).collect::<Option<_>>()?)
+        }
+        ActionBlock::Redirect(redirect) => RouteAction::Redirect(redirect.clone()),
+        ActionBlock::Respond(response) => RouteAction::Respond(response.clone()),
+        ActionBlock::Unavailable => RouteAction::Unavailable,
+    };
+    let mirror = match &block.mirror {
+        Some(mirror) => Some(Mirror {
+            pool: pool(&mirror.pool)?,
+            percent: mirror.percent,
+            body_max_bytes: mirror.body_max_bytes,
+            concurrency_max: mirror.concurrency_max,
+            timeout: mirror.timeout,
+        }),
+        None => None,
+    };
+    Some(Route {
+        label: block.name.as_ref().map_or_else(|| format!("#{}", index + 1), |name| name.value.clone()),
+        matches: block.matches.clone(),
+        priority: block.priority,
+        action,
+        maintenance: block.maintenance.clone(),
+        rewrite: block.rewrite.clone(),
+        request_headers: block.request_headers.clone(),
+        response_headers: block.response_headers.clone(),
+        mirror,
+        access: block.access.clone(),
+    })
+}
+
+/// Puts routes into the order in which they are tried. The sort is stable, so that equals stay as in the file. Hosts that
+/// are equally specific have no request in common: they stay together, in the order in which they first appear.
+fn order(routes: &mut [Route]) {
+    let mut first: HashMap<HostMatch, usize> = HashMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        first.entry(route.matches.host.clone()).or_insert(index);
+    }
+    routes.sort_by_key(|route| {
+        let host = match &route.matches.host {
+            HostMatch::Exact(_) => (2, 0),
+            HostMatch::Below(host) => (1, host.len()),
+            HostMatch::Any => (0, 0),
+        };
+        let path = match &route.matches.path {
+            PathMatch::Exact(_) => (3, 0),
+            PathMatch::Prefix(prefix) => (2, prefix.len()),
+            PathMatch::Regex(_) => (1, 0),
+            PathMatch::Any => (0, 0),
+        };
+        let appearance = first.get(&route.matches.host).copied();
+        (Reverse(route.priority), Reverse(host), appearance, Reverse(path), Reverse(route.matches.further_count()))
+    });
 }

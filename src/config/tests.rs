@@ -1,5 +1,7 @@
 //! Behaviour of the whole: text in, `Config` or `Report` out. One entry a rule is in `tests/check`.
 
+mod routes;
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -494,30 +496,6 @@ fn the_default_health_timeout_follows_a_short_interval() {
     let config = good(&format!("{MINIMAL}[pool.health]\ninterval = \"200ms\"\n"));
     let health = config.pools[0].health.as_ref().expect("the block is there");
     assert_eq!(health.timeout, Duration::from_millis(200));
-}
-
-#[test]
-fn routes_are_tried_with_a_host_first_then_by_longer_path_then_as_in_the_file() {
-    let route = |host: &str, prefix: &str| {
-        let host = if host.is_empty() { String::new() } else { format!("host = \"{host}\"\n") };
-        let prefix = if prefix.is_empty() { String::new() } else { format!("path_prefix = \"{prefix}\"\n") };
-        format!("[[route]]\nlistener = \"web\"\npool = \"app\"\n{host}{prefix}")
-    };
-    let routes = [
-        route("", ""),
-        route("", "/a"),
-        route("B.example", ""),
-        route("", "/a/b/"),
-        route("a.example", ""),
-        route("a.example", "/a"),
-    ];
-    let config = good(&format!("{MINIMAL}{}", routes.concat()));
-    let order: Vec<_> = config.listeners[0]
-        .routes
-        .iter()
-        .map(|route| (route.host.as_deref().unwrap_or(""), route.path_prefix.as_deref().unwrap_or("")))
-        .collect();
-    assert_eq!(order, [("a.example", "/a"), ("b.example", ""), ("a.example", ""), ("", "/a/b"), ("", "/a"), ("", "")]);
 }
 
 #[test]

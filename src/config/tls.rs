@@ -145,7 +145,7 @@ fn check_suites(suites: &[CipherSuite], min_version: TlsVersion, place: &Place, 
     }
 }
 
-fn certificate(mut table: Table<'_>, directory: &Path) -> CertificateBlock {
+pub(super) fn certificate(mut table: Table<'_>, directory: &Path) -> CertificateBlock {
     let cert = table.required("cert", "name the PEM file of the certificate chain, leaf first");
     let key = table.required("key", "name the PEM file of the certificate's private key");
     let block = CertificateBlock {

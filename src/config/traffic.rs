@@ -1,13 +1,13 @@
-//! Reads `[[listener]]` with its rate limit, and `[[route]]`.
+//! Reads `[[listener]]` with its rate limit.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{ListenerBlock, PoolReference, RouteBlock};
+use super::blocks::{ListenerBlock, PoolReference};
 use super::model::{Protocol, RateLimit, RateLimitKey};
 use super::reader::Table;
 use super::report::Mistakes;
-use super::{identity, tls, values};
+use super::{identity, routes, tls, values};
 
 const BIND_MAX: usize = 64;
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -55,6 +55,8 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         idle_timeout: table.duration("idle_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, Duration::from_secs(60)),
         connections_max: table.integer("connections_max", 1..=CONNECTIONS_MAX, 10_000),
         rate_limit: table.block("rate_limit").and_then(rate_limit),
+        request_headers: routes::request_headers(&mut table),
+        response_headers: routes::response_headers(&mut table),
         http2: table.boolean("http2", true),
         connect: table.boolean("connect", false),
         tunnel_timeout: table.duration("tunnel_timeout", CLIENT_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX, TUNNEL_TIMEOUT),
@@ -65,6 +67,8 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
     if block.protocol != Protocol::Http {
         let rule = "has no meaning without protocol = \"http\": there are no requests to count";
         table.without_meaning(&["rate_limit"], rule, "leave it out");
+        let rule = "has no meaning without protocol = \"http\": there are no headers";
+        table.without_meaning(&["request_headers", "response_headers"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": what is spoken is between clients and servers";
         table.without_meaning(&["http2", "connect", "tunnel_timeout"], rule, "leave it out");
         let rule = "has no meaning without protocol = \"http\": there are no requests";
@@ -123,29 +127,4 @@ fn rate_limit(mut table: Table<'_>) -> Option<RateLimit> {
     let requests = requests?.value;
     let burst = burst.map_or(Some(requests), |burst| Some(burst?.value))?;
     Some(RateLimit { requests, per: per?.value, burst, by: by?, prefix_v4, prefix_v6, entries_max })
-}
-
-/// Reads a `[[route]]`.
-pub(super) fn route(mut table: Table<'_>, directory: &Path) -> RouteBlock {
-    let place = table.place().clone();
-    let listener = table
-        .required("listener", "name the listener whose requests it picks")
-        .and_then(|value| value.parsed(values::reference));
-    let host = table.optional("host").map(|value| value.parsed(values::host));
-    let path_prefix = table.optional("path_prefix").map(|value| value.parsed(values::path_prefix));
-    let pool = table
-        .required("pool", "name the pool that its requests go to")
-        .and_then(|value| value.parsed(values::reference));
-    let (access, access_files) = identity::route_access(&mut table, directory);
-    table.finish();
-    RouteBlock {
-        access,
-        access_files,
-        place,
-        listener,
-        is_whole: !matches!(host, Some(None)) && !matches!(path_prefix, Some(None)),
-        host: host.flatten().map(|found| found.value),
-        path_prefix: path_prefix.flatten().and_then(|found| found.value),
-        pool,
-    }
 }

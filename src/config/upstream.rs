@@ -6,7 +6,7 @@ use super::blocks::file;
 use super::model::{Certificate, Retries, SendProxy, ServerHttp2, ServerProtocol, ServerTls};
 use super::reader::{Table, Value, closest};
 use super::report::{Located, Mistakes, Place, Wrong};
-use super::tls::CertificateBlock;
+use super::tls::{CertificateBlock, certificate};
 use super::values;
 
 const CONNECTIONS_MAX: u32 = 1024;
@@ -98,16 +98,7 @@ fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Opti
     let ca_file = ca_file.and_then(|value| file(value, directory));
     let server_name = table.optional("server_name").and_then(|value| value.parsed(values::host));
     let system_roots = (verify && ca_file.is_none()).then(|| table.place().clone());
-    let certificate = table.block("certificate").map(|mut table| {
-        let cert = table.required("cert", "name the PEM file of the certificate chain, leaf first");
-        let key = table.required("key", "name the PEM file of the certificate's private key");
-        let block = CertificateBlock {
-            cert: cert.and_then(|value| file(value, directory)),
-            key: key.and_then(|value| file(value, directory)),
-        };
-        table.finish();
-        block
-    });
+    let certificate = table.block("certificate").map(|table| certificate(table, directory));
     table.finish();
     let pair = certificate.as_ref().and_then(|block| {
         Some(Certificate { cert: block.cert.as_ref()?.value.clone(), key: block.key.as_ref()?.value.clone() })

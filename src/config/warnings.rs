@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::model::{Authentication, Config, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion};
+use super::model::{
+    Authentication, Config, HostMatch, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion,
+};
 use super::values::duration_text;
-use super::{machine, values};
+use super::{machine, shadows, values};
 
 /// A worker that hangs for longer than this before anybody acts is longer away than one that died with its machine.
 const HANG_MAX: Duration = Duration::from_secs(1);
@@ -15,13 +17,12 @@ impl Config {
     /// What is probably not meant, in sentences; nothing here keeps the configuration from working.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let used = |index: PoolIndex| {
-            self.listeners
-                .iter()
-                .any(|listener| listener.pool == Some(index) || listener.routes.iter().any(|route| route.pool == index))
-        };
+        let routes = self.listeners.iter().flat_map(|listener| &listener.routes);
+        let routed = routes.flat_map(|route| route.pools().chain(route.mirror.as_ref().map(|mirror| mirror.pool)));
+        let used: HashSet<PoolIndex> =
+            routed.chain(self.listeners.iter().filter_map(|listener| listener.pool)).collect();
         for (index, pool) in self.pools.iter().enumerate() {
-            if !used(PoolIndex(index)) {
+            if !used.contains(&PoolIndex(index)) {
                 warnings.push(format!("pool {} is used by no listener and no route", pool.name));
             }
             if pool.servers.iter().all(|server| server.backup) {
@@ -66,6 +67,7 @@ impl Config {
         }
         self.warn_of_probes(&mut warnings);
         self.warn_of_cookies(&mut warnings);
+        self.listeners.iter().for_each(|listener| shadows::warn(listener, &mut warnings));
         warnings
     }
 
@@ -130,7 +132,11 @@ impl Config {
         for listener in &self.listeners {
             let mut by_host = HashMap::new();
             let mut of_any_host = HashMap::new();
-            let routes = listener.routes.iter().map(|route| (route.host.as_deref(), route.pool));
+            let routes = listener.routes.iter().filter_map(|route| {
+                let host = Some(&route.matches.host).filter(|host| **host != HostMatch::Any);
+                // Of pools that share requests one cookie of a name is enough: it names the one that a client is kept on.
+                Some((host, route.pools().next()?))
+            });
             for (host, index) in routes.chain(listener.pool.map(|pool| (None, pool))) {
                 let Some(pool) = self.pools.get(index.0) else { continue };
                 let Some(Sticky::Cookie(cookie)) = &pool.sticky else { continue };

@@ -4,6 +4,7 @@
 //! ([`state::Site`]) they read through atomics, so that no request waits for another thread.
 
 pub mod accept;
+pub mod access;
 pub mod administration;
 pub mod chance;
 pub mod files;

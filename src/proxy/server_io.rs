@@ -1,4 +1,5 @@
-//! What lies between hyper and the socket of a server: a limit to what the server may send before it has answered.
+//! What lies between hyper and the socket of a server: TLS, where there is any, and a watch over what the server sends
+//! before it has answered.
 
 use std::cell::Cell;
 use std::io;
@@ -10,28 +11,48 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// Bytes that a server may still send. Its clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct ReadBudget(Rc<Cell<Option<usize>>>);
+use super::upstream::head_gate::HeadGate;
 
-impl ReadBudget {
-    /// From now on this many, give or take one read.
-    pub fn limit(&self, bytes: usize) {
-        self.0.set(Some(bytes));
+/// What a server may still send before its answer, and how the head of that has to look. Its clones are one.
+#[derive(Clone)]
+pub struct Watch(Rc<Watched>);
+
+struct Watched {
+    left: Cell<Option<usize>>,
+    head: Cell<HeadGate>,
+}
+
+impl Default for Watch {
+    /// Looks at nothing yet.
+    fn default() -> Self {
+        Self(Rc::new(Watched { left: Cell::new(None), head: Cell::new(HeadGate::open()) }))
+    }
+}
+
+impl Watch {
+    /// From now on comes a head, and no more bytes than this, give or take one read.
+    pub fn expect_head(&self, bytes_max: usize) {
+        self.0.left.set(Some(bytes_max));
+        self.0.head.set(HeadGate::default());
     }
 
-    /// From now on any number.
+    /// From now on anything may come.
     pub fn lift(&self) {
-        self.0.set(None);
+        self.0.left.set(None);
     }
 
-    /// Whether nothing is left: reads fail.
-    pub fn is_used_up(&self) -> bool {
-        self.0.get() == Some(0)
+    /// Whether the server broke a rule: reads fail.
+    pub fn is_broken(&self) -> bool {
+        self.0.left.get() == Some(0)
     }
 
-    fn spend(&self, bytes: usize) {
-        self.0.set(self.0.get().map(|left| left.saturating_sub(bytes)));
+    fn saw(&self, bytes: &[u8]) -> io::Result<()> {
+        let Some(left) = self.0.left.get() else { return Ok(()) };
+        let mut head = self.0.head.get();
+        let is_good = head.inspect(bytes).is_ok();
+        self.0.head.set(head);
+        self.0.left.set(Some(if is_good { left.saturating_sub(bytes.len()) } else { 0 }));
+        if is_good { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 }
 
@@ -116,16 +137,16 @@ impl AsyncWrite for ServerStream {
     }
 }
 
-/// The socket of a server. Reads fail with `InvalidData` once the budget is used up.
+/// The socket of a server. Reads fail with `InvalidData` once it has broken a rule of its watch.
 pub struct ServerIo {
     stream: ServerStream,
-    budget: ReadBudget,
+    watch: Watch,
 }
 
 impl ServerIo {
-    /// Reads on this budget.
-    pub fn new(stream: ServerStream, budget: ReadBudget) -> Self {
-        Self { stream, budget }
+    /// Reads under this watch.
+    pub fn new(stream: ServerStream, watch: Watch) -> Self {
+        Self { stream, watch }
     }
 }
 
@@ -135,13 +156,13 @@ impl AsyncRead for ServerIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.budget.is_used_up() {
+        if self.watch.is_broken() {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.budget.spend(buffer.filled().len() - before);
-        Poll::Ready(Ok(()))
+        // On an error, hyper takes nothing of what is in the buffer.
+        Poll::Ready(self.watch.saw(buffer.filled().get(before..).unwrap_or_default()))
     }
 }
 

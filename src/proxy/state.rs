@@ -7,6 +7,8 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::accept::Proxies;
+use super::access::Access;
+use super::access::basic::Verifier;
 use super::files::Files;
 use super::http::https;
 use super::http::identity::Identity;
@@ -18,7 +20,7 @@ use super::upstream::dial::Dialer;
 use crate::balance::Candidate;
 use crate::config::{self, Config, PoolIndex};
 use crate::link::ListenerLoad;
-use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
+use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus};
 
 /// Everything that all threads read.
 pub struct Site {
@@ -32,9 +34,21 @@ pub struct Site {
     pub tells_clients: bool,
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
+    /// Verifies passwords.
+    pub verifier: Verifier,
     /// Whether a listener asks clients for certificates: what servers are told of these, no client may make up, on the
     /// other listeners least of all.
     pub asks_for_certificates: bool,
+}
+
+/// What was made of the worker's files, for each listener and each pool in the order of the configuration.
+pub struct Prepared {
+    /// What each listener that speaks TLS ends it with.
+    pub tls: Vec<Option<Termination>>,
+    /// Who may come in at each listener.
+    pub access: Vec<Access>,
+    /// How the servers of each pool are reached.
+    pub dialers: Vec<Dialer>,
 }
 
 /// A listener, prepared.
@@ -51,6 +65,8 @@ pub struct Listener {
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
     pub identity: Identity,
+    /// Who may come in.
+    pub access: Access,
 }
 
 /// A pool, prepared.
@@ -100,6 +116,23 @@ pub struct Counters {
     pub by_server: Vec<Vec<AtomicU64>>,
     /// For each listener.
     pub by_listener: Vec<ListenerCounters>,
+    /// Copies of requests for each pool, by [`MirrorOutcome`].
+    pub mirrored: Vec<[AtomicU64; 5]>,
+}
+
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MirrorOutcome {
+    /// The second pool has answered.
+    Answered,
+    /// No server could be reached, or it broke off or took too long.
+    Failed,
+    /// Its body was too large to be kept, and it was not sent.
+    TooLarge,
+    /// Too many copies were under way, and it was not sent.
+    Busy,
+    /// Its body did not come to an end, and it was not sent.
+    BrokenOff,
 }
 
 /// What a thread counts of a listener.
@@ -178,21 +211,14 @@ impl Server {
 }
 
 impl Site {
-    /// Prepares a configuration. `tls` has what each listener that speaks TLS ends it with, `dialers` how the servers of
-    /// each pool are reached.
-    pub fn new(
-        config: &Config,
-        node: String,
-        sessions: Arc<Sessions>,
-        cookie_key: &[u8],
-        tls: Vec<Option<Termination>>,
-        dialers: Vec<Dialer>,
-    ) -> Self {
+    /// Prepares a configuration.
+    pub fn new(config: &Config, node: String, sessions: Arc<Sessions>, cookie_key: &[u8], prepared: Prepared) -> Self {
+        let Prepared { tls, access, dialers } = prepared;
         let pools = config.pools.iter().zip(dialers).enumerate();
         let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
-        let listeners = config.listeners.iter().zip(tls).zip(limits::of_listeners(config));
-        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        let listeners = listeners.map(|((config, tls), rate_limit)| Listener {
+        let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
+        let listeners = listeners.map(|(((config, tls), access), rate_limit)| Listener {
+            access,
             config: config.clone(),
             tls,
             hsts: config.hsts.as_ref().map(https::hsts_value),
@@ -203,7 +229,9 @@ impl Site {
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
-        Self { pools, listeners: listeners.collect(), sessions, tells_clients, node, asks_for_certificates }
+        let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
+        let (listeners, verifier) = (listeners.collect(), Verifier::default());
+        Self { pools, listeners, sessions, tells_clients, node, verifier, asks_for_certificates }
     }
 
     /// Takes files that have changed. What cannot be used is left as it was, and said in words.
@@ -213,6 +241,7 @@ impl Site {
             let refused = listener.tls.as_ref().map(|tls| tls.files_changed(files)).unwrap_or_default();
             let name = &listener.config.name;
             warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
+            warnings.extend(listener.access.files_changed(files));
         }
         for pool in &self.pools {
             if let Err(reason) = pool.dialer.files_changed(files) {
@@ -237,6 +266,7 @@ impl Site {
         let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
         Counters {
             by_server: self.pools.iter().map(zeros).collect(),
+            mirrored: self.pools.iter().map(|_| Default::default()).collect(),
             by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
             ..Counters::default()
         }
@@ -259,7 +289,31 @@ impl Site {
     /// Pools and servers as they are, with the requests that all threads counted.
     pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
         let pools = self.pools.iter().enumerate();
-        pools.map(|(pool_index, pool)| pool.status(|server| requests(threads, pool_index, server))).collect()
+        let status = |(index, pool): (usize, &Pool)| PoolStatus {
+            mirrored: self.is_mirror(PoolIndex(index)).then(|| mirrored(threads, index)),
+            ..pool.status(|server| requests(threads, index, server))
+        };
+        pools.map(status).collect()
+    }
+
+    /// Whether some route sends copies of its requests to a pool.
+    fn is_mirror(&self, pool: PoolIndex) -> bool {
+        let mut routes = self.listeners.iter().flat_map(|listener| &listener.config.routes);
+        routes.any(|route| route.mirror.as_ref().is_some_and(|mirror| mirror.pool == pool))
+    }
+}
+
+fn mirrored(threads: &[Arc<Counters>], pool: usize) -> MirroredStatus {
+    let sum = |outcome: MirrorOutcome| {
+        let counts = threads.iter().filter_map(|thread| thread.mirrored.get(pool)?.get(outcome as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    };
+    MirroredStatus {
+        answered: sum(MirrorOutcome::Answered),
+        failed: sum(MirrorOutcome::Failed),
+        too_large: sum(MirrorOutcome::TooLarge),
+        busy: sum(MirrorOutcome::Busy),
+        broken_off: sum(MirrorOutcome::BrokenOff),
     }
 }
 
@@ -301,6 +355,6 @@ impl Pool {
                 requests: requests(index),
             }
         });
-        PoolStatus { name: self.config.name.clone(), servers: servers.collect() }
+        PoolStatus { name: self.config.name.clone(), servers: servers.collect(), mirrored: None }
     }
 }

@@ -14,10 +14,12 @@ use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
 use super::accept;
+use super::access::basic::KeptByThread;
+use super::access::external::KeptConnections;
 use super::chance::Chance;
 use super::http::client::{Client, Connection};
-use super::http::{self, ClientStream};
-use super::state::{Counters, ListenerCounters, Site};
+use super::http::{self, ClientStream, Routing};
+use super::state::{Counters, ListenerCounters, MirrorOutcome, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
 use super::tls::facts::TlsFacts;
@@ -61,6 +63,12 @@ pub struct Thread {
     pub refusal_target: String,
     /// Random bytes, for ids.
     pub chance: Chance,
+    /// Passwords that were right.
+    pub verified: KeptByThread,
+    /// Connections to servers that are asked who may come in.
+    pub authorizers: KeptConnections,
+    /// The routes of its requests.
+    pub routing: Routing,
     pools: Vec<ThreadPool>,
     is_draining: Cell<bool>,
     changed: Notify,
@@ -129,6 +137,9 @@ impl Thread {
             buffers: Buffers::default(),
             refusal_target: setup.refusal_target.clone(),
             chance: Chance::default(),
+            verified: KeptByThread::default(),
+            authorizers: KeptConnections::default(),
+            routing: Routing::new(&setup.site),
             pools: pools.collect(),
             is_draining: Cell::new(false),
             changed: Notify::new(),
@@ -219,6 +230,21 @@ impl Thread {
         }
     }
 
+    /// Counts what became of a copy of a request.
+    pub fn count_mirrored(&self, pool: PoolIndex, outcome: MirrorOutcome) {
+        let count = self.counters.mirrored.get(pool.0).and_then(|by_outcome| by_outcome.get(outcome as usize));
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Something that is no connection and has deadlines has ended: a drain may have waited for it.
+    pub fn work_ended(&self) {
+        if self.is_draining() {
+            self.changed.notify_waiters();
+        }
+    }
+
     async fn expire_idle_connections(self: Rc<Self>) {
         let mut turns = tokio::time::interval(EXPIRY_INTERVAL);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -226,6 +252,7 @@ impl Thread {
             turns.tick().await;
             let now = Instant::now();
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            self.authorizers.expire(now);
             self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
         }
     }

@@ -4,6 +4,7 @@
 //! requests of a thread share. `dial` makes both.
 
 pub mod dial;
+pub mod head_gate;
 pub mod http1;
 pub mod http2;
 pub mod retry;

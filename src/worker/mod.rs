@@ -31,10 +31,11 @@ use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
 use crate::probe;
+use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
 use crate::proxy::sessions::{Sessions, replicated_pools};
-use crate::proxy::state::{Counters, Site};
+use crate::proxy::state::{Counters, Prepared, Site};
 use crate::proxy::thread::{self, Command, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
@@ -368,6 +369,10 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
+    let access = |listener: &config::Listener| {
+        Access::new(listener, &files).map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+    };
+    let access = config.listeners.iter().map(access).collect::<anyhow::Result<_>>()?;
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
@@ -375,7 +380,7 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
     let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
-    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, tls, dialers))
+    Ok(Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers }))
 }
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.

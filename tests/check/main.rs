@@ -7,6 +7,7 @@ mod identity;
 mod machine;
 mod program;
 mod reference;
+mod routes;
 mod rules;
 
 use std::fs;

@@ -54,7 +54,9 @@ fn check_tells_what_would_run() {
         "listener https: 192.0.2.100:443, 192.0.2.101:443 (https, 2 certificates), at most 10000 connections, head within \
          10s, idle for 1m",
         "  office.example.com/ -> pool office",
+        "    route #2: exact host, any path, no further conditions",
         "  shop.example.com/api -> pool shop-api",
+        "    route #1: exact host, path prefix of 4 characters, no further conditions",
         "  everything else -> pool shop",
         "pool shop: round_robin, sticky by cookie SHOP for 8h, connect within 3s, response within 30s, at most 64 idle \
          connections for 30s",

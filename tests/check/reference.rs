@@ -53,6 +53,7 @@ fn the_reference_has_every_key() {
         format!("[[listener]]\nname = \"x\"\nbind = [\"192.0.2.1:81\"]\npool = \"app\"\n{rest}\n{TRAFFIC}")
     };
     let in_pool = |rest: &str| format!("[[pool]]\nname = \"p\"\n{rest}\n{TRAFFIC}");
+    let in_route = |rest: &str| format!("[[route]]\nlistener = \"web\"\n{rest}\n{TRAFFIC}");
     let blocks = [
         format!("zzqqzzqq = 1\n{TRAFFIC}"),
         format!("[[node]]\nzzqqzzqq = 1\n{TRAFFIC}"),
@@ -74,6 +75,15 @@ fn the_reference_has_every_key() {
         in_listener("authorize = { zzqqzzqq = 1 }"),
         in_listener("tls = { certificates = [{ zzqqzzqq = 1 }] }"),
         format!("[[route]]\nzzqqzzqq = 1\n{TRAFFIC}"),
+        in_route("headers = [{ zzqqzzqq = 1 }]"),
+        in_route("pools = [{ zzqqzzqq = 1 }]"),
+        in_route("redirect = { zzqqzzqq = 1 }"),
+        in_route("respond = { zzqqzzqq = 1 }"),
+        in_route("maintenance = { zzqqzzqq = 1 }"),
+        in_route("rewrite = { zzqqzzqq = 1 }"),
+        in_route("rewrite = { replace = { zzqqzzqq = 1 } }"),
+        in_route("request_headers = { zzqqzzqq = 1 }"),
+        in_route("mirror = { zzqqzzqq = 1 }"),
         in_pool("zzqqzzqq = 1"),
         in_pool("servers = [{ zzqqzzqq = 1 }]"),
         in_pool("health = { zzqqzzqq = 1 }"),

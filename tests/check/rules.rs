@@ -214,7 +214,7 @@ refused! {
     route_path_without_slash: [route("path_prefix = \"api\"")], 4, "route[#1].path_prefix", "must begin with '/'";
     route_path_with_query: [route("path_prefix = \"/api?x=1\"")], 4, "route[#1].path_prefix", "without a query";
     route_path_with_space: [route("path_prefix = \"/a b\"")], 4, "route[#1].path_prefix", "printable ASCII";
-    route_wildcard_host: [route("host = \"*.example.com\"")], 4, "route[#1].host", "not in this release";
+    route_wildcard_in_the_middle: [route("host = \"a.*.example.com\"")], 4, "route[#1].host", "may have '*' in front alone";
     route_host_with_port: [route("host = \"shop.example.com:443\"")], 4, "route[#1].host", "without a port";
     route_host_empty_label: [route("host = \"shop..example.com\"")], 4, "route[#1].host", "must be a host name";
     route_host_not_ascii: [route("host = \"bücher.example\"")], 4, "route[#1].host", "in ASCII";

@@ -24,19 +24,28 @@ mod tls_client;
 mod tls_files;
 mod wire;
 
+mod access;
 mod balancing;
 mod bodies;
 mod connections;
 mod errors;
 mod fields;
+mod forwarded;
+mod h2_abuse;
 mod h2_conformance;
+mod hostile_http2_servers;
+mod hostile_servers;
 mod http2_servers;
 mod lifecycle;
 mod malformed;
 mod operating;
+mod programs;
 mod proxy_protocol;
 mod rate_limit;
+mod request_id;
 mod retries;
+mod routes;
+mod routes_shares;
 mod sticky;
 mod store;
 mod tcp;
@@ -50,6 +59,7 @@ mod tls_https;
 mod tls_reload;
 mod tls_scan;
 mod tls_servers;
+mod upgrades;
 
 use std::time::Duration;
 

@@ -40,15 +40,20 @@ impl Site {
     }
 
     pub fn before_all(servers: &[&Server], listener: &str, pool: &str) -> Self {
+        let addresses: Vec<_> = servers.iter().map(|server| server.address()).collect();
+        Self::before_addresses(&addresses, listener, pool)
+    }
+
+    pub fn before_addresses(addresses: &[std::net::SocketAddr], listener: &str, pool: &str) -> Self {
         let directory = Directory::new();
         let certificates = ["a.example", "b.example"].map(|name| certificate(&directory, name));
         let files =
             certificates.iter().map(|Certificate { cert, key }| format!("{{ cert = {cert:?}, key = {key:?} }}"));
         let tls = format!("tls = {{ certificates = [{}] }}", files.collect::<Vec<_>>().join(", "));
-        let server = |(index, server): (usize, &&Server)| {
-            format!("{{ name = \"app{}\", address = \"{}\" }}", index + 1, server.address())
+        let server = |(index, address): (usize, &std::net::SocketAddr)| {
+            format!("{{ name = \"app{}\", address = \"{address}\" }}", index + 1)
         };
-        let servers = servers.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
+        let servers = addresses.iter().enumerate().map(server).collect::<Vec<_>>().join(", ");
         let pool = format!("[[pool]]\nname = \"app\"\nservers = [{servers}]\n{pool}\n[worker]\nthreads = 1\n");
         let baton = Baton::run(&format!("pool = \"app\"\n{listener}\n{tls}"), &pool);
         Self { baton, certificates, directory }

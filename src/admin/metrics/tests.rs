@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::status::{
-    EventsStatus, ListenerStatus, PathStatus, PeerStatus, ProgressStatus, ServerSessionsStatus, ServerStatus,
-    SessionsStatus, WitnessStatus, WorkerStatus,
+    EventsStatus, ListenerStatus, MirroredStatus, PathStatus, PeerStatus, ProgressStatus, ServerSessionsStatus,
+    ServerStatus, SessionsStatus, WitnessStatus, WorkerStatus,
 };
 
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
@@ -60,6 +60,7 @@ fn status() -> NodeStatus {
         pools: vec![PoolStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
+            mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
         }],
         events: Some(EventsStatus { spooled: 1, delivered: 2, dropped: 3, last_error: None, oldest_age_ms: None }),
         witness: Some(WitnessStatus {
@@ -167,6 +168,8 @@ fn every_measure_is_on_the_page() {
         ("baton_archive_size_bytes", 1024.0),
         ("baton_archive_age_seconds", 60.0),
         (r#"baton_server_requests_total{pool="app",server="app1"}"#, 12.0),
+        (r#"baton_mirrored_requests_total{pool="app",outcome="answered"}"#, 5.0),
+        (r#"baton_mirrored_requests_total{pool="app",outcome="broken_off"}"#, 4.0),
         (r#"baton_server_up{pool="app",server="app2"}"#, 0.0),
         (r#"baton_server_admin{pool="app",server="app1",state="draining"}"#, 1.0),
         (r#"baton_server_admin{pool="app",server="app1",state="enabled"}"#, 0.0),

@@ -1,7 +1,9 @@
 use super::*;
 use crate::config;
+use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
+use crate::proxy::state::Prepared;
 use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus};
@@ -33,14 +35,9 @@ servers = [{ name = "plain1", address = "10.0.0.5:80" }]
 fn site() -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::First, b"secret"));
-    Site::new(
-        &config,
-        "lb-a".to_owned(),
-        sessions,
-        b"secret",
-        vec![None],
-        Dialer::of_pools(&config, &Files::default()).unwrap(),
-    )
+    let dialers = Dialer::of_pools(&config, &Files::default()).unwrap();
+    let prepared = Prepared { tls: vec![None], access: vec![Access::default()], dialers };
+    Site::new(&config, "lb-a".to_owned(), sessions, b"secret", prepared)
 }
 
 fn put(site: &Site, pool: u16, value: &[u8], server: u16) -> Key {

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::command::warnings;
 pub use self::listener::Situation;
-use crate::config::{Config, FitnessCheck, FitnessSubject, Listener};
+use crate::config::{Config, FitnessCheck, FitnessSubject, Listener, Route};
 use crate::fitness::{Check, CheckId, Finding, Fitness, Severity, Start, Subject};
 use crate::net::netlink::Netlink;
 
@@ -126,7 +126,7 @@ fn covers(bind: &SocketAddr, address: IpAddr) -> bool {
 
 fn vips_of_pool(config: &Config, pool: usize) -> Vec<usize> {
     let uses = |listener: &&Listener| {
-        let of_routes = listener.routes.iter().map(|route| route.pool);
+        let of_routes = listener.routes.iter().flat_map(Route::pools);
         listener.pool.into_iter().chain(of_routes).any(|used| used.0 == pool)
     };
     let mut vips: Vec<usize> =

@@ -1,7 +1,9 @@
 use super::*;
 use crate::config;
+use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
+use crate::proxy::state::Prepared;
 use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 use std::path::Path;
@@ -21,14 +23,9 @@ health = { type = "tcp" }
 fn site(node: Node, name: &str) -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, node, b"secret"));
-    Site::new(
-        &config,
-        name.to_owned(),
-        sessions,
-        b"secret",
-        vec![None],
-        Dialer::of_pools(&config, &Files::default()).unwrap(),
-    )
+    let dialers = Dialer::of_pools(&config, &Files::default()).unwrap();
+    let prepared = Prepared { tls: vec![None], access: vec![Access::default()], dialers };
+    Site::new(&config, name.to_owned(), sessions, b"secret", prepared)
 }
 
 /// What has changed on one node goes to the other, as the link does it.

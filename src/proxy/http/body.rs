@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::action::MirrorBody;
 use super::client::Client;
 use super::client_body::{ClientBody, ClientBodyError};
 use super::transaction::Transaction;
@@ -51,6 +52,8 @@ pub enum RequestBody {
         client: Rc<Client>,
         /// Time that the server gets after each part.
         server_timeout: Duration,
+        /// Its copy for a second pool, where there is one.
+        mirror: Option<Box<MirrorBody>>,
     },
 }
 
@@ -80,7 +83,7 @@ impl RequestBody {
             Poll::Ready(None) | Poll::Pending => None,
         };
         client.is_uploading.set(true);
-        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout })
+        Ok(Self::Client { incoming, first, client: Rc::clone(client), server_timeout, mirror: None })
     }
 }
 
@@ -119,13 +122,26 @@ impl Drop for RequestBody {
     }
 }
 
+/// Tells the copy of a request what of its body has passed: a part, or nothing more.
+fn copy(mirror: &mut Option<Box<MirrorBody>>, frame: Option<&Frame<Bytes>>, is_end: bool) {
+    let Some(body) = mirror else { return };
+    let has_room = frame.and_then(Frame::data_ref).is_none_or(|part| body.passed(part));
+    if !has_room {
+        *mirror = None;
+    } else if is_end || frame.is_none() {
+        mirror.take().into_iter().for_each(|body| body.ended());
+    }
+}
+
 impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, first, client, server_timeout) = match self.get_mut() {
-            Self::Client { incoming, first, client, server_timeout } => (incoming, first, client, server_timeout),
+        let (incoming, first, client, server_timeout, mirror) = match self.get_mut() {
+            Self::Client { incoming, first, client, server_timeout, mirror } => {
+                (incoming, first, client, server_timeout, mirror)
+            }
             Self::Whole { data, trailers } => {
                 let next = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 return Poll::Ready(next.map(Ok));
@@ -133,11 +149,15 @@ impl Body for RequestBody {
             Self::Empty => return Poll::Ready(None),
         };
         if let Some(frame) = first.take() {
+            copy(mirror, Some(&frame), incoming.is_end_stream());
             return Poll::Ready(Some(Ok(frame)));
         }
-        match Pin::new(incoming).poll_frame(context) {
+        match Pin::new(&mut *incoming).poll_frame(context) {
             Poll::Ready(frame) => {
                 client.deadlines().set(Party::Server, *server_timeout);
+                if !matches!(frame, Some(Err(_))) {
+                    copy(mirror, frame.as_ref().and_then(|frame| frame.as_ref().ok()), incoming.is_end_stream());
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
             }
             Poll::Pending => {
@@ -207,6 +227,14 @@ impl ResponseBody {
         let client = Rc::clone(client);
         let body = ServerBody { arriving: Some(arriving), is_complete: false, place, client, timeout };
         Self { source: Source::Server(body), _transaction: None }
+    }
+
+    /// The text, where it is one of our own.
+    pub fn own_text(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Text(text) => text.as_ref(),
+            Source::Server(_) => None,
+        }
     }
 
     /// The same, as the body of a transaction's response.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use http::HeaderValue;
 
+use super::interim::Mailbox;
 use super::strict;
 use super::tunnel::{self, Switch};
 use crate::proxy::accept::Ends;
@@ -90,6 +91,8 @@ pub struct Client {
     pub switch: Cell<Switch>,
     /// What it changes to, once that is granted.
     pub tunnel: tunnel::Slot,
+    /// Interim responses for it.
+    pub interim: Mailbox,
     registration: Registration,
 }
 
@@ -114,6 +117,7 @@ impl Client {
             is_uploading: Cell::new(false),
             switch: tunnel::unasked(),
             tunnel: tunnel::Slot::default(),
+            interim: Mailbox::default(),
             registration,
         })
     }

@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::client::{Client, Refusal};
 use super::h2_frames::PREFACE;
+use super::interim;
 use super::strict::{Gate, Limits, Phase, Verdict};
 use super::tunnel::{self, Switch};
 
@@ -139,6 +140,8 @@ pub struct ClientIo {
     /// Nothing more will be written.
     is_shut_down: bool,
     opening: Opening,
+    /// Interim responses, from the first byte that is not written on.
+    interim: Vec<u8>,
 }
 
 /// What a connection in clear text turns out to be.
@@ -191,6 +194,7 @@ impl ClientIo {
             is_ended: false,
             is_shut_down: false,
             opening,
+            interim: Vec::new(),
         }
     }
 
@@ -467,9 +471,40 @@ impl ClientIo {
     }
 }
 
+impl ClientIo {
+    /// Writes what has begun of interim responses: nothing may come in between.
+    fn poll_interim(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let interim = std::mem::take(&mut self.interim);
+            let written = self.poll_write_with(context, |stream, context| stream.poll_write(context, &interim));
+            self.interim = interim;
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                len => drop(self.interim.drain(..len)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Waits until the interim responses that have come are on their way, so that the final one does not overtake them. On
+/// HTTP/2 they are sent by the stream, as soon as this is awaited.
+pub async fn interim_sent(client: &Client) {
+    std::future::poll_fn(|context| {
+        if client.interim.is_empty() {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl AsyncWrite for ClientIo {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
+        let this = self.get_mut();
+        ready!(this.poll_interim(context))?;
+        this.poll_write_with(context, |stream, context| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -481,7 +516,9 @@ impl AsyncWrite for ClientIo {
         if let Some(joined) = join_small(slices, &mut space) {
             return self.poll_write(context, joined);
         }
-        self.get_mut().poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices))
+        let this = self.get_mut();
+        ready!(this.poll_interim(context))?;
+        this.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -489,7 +526,13 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_write_with(context, |stream, context| stream.poll_flush(context))
+        let this = self.get_mut();
+        // hyper flushes when it has written all it has to: what goes out now stands between two of its messages.
+        for interim in this.client.interim.take() {
+            interim::write(&interim, &mut this.interim);
+        }
+        ready!(this.poll_interim(context))?;
+        this.poll_write_with(context, |stream, context| stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

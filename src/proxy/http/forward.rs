@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 
+use super::action;
 use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
@@ -16,9 +17,9 @@ use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
 use crate::proxy::state::Pool;
 use crate::proxy::sticky::{Visit, Way};
-use crate::proxy::thread::Place;
+use crate::proxy::thread::{Place, Thread};
 use crate::proxy::timers::Party;
-use crate::proxy::upstream::dial::DialError;
+use crate::proxy::upstream::dial::{DialError, OnBehalf};
 use crate::proxy::upstream::http1::Http1;
 use crate::proxy::upstream::http2::Obtained;
 use crate::proxy::upstream::retry::{self, Budget, Failure};
@@ -86,7 +87,10 @@ pub async fn forward(
         client.deadlines().set(Party::Request, timeout);
     }
     let (request, wanted_protocol) = match prepare(client, pool, request).await {
-        Ok((request, wanted)) => (Some(request), wanted),
+        Ok((mut request, wanted)) => {
+            action::to_server(transaction, index, &mut request);
+            (Some(request), wanted)
+        }
         Err(_malformed) => return respond::refused(client, client.refusal.get()),
     };
     if let Some(mut budget) = client.thread().retry_budget(index) {
@@ -147,6 +151,7 @@ async fn prepare(
 ) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
     let (mut parts, body) = request.into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
+    let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
     let replay_body_max = u64::from(pool.config.retries.replay_body_max);
     // That of a transfer coding is not known.
@@ -160,7 +165,9 @@ async fn prepare(
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    Ok((Request::from_parts(parts, body), wanted))
+    let mut request = Request::from_parts(parts, body);
+    client.interim.listen(version, &mut request);
+    Ok((request, wanted))
 }
 
 impl Errand<'_> {
@@ -260,25 +267,12 @@ impl Errand<'_> {
 
     /// What carries the request to a server: a connection that is idle, a stream of one that is shared, or a new one.
     async fn connection(&mut self, place: Place) -> Option<Upstream> {
-        let address = self.pool.config.servers.get(place.server)?.address;
-        let (thread, dialer) = (self.client.thread(), &self.pool.dialer);
-        if dialer.may_be_http1()
-            && !dialer.tells_client()
-            && let Some(idle) = thread.idle_connection(place)
-        {
-            return Some(Upstream::Http1(idle));
+        let (thread, pool) = (self.client.thread(), self.pool);
+        if let Some(idle) = idle(thread, pool, place) {
+            return Some(idle);
         }
-        let behalf = self.client.connection.on_behalf();
-        let obtain = async {
-            if !dialer.may_be_http2() {
-                return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
-            }
-            match thread.shared_connections(place) {
-                Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
-                None => Err(DialError::nowhere()),
-            }
-        };
-        match self.client.deadlines().within(self.pool.config.connect_timeout, obtain).await {
+        let obtain = obtain(thread, pool, place, self.client.connection.on_behalf());
+        match self.client.deadlines().within(pool.config.connect_timeout, obtain).await {
             Some(Ok(Obtained::Stream(stream))) => Some(Upstream::Http2(stream)),
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
@@ -385,6 +379,31 @@ impl Errand<'_> {
     }
 }
 
+/// A connection to a server that waits for a request.
+pub(super) fn idle(thread: &Thread, pool: &Pool, place: Place) -> Option<Upstream> {
+    // A connection that says whose it is is nobody else's.
+    let may_be_idle = pool.dialer.may_be_http1() && !pool.dialer.tells_client();
+    may_be_idle.then(|| thread.idle_connection(place)).flatten().map(Upstream::Http1)
+}
+
+/// A new connection to a server, or a stream of one that is shared. Without a deadline of its own.
+pub(super) async fn obtain(
+    thread: &Thread,
+    pool: &Pool,
+    place: Place,
+    behalf: OnBehalf,
+) -> Result<Obtained, DialError> {
+    let (dialer, server) = (&pool.dialer, pool.config.servers.get(place.server));
+    let address = server.ok_or_else(DialError::nowhere)?.address;
+    if !dialer.may_be_http2() {
+        return Ok(Obtained::Http1(dialer.dial(address, behalf).await?.0));
+    }
+    match thread.shared_connections(place) {
+        Some(shared) => shared.obtain(|| dialer.dial(address, behalf)).await,
+        None => Err(DialError::nowhere()),
+    }
+}
+
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
 fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let is_idempotent =
@@ -403,10 +422,11 @@ fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestB
 /// protocol switch that nobody asked for. What is no length or no coding at all, hyper has refused before.
 fn is_ambiguous(parts: &http::response::Parts) -> bool {
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
-    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (length, has_one) = (lengths.next(), lengths.next().is_none());
     let is_framed_once = match (codings.next(), codings.next()) {
         // `2, 2` is one number to some and none to others.
-        (None, _) => length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
+        (None, _) => has_one && length.is_none_or(|length| length.as_bytes().iter().all(u8::is_ascii_digit)),
         (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"chunked") && length.is_none(),
         (Some(_), Some(_)) => false,
     };

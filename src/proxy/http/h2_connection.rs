@@ -101,11 +101,14 @@ impl Served {
 
     /// Begins the end, where there is a reason for it.
     fn steer(&mut self) {
-        if self.is_closing {
+        if self.is_closing || self.ledger.is_lingering.get() {
             return;
         }
         if self.client.thread().is_draining() && !std::mem::replace(&mut self.is_told, true) {
             self.connection.graceful_shutdown();
+            if !self.ledger.is_in_block() {
+                self.client.deadlines().clear(Party::ClientRead);
+            }
         }
         if let Some(offence) = self.ledger.offence.get() {
             self.is_closing = true;
@@ -125,13 +128,15 @@ impl Served {
 
     fn has_to_close(&self) -> bool {
         let is_late = self.client.deadlines().is_late(Party::ClientRead);
-        !self.is_closing && (self.ledger.offence.get().is_some() || is_late)
+        let is_over = self.is_closing || self.ledger.is_lingering.get();
+        !is_over && (self.ledger.offence.get().is_some() || is_late)
     }
 
     /// Sets the deadline for a client of which nothing is under way.
     fn wait(&self) {
         let Some(listener) = self.client.listener() else { return };
-        if self.is_closing || self.ledger.open.get() > 0 || self.ledger.is_in_block() {
+        let is_over = self.is_closing || self.ledger.is_lingering.get();
+        if is_over || self.ledger.open.get() > 0 || self.ledger.is_in_block() {
             return;
         }
         let timeout = if self.is_told { FAREWELL_MAX } else { listener.config.idle_timeout };

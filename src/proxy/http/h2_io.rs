@@ -21,6 +21,8 @@ pub struct Ledger {
     pub client: Rc<Client>,
     /// Streams that are served.
     pub open: Cell<usize>,
+    /// All has been said, and the client's end is waited for.
+    pub is_lingering: Cell<bool>,
     /// Why the connection has to end.
     pub offence: Cell<Option<Offence>>,
     /// Bytes have been written since this was last asked.
@@ -37,6 +39,7 @@ impl Ledger {
         Rc::new(Self {
             client,
             open: Cell::new(0),
+            is_lingering: Cell::new(false),
             offence: Cell::new(None),
             has_sent: Cell::new(false),
             frames,
@@ -200,6 +203,7 @@ impl AsyncWrite for H2Io {
             let polled = Pin::new(&mut this.stream).poll_shutdown(context);
             ready!(this.watched(polled))?;
             this.is_shut_down = true;
+            this.ledger.is_lingering.set(true);
             this.ledger.client.deadlines().set(Party::ClientRead, LINGER_MAX);
         }
         this.poll_linger(context)

@@ -83,12 +83,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         let ledger = &self.0;
         ledger.open.set(ledger.open.get().saturating_sub(1));
-        // From now on it may be the client's turn, and nothing may run that would notice.
-        if ledger.open.get() == 0
-            && !ledger.is_in_block()
-            && let Some(listener) = ledger.client.listener()
-        {
-            ledger.client.deadlines().set_once(Party::ClientRead, listener.config.idle_timeout);
+        // From now on it may be the client's turn, which the connection has to notice.
+        if ledger.open.get() == 0 {
+            ledger.client.deadlines().wake();
         }
     }
 }
@@ -121,7 +118,11 @@ async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Repl
     let mut answer = pin!(answer(Rc::clone(client), request));
     let response = std::future::poll_fn(|context| {
         client.deadlines().attach(context);
-        match answer.as_mut().poll(context) {
+        let answered = answer.as_mut().poll(context);
+        for interim in client.interim.take() {
+            reply.inform(interim.status, interim.headers);
+        }
+        match answered {
             Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
             Poll::Pending => reply.poll_reset(context).map(|()| None),
         }
@@ -210,6 +211,12 @@ fn remove_connection_specific(headers: &mut HeaderMap) {
     }
 }
 
+/// Why a response ends early: what the server's stream was reset with, where it was one.
+fn reason(error: &(dyn std::error::Error + 'static)) -> Reason {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<h2::Error>()?.reason()).unwrap_or(Reason::INTERNAL_ERROR)
+}
+
 /// A response's body on its way.
 struct Sending<'a> {
     client: &'a Rc<Client>,
@@ -234,9 +241,12 @@ impl Sending<'_> {
             let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(context)) else {
                 return Poll::Ready(self.end(Bytes::new()));
             };
-            let Ok(frame) = frame else {
-                self.stream.send_reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(End::GivenUp);
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.stream.send_reset(reason(&error));
+                    return Poll::Ready(End::GivenUp);
+                }
             };
             match frame.into_data() {
                 Ok(data) if self.body.is_end_stream() => return Poll::Ready(self.end(data)),

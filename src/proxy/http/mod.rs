@@ -1,11 +1,13 @@
 //! HTTP/1.1 and HTTP/2: the life of a request.
 //!
 //! On HTTP/1, `client_io` lets only well-formed requests in and hyper parses them; on HTTP/2, h2 parses them and
-//! `h2_request` judges them. [`answer`] below is the life of a request: `process`
-//! finds out who asks and what for and has `forward` bring it to a server, `finish` makes the response ready for the
-//! client. One task does all of it for one [`client::Client`]; what is known of the request is its
+//! `h2_request` judges them. [`answer`] below is the life of a request: `process` finds out who asks and what for and has
+//! `action` do what its route says and `forward` bring it to a server, `finish` makes the response ready for the client.
+//! One task does all of it for one [`client::Client`]; what is known of the request is its
 //! [`transaction::Transaction`].
 
+mod access;
+mod action;
 pub mod body;
 pub mod client;
 mod client_body;
@@ -13,6 +15,7 @@ mod client_io;
 mod date;
 mod forward;
 pub mod forwarded;
+mod grpc;
 mod h2_body;
 mod h2_connection;
 mod h2_frames;
@@ -23,8 +26,9 @@ mod headers;
 pub mod https;
 pub mod identity;
 pub mod ids;
+mod interim;
 mod respond;
-mod route;
+pub mod route;
 pub mod strict;
 pub mod transaction;
 pub mod tunnel;
@@ -36,11 +40,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+pub use self::action::Routing;
 use self::body::ResponseBody;
 use self::client::Client;
 use self::client_body::ClientBody;
@@ -57,13 +62,14 @@ const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Serves a connection to its end.
 pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+    // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
-        return h2_connection::serve(client, stream, Bytes::new()).await;
+        return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
     match serve_http1(&client, stream).await {
         Outcome::Ended => {}
-        Outcome::Http2((stream, read_ahead)) => h2_connection::serve(client, stream, read_ahead).await,
-        Outcome::Tunnel(tunnel, (stream, read_ahead)) => tunnel.relay(&client, stream, read_ahead).await,
+        Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
     }
 }
 
@@ -93,10 +99,15 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
-    let response = process(&mut transaction, request).await;
+    let is_grpc = grpc::is_call(&request);
+    let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
+    if is_grpc {
+        response = grpc::translate(response);
+    }
+    client_io::interim_sent(&client).await;
     Ok(finish(transaction, response))
 }
 
@@ -108,20 +119,25 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
         return respond::refused(&client, client.refusal.get());
     }
     identity::establish(transaction, &mut request);
+    if let Some(refusal) = access::admit(transaction) {
+        return refusal;
+    }
     if let Some(retry_after) = over_the_limit(transaction, &request) {
         return respond::limited(&client, retry_after);
     }
     if https::is_misdirected(&client, &request) {
         return https::misdirected(&client);
     }
-    let pool = client.listener().and_then(|listener| route::pool(&listener.config, &request));
-    let Some(pool) = pool else {
-        if let Some(response) = https::redirect(&client, &request) {
-            return response;
-        }
-        return respond::own(&client, StatusCode::NOT_FOUND, "no route matches this request", None);
-    };
-    forward::forward(transaction, pool, request).await
+    if let Some(refusal) = action::find(transaction, &mut request) {
+        return refusal;
+    }
+    if let Some(refusal) = access::authorize(transaction, &mut request).await {
+        return refusal;
+    }
+    match action::perform(transaction, &request).await {
+        Ok(pool) => forward::forward(transaction, pool, request).await,
+        Err(response) => response,
+    }
 }
 
 /// Whether the client's request was refused: on HTTP/1 another one stands in its place.
@@ -134,6 +150,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 fn finish(transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
+    action::to_client(&transaction, response.headers_mut());
     response.map(|body| body.of(transaction))
 }
 

@@ -48,6 +48,12 @@ pub fn refused(client: &Client, refusal: Option<Refusal>) -> Response<ResponseBo
     response
 }
 
+/// The answer to a request that is well formed and still means nothing, or two things.
+pub fn bad_request(client: &Client, reason: &str) -> Response<ResponseBody> {
+    let fault = Fault { error: "http_request_error", server: None };
+    own(client, StatusCode::BAD_REQUEST, &format!("the request is ambiguous: {reason}"), Some(fault))
+}
+
 /// The answer to a client that has asked too often (RFC 6585 section 4).
 pub fn limited(client: &Client, retry_after: Duration) -> Response<ResponseBody> {
     // Whole seconds (RFC 9110 section 10.2.3), rounded up so that nobody comes back too early.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::action::Facts;
 use super::client::Client;
+use crate::config::PoolIndex;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 
@@ -22,6 +24,12 @@ pub struct Transaction {
     pub traceparent: Option<HeaderValue>,
     /// The user whose password came with it, where one is asked for.
     pub user: Option<Arc<str>>,
+    /// Index of its route among those of the listener, once one was found.
+    pub route: Option<usize>,
+    /// The pool that it goes to, once that is known.
+    pub pool: Option<PoolIndex>,
+    /// What was asked for, where a header is to say so.
+    pub facts: Option<Facts>,
     /// The server that answers, once there is one.
     pub place: Option<Place>,
     /// Tries after the first, and what the last of them was for.
@@ -35,13 +43,15 @@ impl Transaction {
     pub fn begin(client: &Rc<Client>) -> Self {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
-        let ip = client.connection.ip;
         Self {
             client: Rc::clone(client),
-            ip,
+            ip: client.connection.ip,
             request_id: None,
             traceparent: None,
             user: None,
+            route: None,
+            pool: None,
+            facts: None,
             place: None,
             retries: 0,
             retried_for: None,

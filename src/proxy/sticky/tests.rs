@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::proxy::access::Access;
 use crate::proxy::files::Files;
-use crate::proxy::state::{Admin, Pool, Site};
+use crate::proxy::state::{Admin, Pool, Prepared, Site};
 use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 
@@ -19,14 +20,9 @@ fn site(keys: &str) -> Site {
     );
     let config = config::parse(&text, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::Only, b"key"));
-    Site::new(
-        &config,
-        "lb".to_owned(),
-        sessions,
-        b"key",
-        vec![None],
-        Dialer::of_pools(&config, &Files::default()).unwrap(),
-    )
+    let dialers = Dialer::of_pools(&config, &Files::default()).unwrap();
+    let prepared = Prepared { tls: vec![None], access: vec![Access::default()], dialers };
+    Site::new(&config, "lb".to_owned(), sessions, b"key", prepared)
 }
 
 fn app(site: &Site) -> (&Pool, &Stickiness) {

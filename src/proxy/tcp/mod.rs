@@ -103,6 +103,9 @@ pub async fn serve(thread: &Rc<Thread>, listener: usize, stream: TcpStream, peer
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
     let Some(ends) = accept::ends(thread, listener, &stream, peer).await else { return };
+    if listener.access.lists.as_ref().is_some_and(|lists| !lists.admit(ends.source.ip())) {
+        return;
+    }
     let registration = thread.timers.register();
     let behalf = OnBehalf::of(&thread.site, &stream, &ends);
     let (address, peer) = (ends.source.ip(), peer.ip());

@@ -36,10 +36,12 @@ pub enum OnBehalf {
 }
 
 impl OnBehalf {
-    /// The client of a connection to us. It is asked for where it connected to only when some server is told.
+    /// The client of a connection to us, where some server is told.
     pub fn of(site: &Site, stream: &TcpStream, ends: &Ends) -> Self {
-        let destination = || ends.destination.or_else(|| stream.local_addr().ok());
-        let destination = site.tells_clients.then(destination).flatten();
+        if !site.tells_clients {
+            return Self::Ourselves;
+        }
+        let destination = ends.destination.or_else(|| stream.local_addr().ok());
         destination.map_or(Self::Ourselves, |destination| Self::Client { source: ends.source, destination })
     }
 }

@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{Broken, ExchangeError};
 use crate::proxy::http::body::RequestBody;
-use crate::proxy::server_io::{ReadBudget, ServerIo, ServerStream};
+use crate::proxy::server_io::{ServerIo, ServerStream, Watch};
 use crate::proxy::timers::{Deadlines, Party};
 
 /// The largest head that a server may send, and our buffer for it.
@@ -41,8 +41,8 @@ const _: () = assert!(UNANSWERED_BYTES_MAX > 2 * RESPONSE_HEAD_BYTES_MAX, "a hea
 pub struct Http1 {
     sender: SendRequest<RequestBody>,
     driven: Driven,
-    /// Limits what the server sends before it answers.
-    budget: ReadBudget,
+    /// Over what the server sends before it answers.
+    watch: Watch,
     bell: Bell,
     /// Has carried a request before: the server may be about to close it.
     pub reused: bool,
@@ -54,11 +54,11 @@ impl Http1 {
     /// # Errors
     /// None that hyper has today.
     pub async fn begin(stream: ServerStream) -> Result<Box<Self>, hyper::Error> {
-        let budget = ReadBudget::default();
-        let io = TokioIo::new(ServerIo::new(stream, budget.clone()));
+        let watch = Watch::default();
+        let io = TokioIo::new(ServerIo::new(stream, watch.clone()));
         let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
         let (sender, connection) = handshake?;
-        Ok(Box::new(Self { sender, driven: Driven::Open(connection), budget, bell: Bell::new(), reused: false }))
+        Ok(Box::new(Self { sender, driven: Driven::Open(connection), watch, bell: Bell::new(), reused: false }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
@@ -73,7 +73,7 @@ impl Http1 {
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
-        self.budget.limit(UNANSWERED_BYTES_MAX);
+        self.watch.expect_head(UNANSWERED_BYTES_MAX);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let (driven, bell) = (&mut self.driven, &self.bell);
         let answer = std::future::poll_fn(|context| {
@@ -88,11 +88,12 @@ impl Http1 {
         })
         .await;
         deadlines.clear(Party::Server);
-        let is_flooded = self.budget.is_used_up();
-        self.budget.lift();
+        let has_broken_rules = self.watch.is_broken();
+        self.watch.lift();
         let into_error = |mut error: TrySendError<Request<RequestBody>>| {
             let unsent = error.take_message().map(Box::new);
-            let is_garbage = is_flooded || error.into_error().is_parse();
+            // What came before a request was sent is no answer to it: the connection was of no more use, that is all.
+            let is_garbage = unsent.is_none() && (has_broken_rules || error.into_error().is_parse());
             ExchangeError { kind: if is_garbage { Broken::Garbage } else { Broken::Off }, unsent }
         };
         answer.map(|answer| answer.map_err(into_error))
@@ -136,6 +137,7 @@ impl Http1 {
 }
 
 /// What hyper makes of a connection.
+#[allow(clippy::large_enum_variant, reason = "it stands in a box already, that of `Http1`")]
 enum Driven {
     Open(Connection<TokioIo<ServerIo>, RequestBody>),
     /// It speaks HTTP no more; with what has been read behind the last response.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use h2::client::{Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, Uri, header, request};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -423,15 +423,16 @@ impl Drop for Stream {
     }
 }
 
-/// The final response. `Err(None)`: too many came before it.
+/// The final response. `Err(None)`: what came before it, or how much of that, breaks the rules.
 fn poll_response(
     response: &mut ResponseFuture,
     interim_count: &mut usize,
     context: &mut Context<'_>,
 ) -> Poll<Result<Response<RecvStream>, Option<h2::Error>>> {
-    while let Poll::Ready(Some(Ok(_interim))) = response.poll_informational(context) {
+    while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
         *interim_count += 1;
-        if *interim_count > INTERIM_MAX {
+        // HTTP/2 has no switch of protocols (RFC 9113 section 8.6).
+        if *interim_count > INTERIM_MAX || interim.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err(None));
         }
     }

@@ -370,9 +370,47 @@ fn every_rule_has_a_stream_that_breaks_it() {
         .map(|(.., rejection)| *rejection)
         .chain(at_the_limits().iter().filter_map(|(.., rejection)| *rejection))
         .collect();
-    for rejection in Rejection::ALL {
+    // This one only where CONNECT is allowed: below.
+    for rejection in Rejection::ALL.iter().filter(|rejection| **rejection != ConnectBody) {
         assert!(broken.contains(rejection), "{rejection:?}");
     }
+}
+
+#[test]
+fn connect_is_judged_where_it_is_allowed() {
+    let judge = |stream: &[u8]| {
+        let mut gate = Gate::new(Limits { allows_connect: true, ..Limits::default() });
+        let verdict = gate.inspect(stream);
+        match verdict {
+            Verdict::Pass { len } => Ok((len, gate.is_switching())),
+            Verdict::Reject { rejection, .. } => Err(rejection),
+        }
+    };
+    let head = b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n";
+    assert_eq!(judge(&[&head[..], b"GET / whatever follows"].concat()), Ok((head.len(), true)));
+    for target in ["a.example", "a.example:", "/", "http://a.example:443", "[2001:db8::1]"] {
+        let stream = format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(judge(stream.as_bytes()), Err(Target), "{target}");
+    }
+    assert_eq!(judge(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\n"), Err(ConnectBody));
+    assert_eq!(judge(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(ConnectBody));
+    assert_eq!(judge(b"CONNECT a:1 HTTP/1.0\r\n\r\n"), Err(Connect));
+}
+
+#[test]
+fn what_follows_a_head_that_asks_for_another_protocol_is_held_until_it_stays_http() {
+    let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut gate = Gate::new(Limits::default());
+    assert_eq!(gate.inspect(&[&upgrade[..], b"\0"].concat()), Verdict::Pass { len: upgrade.len() });
+    assert!(gate.is_switching());
+    assert_eq!(gate.inspect(b"\0\x01"), Verdict::Pass { len: 0 });
+    gate.stays_http();
+    assert_eq!(gate.inspect(b"\0\x01"), Verdict::Reject { after: 0, rejection: Method });
+    // With a body there is no switching.
+    let with_body = b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx";
+    let mut gate = Gate::new(Limits::default());
+    assert_eq!(gate.inspect(with_body), Verdict::Pass { len: with_body.len() });
+    assert!(!gate.is_switching());
 }
 
 #[test]
