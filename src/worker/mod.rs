@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
@@ -300,6 +300,8 @@ impl Worker {
     }
 
     fn report(&self) -> Report {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expired_lists = self.site.expired_lists(now.as_secs().cast_signed());
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         let store_warning = self.site.sessions.store().and_then(Store::warning);
         Report {
@@ -312,7 +314,14 @@ impl Worker {
                 ..self.site.sessions.status(&self.site.pools)
             },
             sync: self.link.status(),
-            warnings: self.warnings.iter().chain(&self.file_warnings).cloned().chain(store_warning).collect(),
+            warnings: self
+                .warnings
+                .iter()
+                .chain(&self.file_warnings)
+                .cloned()
+                .chain(expired_lists)
+                .chain(store_warning)
+                .collect(),
         }
     }
 
