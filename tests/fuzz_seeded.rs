@@ -2,7 +2,7 @@
 //! without a nightly compiler. A failure prints its seed; `BATON_SEED=n` replays it alone. `BATON_INPUTS=10000000` tries
 //! that many of each, 50,000 if not told.
 
-#![allow(clippy::panic, clippy::indexing_slicing, clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::panic, clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used)] // a test fails by panicking
 
 #[path = "fuzz/checks/mod.rs"]
 mod checks;

@@ -288,6 +288,17 @@ impl Site {
         warnings
     }
 
+    /// Revocation lists that have expired at a time, in seconds since 1970, in words.
+    pub fn expired_lists(&self, now_s: i64) -> impl Iterator<Item = String> {
+        self.listeners.iter().filter_map(move |listener| {
+            let (expires_s, file) = listener.tls.as_ref()?.revocation_expiry()?;
+            let (file, name) = (file.display(), &listener.config.name);
+            let text =
+                || format!("a revocation list in {file} has expired, and listener {name} lets no client with a certificate in: renew it");
+            (expires_s < now_s).then(text)
+        })
+    }
+
     /// The certificates of all listeners.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
         self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use tokio::net::UnixStream;
@@ -333,6 +333,8 @@ impl Worker {
     }
 
     fn report(&self) -> Report {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let expired_lists = self.site.expired_lists(now.as_secs().cast_signed());
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         let store_warning = self.site.sessions.store().and_then(Store::warning);
         let log_problems = self.access_logs.status().into_iter().filter_map(|log| log.problem);
@@ -352,6 +354,7 @@ impl Worker {
                 .iter()
                 .chain(&self.file_warnings)
                 .cloned()
+                .chain(expired_lists)
                 .chain(store_warning)
                 .chain(log_problems)
                 .collect(),
