@@ -16,7 +16,7 @@ refused! {
     no_status: [LISTENER, "error_pages = { 600 = \"a.html\" }\n", POOL], 5, "listener[web].error_pages.600", "from 400 to 599";
     no_class: [LISTENER, "error_pages = { 3xx = \"a.html\" }\n", POOL], 5, "listener[web].error_pages.3xx", "from 400 to 599";
     padded: [LISTENER, "error_pages = { 0404 = \"a.html\" }\n", POOL], 5, "listener[web].error_pages.0404", "from 400 to 599";
-    no_page: [LISTENER, "error_pages = {}\n", POOL], 5, "listener[web].error_pages", "must have 1 to 64";
+    no_page: [LISTENER, "error_pages = {}\n", POOL], 5, "listener[web].error_pages", "must not be empty";
     no_file: [LISTENER, "error_pages = { 404 = \"\" }\n", POOL], 5, "listener[web].error_pages.404", "must be the path";
     number_for_a_file: [LISTENER, "error_pages = { 404 = 1 }\n", POOL], 5, "listener[web].error_pages.404", "must be a string";
     no_table: [LISTENER, "error_pages = \"a.html\"\n", POOL], 5, "listener[web].error_pages", "must be a table";
