@@ -19,6 +19,7 @@ pub mod queue;
 pub mod refusals;
 pub mod server_io;
 pub mod sessions;
+pub mod socket;
 pub mod state;
 pub mod sticky;
 pub mod tcp;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::socket::Socket;
 use super::upstream::head_gate::HeadGate;
 
 /// What a server may still send before its answer, and how the head of that has to look. Its clones are one.
@@ -59,17 +60,17 @@ impl Watch {
 /// A connection to a server, with or without TLS.
 pub enum ServerStream {
     /// Clear text.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS; boxed, as its state is large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl ServerStream {
     /// The socket below.
     pub fn socket(&self) -> &TcpStream {
         match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(stream) => stream.tcp(),
+            Self::Tls(stream) => stream.get_ref().0.tcp(),
         }
     }
 

@@ -25,6 +25,7 @@ use super::http::compression::Memory;
 use super::http::trace::Trace;
 use super::http::{self, ClientStream, Routing};
 use super::refusals::Reason;
+use super::socket::Socket;
 use super::state::{Pool, Site};
 use super::tcp::{self, Buffers};
 use super::timers::{Deadlines, Timers};
@@ -464,10 +465,10 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, e
     let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
     let client = Client::new(connection);
     let stream = match &config.tls {
-        None => ClientStream::Plain(stream),
+        None => ClientStream::Plain(Socket::new(stream)),
         Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = Box::pin(tls.acceptor().accept(stream));
+            let handshake = Box::pin(tls.acceptor().accept(Socket::new(stream)));
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => {
                     client.connection.set_tls(TlsFacts::of(stream.get_ref().1));

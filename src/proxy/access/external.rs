@@ -19,6 +19,7 @@ use crate::config::{self, OnAuthorizeError};
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::transaction::Transaction;
 use crate::proxy::server_io::ServerStream;
+use crate::proxy::socket::Socket;
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::Deadlines;
 use crate::proxy::upstream::http1::{Http1, IdleConnections};
@@ -238,7 +239,7 @@ impl External {
         let stream = connected.ok_or("connection_timeout")?.map_err(|_| "connection_refused")?;
         // Fails only on a socket that is closed already.
         let _closed = stream.set_nodelay(true);
-        Http1::begin(ServerStream::Plain(stream)).await.map_err(|_| "connection_terminated")
+        Http1::begin(ServerStream::Plain(Socket::new(stream))).await.map_err(|_| "connection_terminated")
     }
 
     fn judge(&self, parts: http::response::Parts, body: Option<Bytes>) -> Word {

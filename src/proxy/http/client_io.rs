@@ -23,6 +23,7 @@ use super::strict::{Gate, Limits, Phase, Verdict};
 use super::trace::Ended;
 use super::tunnel::{self, Switch};
 use crate::proxy::refusals::Reason;
+use crate::proxy::socket::Socket;
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
@@ -35,16 +36,16 @@ pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 /// A client's connection, with or without TLS.
 pub enum ClientStream {
     /// Clear text.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS; boxed, as its state is large.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl ClientStream {
     fn socket(&self) -> &TcpStream {
         match self {
-            ClientStream::Plain(stream) => stream,
-            ClientStream::Tls(stream) => stream.get_ref().0,
+            ClientStream::Plain(stream) => stream.tcp(),
+            ClientStream::Tls(stream) => stream.get_ref().0.tcp(),
         }
     }
 
@@ -102,20 +103,6 @@ impl AsyncWrite for ClientStream {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
-}
-
-/// A head and a body that are not longer than this together are copied and written with send(2), which costs the kernel
-/// less than writev(2) costs with two short pieces.
-const JOINED_BYTES_MAX: usize = 1024;
-
-/// Joins pieces that are small, and more than one.
-fn join_small<'space>(slices: &[io::IoSlice<'_>], space: &'space mut [u8; JOINED_BYTES_MAX]) -> Option<&'space [u8]> {
-    let mut len = 0;
-    for slice in slices {
-        space.get_mut(len..len + slice.len())?.copy_from_slice(slice);
-        len += slice.len();
-    }
-    if slices.len() > 1 { space.get(..len) } else { None }
 }
 
 /// Whether this is the request that stands for a refusal. `target` is known to nobody outside this process.
@@ -589,10 +576,6 @@ impl AsyncWrite for ClientIo {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut space = [0; JOINED_BYTES_MAX];
-        if let Some(joined) = join_small(slices, &mut space) {
-            return self.poll_write(context, joined);
-        }
         let this = self.get_mut();
         ready!(this.poll_interim(context))?;
         let polled = this.poll_write_with(context, |stream, context| stream.poll_write_vectored(context, slices));

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 
 use super::action::Facts;
 use super::client::Client;
 use super::compression::negotiate::Accepted;
+use super::grpc;
 use super::respond::Own;
 use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
@@ -106,7 +107,7 @@ impl Transaction {
     /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read.
     pub fn note<B>(&mut self, request: Option<&Request<B>>) {
         self.has_body = request.is_none_or(|request| *request.method() != Method::HEAD);
-        self.is_grpc = request.is_some_and(is_grpc);
+        self.is_grpc = request.is_some_and(grpc::is_call);
         let client = &self.client;
         let Some(log) = client.listener().and_then(|listener| listener.log.as_ref()) else { return };
         if !log.wants(request.map(|request| request.uri().path())) {
@@ -200,11 +201,6 @@ impl Transaction {
             lines.write(|buffer| line::write(log.format, &entry, buffer));
         }
     }
-}
-
-fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 impl Drop for Transaction {

@@ -12,6 +12,7 @@ use crate::proxy::accept::Ends;
 use crate::proxy::files::Files;
 use crate::proxy::proxy_protocol::encode;
 use crate::proxy::server_io::ServerStream;
+use crate::proxy::socket::Socket;
 use crate::proxy::state::Site;
 
 /// How the servers of a pool are reached.
@@ -165,7 +166,7 @@ impl Dialer {
             stream.write_all(&header).await.map_err(failed)?;
         }
         match &self.tls {
-            None => Ok(ServerStream::Plain(stream)),
+            None => Ok(ServerStream::Plain(Socket::new(stream))),
             Some(tls) => Ok(ServerStream::Tls(Box::new(tls.connect(stream, address, within).await?))),
         }
     }

@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::dial::DialError;
 use crate::config::{SYSTEM_ROOTS, ServerProtocol, ServerTls};
 use crate::proxy::files::Files;
+use crate::proxy::socket::Socket;
 
 /// TLS of one pool.
 pub struct Origination {
@@ -74,7 +75,7 @@ impl Origination {
         stream: TcpStream,
         address: SocketAddr,
         within: Within,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<Socket>, DialError> {
         let current = self.current.load_full();
         let config = match within {
             Within::Http => &current.http,
@@ -83,7 +84,7 @@ impl Origination {
         let name = self.config.server_name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
         let connector = TlsConnector::from(Arc::clone(config));
-        connector.connect(name, stream).await.map_err(|error| refusal(&error))
+        connector.connect(name, Socket::new(stream)).await.map_err(|error| refusal(&error))
     }
 }
 
