@@ -43,6 +43,10 @@ mod tests {
         fs::copy("/bin/sleep", &program).unwrap();
         assert_eq!(look(&name), Finding::Bad(format!("no process {name} runs")));
         let mut child = Command::new(&program).arg("1000").spawn().unwrap();
+        // The parent goes on once the child has its new memory, which is a little before it has its new name (execve(2)).
+        while !is_named(child.id(), &name) {
+            std::thread::yield_now();
+        }
         assert_eq!(look(&name), Finding::Good(format!("process {} is {name}", child.id())));
         child.kill().unwrap();
         while is_running(child.id()) {
