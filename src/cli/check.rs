@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::config::{
     self, AdvertChecksum, Algorithm, Authentication, Check, ClientAuthMode, Config, FitnessCheck, FitnessSubject,
-    Listener, LocalNode, NodeHints, OnDown, Pool, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
+    Listener, LocalNode, NodeHints, OnDown, Pool, Protocol, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
     VrrpVersion, duration_text,
 };
 
@@ -247,7 +247,12 @@ fn describe_events(text: &mut String, config: &Config) {
 
 fn describe_listener(text: &mut String, config: &Config, listener: &Listener) {
     let binds: Vec<String> = listener.bind.iter().map(ToString::to_string).collect();
-    let protocol = listener.tls.as_ref().map_or_else(|| "http".to_owned(), tls);
+    let protocol = match (listener.protocol, &listener.tls) {
+        (Protocol::Http, None) => "http".to_owned(),
+        (Protocol::Http, Some(ended)) => format!("https, {}", tls(ended)),
+        (Protocol::Tcp, None) => "tcp".to_owned(),
+        (Protocol::Tcp, Some(ended)) => format!("tcp within TLS, {}", tls(ended)),
+    };
     let _ = writeln!(
         text,
         "listener {}: {} ({protocol}), at most {} connections, head within {}, idle for {}",
@@ -283,7 +288,7 @@ fn tls(tls: &Tls) -> String {
         Some(ClientAuthMode::Require) => ", client certificates required",
         Some(ClientAuthMode::Optional) => ", client certificates optional",
     };
-    format!("https, {files}{version}{clients}")
+    format!("{files}{version}{clients}")
 }
 
 fn describe_pool(text: &mut String, pool: &Pool) {

@@ -121,6 +121,11 @@ must = "be_absent"
 [events]
 command = ["/usr/local/bin/move-route", "now"]
 webhook = "https://hooks.example.com/x"
+[[listener]]
+name = "mail"
+bind = ["192.0.2.100:993"]
+protocol = "tcp"
+pool = "by-address"
 [[pool]]
 name = "by-address"
 servers = [{ name = "s", address = "10.0.0.1:80" }]
@@ -136,6 +141,7 @@ sticky = { by = "app_cookie", name = "SID", ttl = "30m", entries_max = 5000 }
     assert!(output.status.success(), "{}", stderr(&output));
     let summary = stdout(&output);
     let expected = [
+        "listener mail: 192.0.2.100:993 (tcp), at most 10000 connections, head within 10s, idle for 1m",
         "pool by-address: round_robin, sticky by source address (/24, IPv6 /64) for 1h, 1000000 entries, 8h at most, 503 \
          while the server is down, connect within 3s, response within 30s, at most 64 idle connections for 30s",
         "pool by-application: round_robin, sticky by the application's cookie SID for 30m, 5000 entries, connect within 3s, \
