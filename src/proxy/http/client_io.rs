@@ -23,7 +23,7 @@ use super::strict::{Gate, Limits, Phase, Verdict};
 use super::trace::Ended;
 use super::tunnel::{self, Switch};
 use crate::proxy::refusals::Reason;
-use crate::proxy::socket::Socket;
+use crate::proxy::socket::{Socket, Stream};
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
@@ -34,12 +34,7 @@ const READ_BYTES: usize = 4096;
 pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// A client's connection, with or without TLS.
-pub enum ClientStream {
-    /// Clear text.
-    Plain(Socket),
-    /// TLS; boxed, as its state is large.
-    Tls(Box<TlsStream<Socket>>),
-}
+pub type ClientStream = Stream<TlsStream<Socket>>;
 
 impl ClientStream {
     fn socket(&self) -> &TcpStream {
@@ -54,53 +49,6 @@ impl ClientStream {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-        }
-    }
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
