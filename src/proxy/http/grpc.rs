@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 
@@ -11,13 +11,13 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Whether a request is a call of gRPC.
+/// Whether a request is a call of gRPC, whose errors are not for people. Only on HTTP/2 can they be said in its words.
 pub fn is_call<B>(request: &Request<B>) -> bool {
     let is_grpc = |kind: &HeaderValue| {
         let rest = kind.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
-    request.version() == Version::HTTP_2 && request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc)
+    request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc)
 }
 
 /// Says an error of ours in the way of gRPC: status 200 and the trailers at once ("Trailers-Only"). What a server
@@ -85,17 +85,16 @@ mod tests {
 
     use super::*;
 
-    fn is_call_with(version: Version, kind: &str) -> bool {
-        is_call(&Request::builder().version(version).header("content-type", kind).body(()).unwrap())
+    fn is_call_with(kind: &str) -> bool {
+        is_call(&Request::builder().header("content-type", kind).body(()).unwrap())
     }
 
     #[test]
     fn calls_are_known_by_their_content_type() {
-        assert!(is_call_with(Version::HTTP_2, "application/grpc"));
-        assert!(is_call_with(Version::HTTP_2, "application/grpc+proto"));
-        assert!(!is_call_with(Version::HTTP_2, "application/grpc-web"));
-        assert!(!is_call_with(Version::HTTP_2, "application/json"));
-        assert!(!is_call_with(Version::HTTP_11, "application/grpc"));
+        assert!(is_call_with("application/grpc"));
+        assert!(is_call_with("application/grpc+proto"));
+        assert!(!is_call_with("application/grpc-web"));
+        assert!(!is_call_with("application/json"));
     }
 
     #[test]

@@ -172,11 +172,12 @@ fn is_time_to_rest(client: &Client) -> bool {
 async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
+    let is_on_http2 = request.version() == Version::HTTP_2;
     let mut response = process(&mut transaction, request).await;
     if is_waited_for {
         tunnel::answered(&client);
     }
-    if transaction.is_grpc {
+    if is_on_http2 && transaction.is_grpc {
         response = grpc::translate(response);
     }
     client_io::interim_sent(&client).await;
