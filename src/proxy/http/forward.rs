@@ -319,7 +319,8 @@ impl Errand<'_> {
         if let Some(idle) = idle(thread, pool, place) {
             return Some(idle);
         }
-        let obtain = obtain(thread, pool, place, self.client.connection.on_behalf());
+        // Boxed, as nearly all requests find an idle one: each would carry the room for a TLS handshake about.
+        let obtain = Box::pin(obtain(thread, pool, place, self.client.connection.on_behalf()));
         self.client.marks.wait();
         let obtained = self.client.deadlines().within(pool.config.connect_timeout, obtain).await;
         self.client.marks.connected();
