@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use tracing::info;
 
-use super::state::{Admin, Server, Site};
+use super::server::{Admin, Server};
+use super::state::Site;
 use crate::link::KeptFact;
 use crate::session::facts::FactKey;
 use crate::session::version::Version;
@@ -126,7 +127,7 @@ impl Site {
     fn server(&self, pool: &str, server: &str) -> Option<&Server> {
         let pool = self.pools.iter().find(|known| known.config.name == pool)?;
         let position = pool.config.servers.iter().position(|known| known.name == server)?;
-        pool.servers.get(position)
+        pool.servers.get(position).map(|server| &**server)
     }
 }
 

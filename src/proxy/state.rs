@@ -1,8 +1,7 @@
 //! What the threads of a worker share: the configuration, prepared for the request path, and the health of servers.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
@@ -17,6 +16,7 @@ use super::http::identity::Identity;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
 use super::refusals;
+use super::server::Server;
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use super::tls::Termination;
@@ -131,101 +131,13 @@ pub struct Pool {
     /// As configured.
     pub config: config::Pool,
     /// Its servers' state, in the order of the configuration.
-    pub servers: Vec<Server>,
+    pub servers: Vec<Arc<Server>>,
     /// How its servers are reached.
     pub dialer: Dialer,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
     /// Present when its servers get so many requests at once and not more.
     pub slots: Option<Slots>,
-}
-
-/// The state of a server. Written by health checks and by operators' commands, read by every thread.
-pub struct Server {
-    up: AtomicBool,
-    admin: AtomicU8,
-    verdict: Mutex<Verdict>,
-}
-
-/// What an operator has ordered about a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admin {
-    /// It serves.
-    Enabled,
-    /// It keeps the clients that belong to it, and gets no new ones.
-    Draining,
-    /// It serves nobody.
-    Disabled,
-}
-
-struct Verdict {
-    since: Instant,
-    is_checked: bool,
-    last_check: String,
-}
-
-impl Server {
-    /// What an unchecked server begins with: up and enabled.
-    fn new(verdict: Verdict) -> Self {
-        let admin = AtomicU8::new(Admin::Enabled as u8);
-        Self { up: AtomicBool::new(true), admin, verdict: Mutex::new(verdict) }
-    }
-
-    /// Whether it is healthy.
-    pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
-    }
-
-    /// What an operator has ordered.
-    pub fn admin(&self) -> Admin {
-        let admin = self.admin.load(Ordering::Relaxed);
-        let known = [Admin::Draining, Admin::Disabled].into_iter().find(|known| *known as u8 == admin);
-        known.unwrap_or(Admin::Enabled)
-    }
-
-    /// Takes an operator's order.
-    pub fn set_admin(&self, admin: Admin) {
-        self.admin.store(admin as u8, Ordering::Relaxed);
-    }
-
-    /// Whether it gets clients that belong to no server.
-    pub fn takes_new(&self) -> bool {
-        self.is_up() && self.admin() == Admin::Enabled
-    }
-
-    /// Whether it serves the clients that belong to it.
-    pub fn keeps_users(&self) -> bool {
-        self.is_up() && self.admin() != Admin::Disabled
-    }
-
-    /// Takes a verdict and what led to it.
-    pub fn judge(&self, up: bool, last_check: String) {
-        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.up.swap(up, Ordering::Relaxed) != up {
-            verdict.since = Instant::now();
-        }
-        verdict.is_checked = true;
-        verdict.last_check = last_check;
-    }
-
-    /// Takes what the other node's checks say, for as long as there were none here: a node that has just started would
-    /// send users to servers that are known to be down.
-    pub fn hint(&self, up: bool) {
-        let mut verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        if verdict.is_checked {
-            return;
-        }
-        if self.up.swap(up, Ordering::Relaxed) != up {
-            verdict.since = Instant::now();
-        }
-        verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
-    }
-
-    /// Whether it is up by this node's own checks; `None` before the first of them.
-    pub fn checked(&self) -> Option<bool> {
-        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        verdict.is_checked.then(|| self.is_up())
-    }
 }
 
 impl Site {
@@ -383,9 +295,7 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 
 impl Pool {
     fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
-        let (is_checked, last_check) = (config.health.is_none(), "not checked");
-        let unchecked = || Verdict { since: Instant::now(), is_checked, last_check: last_check.to_owned() };
-        let servers = config.servers.iter().map(|_| Server::new(unchecked())).collect();
+        let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
@@ -399,7 +309,7 @@ impl Pool {
     /// What there is to know of a server when one is picked for a new client.
     pub fn candidate(&self, server: usize) -> Candidate {
         Candidate {
-            eligible: self.servers.get(server).is_some_and(Server::takes_new),
+            eligible: self.servers.get(server).is_some_and(|server| server.takes_new()),
             backup: self.config.servers.get(server).is_some_and(|server| server.backup),
         }
     }
@@ -407,7 +317,7 @@ impl Pool {
     fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {
         let servers = self.config.servers.iter().zip(&self.servers).enumerate();
         let servers = servers.map(|(index, (config, server))| {
-            let verdict = server.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+            let verdict = server.verdict();
             ServerStatus {
                 name: config.name.clone(),
                 address: config.address,

@@ -9,12 +9,13 @@ mod handshake;
 mod shared;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
+use super::server::Server;
 use super::sessions::Sessions;
-use super::state::Server;
 use crate::config::{self, CookieSecure, OnDown, SameSite, StickyCookie, StickyKey};
 use crate::session::ServerRef;
 use crate::session::cookie::{Life, Named, ServerCookies, SetCookie, cookie_values, set_cookie};
@@ -131,7 +132,7 @@ impl Stickiness {
     }
 
     /// Where the client has to go. A server that is being drained keeps those who belong to it.
-    pub fn way(&self, visit: &Visit, servers: &[Server]) -> Way {
+    pub fn way(&self, visit: &Visit, servers: &[Arc<Server>]) -> Way {
         let home = visit.home.and_then(|home| Some((home, servers.get(home)?)));
         match (home, self.on_down) {
             (None, _) => Way::Any,

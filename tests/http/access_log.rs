@@ -107,6 +107,24 @@ fn a_line_says_who_asked_for_what_and_how_it_went() {
 }
 
 #[test]
+fn a_line_names_the_route_of_its_request() {
+    let (log, server) = (Log::new(), greeter());
+    let mut settings = log.settings("");
+    settings.worker.push_str(
+        "[[route]]\nlistener = \"http\"\nname = \"api\"\npath_prefix = \"/api\"\npool = \"app\"\n\
+         [[route]]\nlistener = \"http\"\npath = \"/no\"\nrespond = { status = 403, body = \"no\" }",
+    );
+    let baton = Baton::with(&[&server], &settings);
+    for path in ["/api/x", "/no", "/elsewhere"] {
+        assert_eq!(curl(&[&baton.url(path)]).code, Some(0), "{path}");
+    }
+    let lines = objects(&log.path(), 3);
+    assert_eq!(lines[0]["route"], "api", "{}", lines[0]);
+    assert_eq!(lines[1]["route"], "#2", "{}", lines[1]);
+    assert_eq!(lines[2].get("route"), None, "{}", lines[2]);
+}
+
+#[test]
 fn combined_lines_are_those_of_nginx() {
     let (log, server) = (Log::new(), greeter());
     let baton = Baton::with(&[&server], &log.settings("format = \"combined\""));

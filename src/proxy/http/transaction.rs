@@ -171,7 +171,9 @@ impl Transaction {
         if log.only_errors && status < 400 && ended == Ended::Complete {
             return;
         }
-        let listener = client.listener().map_or("", |listener| listener.config.name.as_str());
+        let listener = client.listener();
+        let route = self.route.and_then(|route| listener?.config.routes.get(route));
+        let listener = listener.map_or("", |listener| listener.config.name.as_str());
         let pool = self.place.map(|place| place.pool).or(self.pool).and_then(|pool| site.pool(pool));
         let server = self.place.and_then(|place| pool?.config.servers.get(place.server));
         let (marks, tls) = (&client.marks, client.connection.tls());
@@ -185,7 +187,7 @@ impl Transaction {
             status,
             bytes_in: marks.bytes_in.get(),
             bytes_out: self.bytes_out,
-            route: "",
+            route: route.map_or("", |route| route.label.as_str()),
             pool: pool.map_or("", |pool| pool.config.name.as_str()),
             server: server.map_or("", |server| server.name.as_str()),
             chosen_by: server.map_or("", |_| marks.chosen_by.get().as_str()),

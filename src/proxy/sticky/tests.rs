@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::proxy::access::Access;
 use crate::proxy::files::Files;
-use crate::proxy::state::{Admin, Pool, Prepared, Site};
+use crate::proxy::server::Admin;
+use crate::proxy::state::{Pool, Prepared, Site};
 use crate::proxy::upstream::dial::Dialer;
 use crate::session::version::Node;
 
@@ -225,7 +226,7 @@ fn an_entry_that_names_no_server_of_the_pool_is_written_over() {
     let mut visit = of_user(&site, "ann");
     let (pool, sticky) = app(&site);
     assert_eq!((way(&site, &visit), sticky.is_bound(&visit)), (Way::Any, false));
-    let may_take = |server: usize| pool.servers.get(server).is_some_and(Server::keeps_users);
+    let may_take = |server: usize| pool.servers.get(server).is_some_and(|server| server.keeps_users());
     assert_eq!(sticky.settle(&site.sessions, &mut visit, 2, true, may_take), 2);
     assert_eq!(way(&site, &of_user(&site, "ann")), Way::Home(2));
 }

@@ -4,7 +4,7 @@ use http::Request;
 
 use crate::config::{PoolIndex, Share};
 use crate::proxy::http::transaction::Transaction;
-use crate::proxy::state::{Pool, Server};
+use crate::proxy::state::Pool;
 use crate::proxy::sticky::Way;
 
 /// The pool of a request: the one that keeps its client on a server, else one at random, by weight.
@@ -19,7 +19,8 @@ pub(super) async fn choose<B>(transaction: &Transaction, shares: &[Share], reque
             return share.pool;
         }
     }
-    let is_up = |share: &Share| site.pool(share.pool).is_some_and(|pool| pool.servers.iter().any(Server::takes_new));
+    let is_up =
+        |share: &Share| site.pool(share.pool).is_some_and(|pool| pool.servers.iter().any(|server| server.takes_new()));
     by_weight(shares, is_up, |sum| fastrand::u64(..sum))
 }
 
