@@ -60,7 +60,14 @@ impl Http1 {
         let io = TokioIo::new(ServerIo::new(stream, watch.clone()));
         let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
         let (sender, connection) = handshake?;
-        Ok(Box::new(Self { sender, driven: Driven::Open(connection), watch, bell: Bell::new(), reused: false, is_last: false }))
+        Ok(Box::new(Self {
+            sender,
+            driven: Driven::Open(connection),
+            watch,
+            bell: Bell::new(),
+            reused: false,
+            is_last: false,
+        }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
