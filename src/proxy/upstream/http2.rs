@@ -367,12 +367,12 @@ impl Stream {
     /// As [`super::Upstream::exchange`].
     pub async fn exchange(
         self: Box<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Arriving>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
-        let (parts, body) = request.into_parts();
+        let (parts, body) = (*request).into_parts();
         let mut sender = self.shared.sender.borrow().clone();
         let is_whole = body.is_end_stream();
         let sent = match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
