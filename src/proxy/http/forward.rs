@@ -183,7 +183,7 @@ async fn prepare(
         wanted.ask(&mut parts.headers);
     }
     let mut request = Box::new(Request::from_parts(parts, body));
-    client.interim.listen(version, &mut request);
+    client.interim.listen(version, pool.dialer.may_be_http2(), &mut request);
     Ok((request, wanted))
 }
 
@@ -253,14 +253,20 @@ impl Errand<'_> {
         let place = Place { pool: self.index, server };
         let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
+        let upstream = match &self.wanted_protocol {
+            None => upstream,
+            // Boxed, as it is rare.
+            Some(wanted) => match Box::pin(self.for_switch(place, upstream, wanted, &mut request)).await {
+                Some(upstream) => upstream,
+                None => {
+                    self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
+                    return Attempt::GivenUp;
+                }
+            },
+        };
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
             request.headers_mut().remove(header::TE);
-        }
-        if self.wanted_protocol.is_some() && matches!(upstream, Upstream::Http2(_)) {
-            // RFC 8441 towards servers is not spoken here.
-            self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
-            return Attempt::GivenUp;
         }
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
@@ -290,6 +296,38 @@ impl Errand<'_> {
                 self.request = copy;
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
                 self.again_elsewhere(Failure::Timeout)
+            }
+        }
+    }
+
+    /// What carries a request for another protocol: a stream of HTTP/2 where the server takes extended CONNECT (RFC 8441),
+    /// else a connection of HTTP/1, which a pool of `protocol = "auto"` makes for it. `None` where there is neither.
+    async fn for_switch(
+        &self,
+        place: Place,
+        upstream: Upstream,
+        wanted: &Wanted,
+        request: &mut Request<RequestBody>,
+    ) -> Option<Upstream> {
+        // Another server may have been asked before.
+        Wanted::ask_by_upgrade(request);
+        let Upstream::Http2(stream) = upstream else { return Some(upstream) };
+        let (pool, deadlines) = (self.pool, self.client.deadlines());
+        let is_taken = deadlines.within(pool.config.connect_timeout, stream.takes_extended_connect()).await;
+        if is_taken == Some(true) && wanted.ask_by_connect(request) {
+            return Some(Upstream::Http2(stream));
+        }
+        drop(stream);
+        if !pool.dialer.may_be_http1() {
+            return None;
+        }
+        let address = pool.config.servers.get(place.server)?.address;
+        let dial = pool.dialer.dial_http1(address, self.client.connection.on_behalf());
+        match deadlines.within(pool.config.connect_timeout, dial).await? {
+            Ok(stream) => Http1::begin(stream).await.ok().map(Upstream::Http1),
+            Err(error) => {
+                self.client.thread().warn_of_dial(place, &error);
+                None
             }
         }
     }
@@ -369,7 +407,12 @@ impl Errand<'_> {
                 None
             }
             None => {
-                self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
+                let is_full = thread.shared_connections(place).is_some_and(|shared| shared.is_full());
+                match is_full && pool.dialer.may_be_http2() {
+                    // RFC 9209 section 2.3.12.
+                    true => self.failed(place.server, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
+                    false => self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+                }
                 None
             }
         }
@@ -463,7 +506,8 @@ impl Errand<'_> {
         };
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
-            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
+            StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",
+            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2 and takes no other protocol there (RFC 8441)",
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))

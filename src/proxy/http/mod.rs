@@ -30,7 +30,7 @@ mod hedge;
 pub mod https;
 pub mod identity;
 pub mod ids;
-mod interim;
+pub mod interim;
 mod protection;
 mod respond;
 pub mod route;
