@@ -17,6 +17,7 @@ mod counters;
 mod events;
 mod files;
 mod fitness;
+mod found;
 mod heartbeat;
 pub mod janitor;
 pub mod leases;
@@ -530,6 +531,7 @@ impl Bootstrapping {
             changed_files: None,
             further: Vec::new(),
             administration: self.administration.facts(),
+            found: self.administration.found(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }

@@ -331,6 +331,6 @@ impl Pool {
             }
         });
         let (name, queue) = (self.config.name.clone(), self.queue_status());
-        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue }
+        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue, discovery: None }
     }
 }

@@ -71,6 +71,7 @@ fn status() -> NodeStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
+            discovery: None,
             queue: Some(QueueStatus {
                 length: 4,
                 length_max: 5,
