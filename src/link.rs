@@ -103,6 +103,13 @@ pub struct KeptFact {
     pub value: Vec<u8>,
     /// Its version.
     pub version: u64,
+    /// Whether it is also kept when the guard ends.
+    #[serde(default = "yes")]
+    pub is_for_disk: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The servers of a pool as they were found last, for the next worker.

@@ -560,6 +560,9 @@ pub struct ServerStatus {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Where it comes from: the `file`, an `operator` or the source of its pool (`found`).
+    #[serde(default)]
+    pub origin: String,
     /// Whether it is healthy.
     pub up: bool,
     /// What an operator has ordered: `enabled`; `draining`, which keeps the clients that it has and takes no new ones; or

@@ -34,6 +34,7 @@ const CORES: &[&str] = &[
     "limit",
     "discovery/list",
     "discovery/consul",
+    "discovery/operators",
     "proxy/http/route",
     "proxy/http/strict",
     "proxy/http/h2_frames",

@@ -8,7 +8,7 @@ use super::blocks::file;
 use super::identity::network;
 use super::model::{
     ConsulSource, Discovery, DiscoverySource, DnsRecord, DnsSource, Endpoint, FOUND_WEIGHT_MAX, FoundServer,
-    HttpSource, OnEmpty, Server, ServerTls,
+    HttpSource, OnEmpty, Server, ServerChange, ServerOrigin, ServerTls,
 };
 use super::reader::{Table, Value};
 use super::report::{Located, Mistakes, Place, Wrong};
@@ -262,8 +262,35 @@ impl FoundServer {
     }
 
     /// As a server of the configuration.
-    pub fn to_server(&self) -> Server {
-        Server { name: self.name.clone(), address: self.address, backup: self.backup }
+    pub fn to_server(&self, origin: ServerOrigin) -> Server {
+        Server { name: self.name.clone(), address: self.address, backup: self.backup, origin }
+    }
+}
+
+impl ServerChange {
+    /// What it is kept under.
+    pub fn key(server: &str) -> String {
+        format!("+{server}")
+    }
+
+    /// The name of the server that a key is about; `None` for the keys of other things.
+    pub fn name_in_key(key: &str) -> Option<&str> {
+        key.strip_prefix('+').filter(|name| values::name(name).is_ok())
+    }
+
+    /// As it is kept.
+    pub fn to_value(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// What is kept of a server of this name; `None` for what is nothing of the kind.
+    pub fn from_value(name: &str, value: &[u8]) -> Option<Self> {
+        let change: Self = serde_json::from_slice(value).ok()?;
+        let is_good = change.server.as_ref().is_none_or(|server| {
+            let again = FoundServer::parse(Some(name), &server.address.to_string(), server.weight, server.backup);
+            again.as_ref() == Ok(server)
+        });
+        is_good.then_some(change)
     }
 }
 

@@ -464,6 +464,31 @@ pub struct Server {
     pub address: SocketAddr,
     /// Used only when no other server of the pool is up.
     pub backup: bool,
+    /// Where it comes from.
+    pub origin: ServerOrigin,
+}
+
+/// Where a server comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerOrigin {
+    /// The configuration.
+    #[default]
+    File,
+    /// An operator, who has added it.
+    Operator,
+    /// The source of the pool's servers.
+    Found,
+}
+
+impl ServerOrigin {
+    /// As it is said to people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServerOrigin::File => "file",
+            ServerOrigin::Operator => "operator",
+            ServerOrigin::Found => "found",
+        }
+    }
 }
 
 /// Active checks of a pool's servers.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Algorithm, Check, Health, POOL_SERVERS_MAX, Pool, Server};
+use super::model::{Algorithm, Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
 use super::{compression, discovery, protection, routes, sticky, upstream, values};
@@ -105,7 +105,7 @@ fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec
             mistakes.value(place, format!("{first} has that address as well"), "leave one of the two out");
         }
         if let (Some(name), Some(address)) = (name, address) {
-            servers.push(Server { name: name.value, address: address.value, backup });
+            servers.push(Server { name: name.value, address: address.value, backup, origin: ServerOrigin::File });
         }
     }
     servers

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{FOUND_WEIGHT_MAX, FoundServer, POOL_SERVERS_MAX, Server};
+use crate::config::{FOUND_WEIGHT_MAX, FoundServer, POOL_SERVERS_MAX, Server, ServerOrigin};
 use crate::units::networks::NetworkSet;
 
 /// How a list is written.
@@ -168,18 +168,28 @@ pub fn scaled(weights: &[u32]) -> Vec<u32> {
 pub struct Changes {
     /// Servers that they have added.
     pub added: Vec<FoundServer>,
-    /// Names of servers of the file that they have removed.
+    /// Names of servers that they have removed.
     pub removed: HashSet<String>,
 }
 
-/// The servers of a pool: those of the file, then those that operators have added, then those that were found. Of two with
+/// The servers of a pool: those of the file (an operator's one of the same name takes its place), then those that operators have added, then those that were found. Of two with
 /// one name or one address the first stands, and what is over the limit is left out; the number of both is given.
 pub fn merged(fixed: &[Server], changes: &Changes, found: &[FoundServer]) -> (Vec<Server>, usize) {
-    let fixed = fixed.iter().filter(|server| !changes.removed.contains(&server.name)).cloned();
+    let is_same = |one: &FoundServer, server: &Server| one.name == server.name && one.address == server.address;
+    let is_in_place = |server: &Server| {
+        let is_replaced = changes.added.iter().any(|added| added.name == server.name && !is_same(added, server));
+        !changes.removed.contains(&server.name) && !is_replaced
+    };
+    let in_place: Vec<Server> = fixed.iter().filter(|server| is_in_place(server)).cloned().collect();
+    // What an operator has added and the file has now as well is that of the file.
+    let added = changes.added.iter().filter(|added| !in_place.iter().any(|server| is_same(added, server)));
+    let added = added.map(|added| added.to_server(ServerOrigin::Operator));
+    let found = found.iter().filter(|found| !changes.removed.contains(&found.name));
+    let found = found.map(|found| found.to_server(ServerOrigin::Found));
     let mut names: HashSet<String> = HashSet::new();
     let mut addresses: HashSet<SocketAddr> = HashSet::new();
     let (mut servers, mut left_out) = (Vec::new(), 0);
-    for server in fixed.chain(changes.added.iter().chain(found).map(FoundServer::to_server)) {
+    for server in in_place.iter().cloned().chain(added).chain(found) {
         let is_new = !names.contains(&server.name) && !addresses.contains(&server.address);
         if !is_new || servers.len() == POOL_SERVERS_MAX {
             left_out += 1;

@@ -8,6 +8,7 @@ mod client;
 pub mod consul;
 mod dns;
 pub mod list;
+pub mod operators;
 mod source;
 mod state;
 
@@ -17,10 +18,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
-use self::list::Changes;
+use self::operators::AllChanges;
 use self::source::Material;
 use self::state::{State, States};
 use crate::config::{self, Config, DiscoverySource};
@@ -36,7 +37,6 @@ pub struct Discovery {
     pools: BTreeMap<String, Followed>,
     overview: Overview,
     revision: watch::Receiver<u64>,
-    reporter: watch::Sender<u64>,
     applied: u64,
     applied_at: Option<Instant>,
 }
@@ -55,22 +55,44 @@ impl Drop for Followed {
     }
 }
 
-/// Says how the sources are. A copy says the same.
-#[derive(Clone, Default)]
-pub struct Overview(Arc<Mutex<States>>);
+/// Says how the sources are, and has what operators have changed be applied. A copy does the same.
+#[derive(Clone)]
+pub struct Overview {
+    states: Arc<Mutex<States>>,
+    /// How often there was something new.
+    revision: watch::Sender<u64>,
+    /// Up to where it is applied.
+    applied: watch::Sender<u64>,
+}
 
 impl Overview {
     /// Adds to each pool how the source of its servers is.
     pub fn add_to(&self, pools: &mut [PoolStatus]) {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         for pool in pools {
             pool.discovery = states.get(&pool.name).map(|state| state.status());
         }
     }
 
+    /// There is something new to be applied.
+    pub fn changed(&self) -> Change {
+        let mut number = 0;
+        self.revision.send_modify(|revision| {
+            *revision += 1;
+            number = *revision;
+        });
+        Change(number)
+    }
+
+    /// Waits until a change is applied, at most for `patience`. Whether it is.
+    pub async fn applied(&self, change: Change, patience: Duration) -> bool {
+        let mut applied = self.applied.subscribe();
+        matches!(timeout(patience, applied.wait_for(|applied| *applied >= change.0)).await, Ok(Ok(_)))
+    }
+
     /// Sources that are not good, in words.
     pub fn warnings(&self) -> Vec<String> {
-        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let warning = |(pool, state): (&String, &Arc<State>)| {
             let status = state.status();
             let problem = status.problem?;
@@ -85,16 +107,21 @@ impl Overview {
     }
 }
 
+/// Something new that is applied some time later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change(u64);
+
 impl Discovery {
     /// Begins to ask the sources of a configuration. What an earlier worker has left is used until they answer. Needs a
     /// tokio runtime.
     pub fn start(config: &Config, files: &Files, kept: &[KeptList]) -> Self {
-        let (reporter, revision) = watch::channel(0);
-        let (pools, overview) = (BTreeMap::new(), Overview::default());
-        let mut discovery = Self { pools, overview, revision, reporter, applied: 0, applied_at: None };
+        let (sender, revision) = watch::channel(0);
+        let overview = Overview { states: Arc::default(), revision: sender, applied: watch::Sender::new(0) };
+        let mut discovery = Self { pools: BTreeMap::new(), overview, revision, applied: 0, applied_at: None };
         discovery.reconfigured(config, files, kept);
         // The first configuration has what is known so far.
-        discovery.take();
+        let known = discovery.revision();
+        discovery.took(known);
         discovery
     }
 
@@ -114,14 +141,14 @@ impl Discovery {
                 other => {
                     let last = other.and_then(|followed| followed.state.kept());
                     let kept = last.as_ref().or_else(|| kept.iter().find(|kept| kept.pool == pool.name));
-                    let state = Arc::new(State::new(&pool.name, discovery, kept, self.reporter.clone()));
+                    let state = Arc::new(State::new(&pool.name, discovery, kept, self.overview.revision.clone()));
                     follow(discovery.clone(), material, state, files)
                 }
             };
             self.pools.insert(pool.name.clone(), followed);
         }
         let states = self.pools.iter().map(|(pool, followed)| (pool.clone(), Arc::clone(&followed.state)));
-        *self.overview.0.lock().unwrap_or_else(PoisonError::into_inner) = states.collect();
+        *self.overview.states.lock().unwrap_or_else(PoisonError::into_inner) = states.collect();
     }
 
     /// Waits until lists differ from what was taken last. Cancel safe.
@@ -134,18 +161,24 @@ impl Discovery {
         }
     }
 
-    /// Notes that the lists as they are now are applied.
-    pub fn take(&mut self) {
-        self.applied = *self.revision.borrow_and_update();
+    /// How far everything is. To be asked before [`Discovery::applied_to`].
+    pub fn revision(&mut self) -> Change {
+        Change(*self.revision.borrow_and_update())
+    }
+
+    /// Notes that everything up to there is applied, or cannot be.
+    pub fn took(&mut self, change: Change) {
+        self.applied = change.0;
         self.applied_at = Some(Instant::now());
+        self.overview.applied.send_replace(change.0);
     }
 
     /// The configuration with the servers that were found, and with what operators have changed of a pool.
-    pub fn applied_to(&self, config: &Config, changes: impl Fn(&str) -> Changes) -> Config {
+    pub fn applied_to(&self, config: &Config, changes: &AllChanges) -> Config {
         let mut config = config.clone();
         for pool in &mut config.pools {
             let found = self.pools.get(&pool.name).map(|followed| followed.state.servers()).unwrap_or_default();
-            let (servers, left_out) = list::merged(&pool.servers, &changes(&pool.name), &found);
+            let (servers, left_out) = list::merged(&pool.servers, &changes.of_pool(&pool.name), &found);
             if left_out > 0 {
                 let reason = "their names or addresses are there already, or the pool is full";
                 warn!(pool = pool.name, count = left_out, reason, "servers that were found are left out");

@@ -6,7 +6,7 @@
 //! damaged is set aside as `servers.damaged` and said to be, and nothing of it is used.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::found::Found;
-use crate::config::Config;
+use crate::config::{Config, POOL_SERVERS_MAX, ServerChange};
 use crate::link::{KeptFact, KeptList};
 
 const FILE: &str = "servers";
@@ -33,6 +33,12 @@ const DAMAGED_FILE: &str = "servers.damaged";
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes of what is kept for each server: any state has a shorter name.
 const VALUE_BYTES_MAX: usize = 64;
+/// The same for a server that was added, with its name and address.
+const CHANGE_BYTES_MAX: usize = 512;
+const NAME_BYTES_MAX: usize = 64;
+/// What is kept of a pool besides one value for each server of the configuration: its changes, and the states of servers that
+/// are not in it.
+const CHANGES_MAX: usize = 8 * POOL_SERVERS_MAX;
 /// Time between two writes, so that a worker that goes on and on does not wear out the disk.
 pub(super) const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -64,7 +70,9 @@ impl Administration {
             Ok(facts) => (known(config, facts), None),
             Err(error) => (Vec::new(), Some(set_aside(state_dir, &error))),
         };
-        let outside = facts.iter().filter(|fact| fact.value != b"enabled").count();
+        let is_outside =
+            |fact: &&KeptFact| fact.value != b"enabled" && ServerChange::name_in_key(&fact.server).is_none();
+        let outside = facts.iter().filter(is_outside).count();
         if outside > 0 {
             info!(count = outside, "servers are drained or disabled, as they were before");
         }
@@ -150,20 +158,40 @@ impl Administration {
 async fn keep(administration: Rc<Administration>, mut changes: watch::Receiver<Rc<Vec<KeptFact>>>) {
     while changes.changed().await.is_ok() {
         let facts = Rc::clone(&changes.borrow_and_update());
-        let (copy, directory) = (facts.to_vec(), administration.directory.clone());
+        let copy: Vec<KeptFact> = facts.iter().filter(|fact| fact.is_for_disk).cloned().collect();
+        let directory = administration.directory.clone();
         let ended = tokio::task::spawn_blocking(move || write(&directory, FILE, &copy)).await;
         administration.write_ended(facts, ended.unwrap_or_else(|error| Err(io::Error::other(error))));
         sleep(WRITE_INTERVAL).await;
     }
 }
 
-/// Of these, one for each server of the configuration.
+/// Of these, what is about pools of the configuration: one for each of its servers, one for each change that operators have
+/// made, and one for each server that is no longer than that, or was found.
 fn known(config: &Config, facts: Vec<KeptFact>) -> Vec<KeptFact> {
+    let mut room: HashMap<&str, usize> = config.pools.iter().map(|pool| (&*pool.name, CHANGES_MAX)).collect();
     let servers = config.pools.iter().flat_map(|pool| pool.servers.iter().map(|server| (&*pool.name, &*server.name)));
     let names: HashSet<(&str, &str)> = servers.collect();
-    let is_known =
-        |fact: &KeptFact| fact.value.len() <= VALUE_BYTES_MAX && names.contains(&(&*fact.pool, &*fact.server));
-    facts.into_iter().filter(is_known).take(names.len()).collect()
+    let mut seen: HashSet<(String, String)> = HashSet::new();
+    let finds = |pool: &str| config.pools.iter().any(|known| known.name == pool && known.discovery.is_some());
+    let added: HashSet<(String, String)> = facts
+        .iter()
+        .filter_map(|fact| Some((fact.pool.clone(), ServerChange::name_in_key(&fact.server)?.to_owned())))
+        .collect();
+    let mut is_known = |fact: &KeptFact| {
+        if names.contains(&(&*fact.pool, &*fact.server)) {
+            return fact.value.len() <= VALUE_BYTES_MAX && seen.insert((fact.pool.clone(), fact.server.clone()));
+        }
+        let is_change = ServerChange::name_in_key(&fact.server).is_some();
+        let is_of_other = || finds(&fact.pool) || added.contains(&(fact.pool.clone(), fact.server.clone()));
+        let bytes_max = if is_change { CHANGE_BYTES_MAX } else { VALUE_BYTES_MAX };
+        let is_good =
+            fact.value.len() <= bytes_max && fact.server.len() <= NAME_BYTES_MAX && (is_change || is_of_other());
+        let Some(left) = room.get_mut(&*fact.pool).filter(|left| is_good && **left > 0) else { return false };
+        *left -= 1;
+        true
+    };
+    facts.into_iter().filter(|fact| is_known(fact)).collect()
 }
 
 /// # Errors
@@ -281,7 +309,7 @@ mod tests {
     }
 
     fn fact(server: &str, value: &str, version: u64) -> KeptFact {
-        KeptFact { pool: "app".to_owned(), server: server.to_owned(), value: value.into(), version }
+        KeptFact { pool: "app".to_owned(), server: server.to_owned(), value: value.into(), version, is_for_disk: true }
     }
 
     fn on_a_runtime(test: impl Future<Output = ()>) {
@@ -358,7 +386,7 @@ mod tests {
             let mut said = vec![fact("app1", &long, 1), fact("gone", "draining", 1)];
             said.extend((0..5).map(|version| fact("app2", "disabled", version)));
             administration.said(&config(), Said::Facts(said));
-            assert_eq!(administration.facts(), [fact("app2", "disabled", 0), fact("app2", "disabled", 1)]);
+            assert_eq!(administration.facts(), [fact("app2", "disabled", 0)]);
         });
     }
 }

@@ -321,6 +321,7 @@ impl Pool {
             ServerStatus {
                 name: config.name.clone(),
                 address: config.address,
+                origin: config.origin.as_str().to_owned(),
                 up: server.is_up(),
                 admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,

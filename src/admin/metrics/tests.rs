@@ -9,6 +9,7 @@ use crate::status::{
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
     ServerStatus {
         name: name.to_owned(),
+        origin: "file".to_owned(),
         address: "10.0.0.1:80".parse().unwrap(),
         up,
         admin: admin.to_owned(),

@@ -231,5 +231,15 @@ pub struct FoundServer {
     pub backup: bool,
 }
 
+/// What an operator has said of a server while the pool runs. Both nodes know of it as of administrative states, under the
+/// name of the server with a `+` before it, which no server has: a release that knows nothing of it passes it over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerChange {
+    /// It is added; `None`: it is removed.
+    pub server: Option<FoundServer>,
+    /// Whether that is so after a restart as well.
+    pub keep: bool,
+}
+
 /// The largest weight that a source may say; larger ones are scaled.
 pub const FOUND_WEIGHT_MAX: u32 = 256;

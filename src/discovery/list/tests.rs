@@ -6,7 +6,7 @@ fn found(name: &str, address: &str) -> FoundServer {
 }
 
 fn fixed(name: &str, address: &str) -> Server {
-    found(name, address).to_server()
+    found(name, address).to_server(ServerOrigin::File)
 }
 
 #[test]
@@ -112,8 +112,19 @@ fn the_file_goes_first_then_operators_then_what_was_found() {
     let changes = Changes { added: vec![found("c", "10.0.0.3:80")], removed: HashSet::from(["b".to_owned()]) };
     let list = [found("a", "10.0.0.9:80"), found("d", "10.0.0.3:80"), found("e", "10.0.0.4:80")];
     let (servers, left_out) = merged(&in_file, &changes, &list);
-    assert_eq!(servers, [fixed("a", "10.0.0.1:80"), fixed("c", "10.0.0.3:80"), fixed("e", "10.0.0.4:80")]);
+    let added = Server { origin: ServerOrigin::Operator, ..fixed("c", "10.0.0.3:80") };
+    let found_one = Server { origin: ServerOrigin::Found, ..fixed("e", "10.0.0.4:80") };
+    assert_eq!(servers, [fixed("a", "10.0.0.1:80"), added, found_one]);
     assert_eq!(left_out, 2);
+}
+
+#[test]
+fn an_operators_server_takes_the_place_of_the_files_unless_it_is_the_same() {
+    let in_file = [fixed("a", "10.0.0.1:80")];
+    let with = |address: &str| Changes { added: vec![found("a", address)], ..Changes::default() };
+    assert_eq!(merged(&in_file, &with("10.0.0.1:80"), &[]), (in_file.to_vec(), 0));
+    let other = Server { origin: ServerOrigin::Operator, ..fixed("a", "10.0.0.2:80") };
+    assert_eq!(merged(&in_file, &with("10.0.0.2:80"), &[]), (vec![other], 0));
 }
 
 #[test]
