@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
-    SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus,
+    StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -253,6 +253,9 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             queue.length, queue.length_max, queue.waited
         );
     }
+    if let Some(discovery) = &pool.discovery {
+        describe_discovery(text, discovery);
+    }
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),
@@ -271,6 +274,17 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             server.last_check
         );
     }
+}
+
+fn describe_discovery(text: &mut String, discovery: &DiscoveryStatus) {
+    let DiscoveryStatus { source, servers, age_ms, problem, is_kept, .. } = discovery;
+    let said = match age_ms {
+        None => "nothing said yet".to_owned(),
+        Some(age) if *is_kept => format!("{servers} servers, found {} ago by an earlier start", time(*age)),
+        Some(age) => format!("{servers} servers, said {} ago", time(*age)),
+    };
+    let problem = problem.as_ref().map_or(String::new(), |problem| format!("; the last list stays: {problem}"));
+    let _ = writeln!(text, "  found by {source}: {said}{problem}");
 }
 
 fn describe_store(text: &mut String, store: &StoreStatus) {
