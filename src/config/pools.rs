@@ -43,6 +43,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let is_found = table.has("discovery");
     let (discovery, discovery_files) =
         discovery_block.map(|table| discovery::discovery(table, mistakes, directory)).unwrap_or_default();
+    let is_sticky = sticky.is_some();
     let way = upstream::way(&mut table, mistakes, directory);
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
@@ -75,7 +76,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         tls: way.tls,
         send_proxy: way.send_proxy,
         http2: upstream::http2(&mut table),
-        retries: upstream::retries(&mut table),
+        retries: upstream::retries(&mut table, mistakes, response_timeout, is_sticky),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, discovery_files, pool }
