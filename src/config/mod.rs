@@ -13,6 +13,7 @@
 mod access_log;
 mod blocks;
 pub mod certificates;
+mod changes;
 mod choose;
 mod compression;
 mod cross;
@@ -53,6 +54,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use files::{
     DIRECTORY_FILES_MAX, FileError, FileKind, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile, list_directory,
