@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::model::Config;
+use super::model::{Config, Listener};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
@@ -128,12 +128,13 @@ impl Config {
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
-        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
-        for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
+        let authorizers = self.listeners.iter().flat_map(Listener::authorizers).filter_map(|asked| asked.tls.as_ref());
+        let tls: Vec<_> = self.pools.iter().filter_map(|pool| pool.tls.as_ref()).chain(authorizers).collect();
+        for certificate in tls.iter().filter_map(|tls| tls.certificate.as_ref()) {
             files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
             files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
         }
-        for tls in tls().filter(|tls| tls.verify) {
+        for tls in tls.iter().filter(|tls| tls.verify) {
             let roots = || system_roots().unwrap_or_default().into();
             files.push(WorkerFile { path: tls.ca_file.clone().unwrap_or_else(roots), kind: FileKind::Public });
         }

@@ -6,6 +6,7 @@
 
 mod archive;
 mod pressure;
+mod taking;
 pub mod tickets;
 
 use std::io;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::pressure::Pressure;
+use self::taking::Taking;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
 use crate::config::{self, Config};
@@ -120,6 +122,8 @@ struct Worker {
     warnings: Vec<String>,
     /// Files whose last state cannot be used.
     file_warnings: Vec<String>,
+    /// Files that have changed and are not in use yet.
+    taking: Taking,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -170,10 +174,12 @@ impl Worker {
             administration: bootstrap.administration.clone(),
             warnings,
             file_warnings: Vec::new(),
+            taking: Taking::default(),
             link,
         };
         if let Some(files) = &bootstrap.changed_files {
-            worker.take_files(Files::new(files.clone()));
+            let warnings = worker.site.files_changed(&Files::new(files.clone()));
+            worker.files_taken(warnings);
         }
         let refusal_target = format!("/{}", random_token()?);
         for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
@@ -227,12 +233,16 @@ impl Worker {
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
-                        self.take_files(Files::new(*files));
-                        self.tell_files(&mut sender).await?;
+                        let (site, files) = (Arc::clone(&self.site), Files::new(*files));
+                        self.taking.begin(move || site.files_changed(&files));
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
+                warnings = self.taking.taken() => {
+                    self.files_taken(warnings);
+                    self.tell_files(&mut sender).await?;
+                }
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
                         self.tell_administration(&mut sender).await?;
@@ -261,9 +271,8 @@ impl Worker {
         }
     }
 
-    /// Has everything that is made of files made anew. Runs here and not on the threads that serve.
-    fn take_files(&mut self, files: Files) {
-        let warnings = self.site.files_changed(&files);
+    /// Everything that is made of files has been made anew; what could not be used, in words.
+    fn files_taken(&mut self, warnings: Vec<String>) {
         warnings.iter().filter(|warning| !self.file_warnings.contains(warning)).for_each(|warning| warn!("{warning}"));
         if warnings.is_empty() {
             info!("changed files are in use");
