@@ -68,7 +68,7 @@ impl Upstream {
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
     pub async fn exchange(
         self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Arriving>, ExchangeError>> {

@@ -40,7 +40,7 @@ struct Errand<'a> {
     index: PoolIndex,
     pool: &'a Pool,
     /// `None` while it is on its way.
-    request: Option<Request<RequestBody>>,
+    request: Option<Box<Request<RequestBody>>>,
     /// What other protocol it asks for.
     wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
@@ -77,7 +77,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -164,9 +164,9 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
 async fn prepare(
     client: &Rc<Client>,
     pool: &Pool,
-    request: Request<ClientBody>,
-) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
-    let (mut parts, body) = request.into_parts();
+    request: Box<Request<ClientBody>>,
+) -> Result<(Box<Request<RequestBody>>, Option<Wanted>), BodyError> {
+    let (mut parts, body) = (*request).into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
     let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
@@ -175,14 +175,14 @@ async fn prepare(
     let len = body.size_hint().exact().filter(|len| *len > 0 && *len <= replay_body_max && !expects_100);
     let mut body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
     if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
-        body = body.read_whole(len).await?;
+        body = Box::pin(body.read_whole(len)).await?;
         client.deadlines().clear(Party::Server);
     }
     headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    let mut request = Request::from_parts(parts, body);
+    let mut request = Box::new(Request::from_parts(parts, body));
     client.interim.listen(version, pool.dialer.may_be_http2(), &mut request);
     Ok((request, wanted))
 }
@@ -333,7 +333,7 @@ impl Errand<'_> {
     }
 
     /// A copy to send to another server if this one takes too long.
-    fn spare(&self, copy: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    fn spare(&self, copy: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
         let may_hedge = self.wanted_protocol.is_none() && self.attempts < self.pool.config.retries.attempts;
         may_hedge.then(|| copy_if_repeatable(copy)).flatten()
     }
@@ -371,7 +371,7 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         response: Response<Arriving>,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
     ) -> Attempt {
         let failure = Failure::Status(response.status().as_u16());
         if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
@@ -382,7 +382,7 @@ impl Errand<'_> {
             return Attempt::Answered(server, response);
         }
         self.failed.push(server);
-        let Some(other) = self.pick().await else { return Attempt::Answered(server, response) };
+        let Some(other) = Box::pin(self.pick()).await else { return Attempt::Answered(server, response) };
         self.wanted = Some(other);
         Attempt::Again(failure.word())
     }
@@ -424,7 +424,7 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         error: ExchangeError,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
         was_reused: bool,
     ) -> Attempt {
         if self.client.refusal.get().is_some() {
@@ -435,7 +435,7 @@ impl Errand<'_> {
             Broken::Off => (Some(Failure::Broken), "connection_terminated"),
             Broken::Refused => (Some(Failure::Refused), "http_request_denied"),
         };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| failure.is_some()));
+        self.request = error.unsent.or(copy.filter(|_| failure.is_some()));
         let is_about_idleness = was_reused && failure == Some(Failure::Broken) && self.request.is_some();
         if is_about_idleness && self.repeats < REPEATS_MAX {
             self.repeats += 1;
@@ -457,7 +457,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
+    async fn finish(&self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
         let (mut parts, mut body) = response.into_parts();
         let granted = self.wanted_protocol.as_ref().and_then(|wanted| wanted.granted(&parts));
         let is_switch = granted.is_some() && tunnel::open(self.client, body.take_tunnel());
@@ -540,13 +540,13 @@ pub(super) async fn obtain(
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
-pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !is_idempotent {
         return None;
     }
-    let mut copy = Request::new(request.body().copy()?);
+    let mut copy = Box::new(Request::new(request.body().copy()?));
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

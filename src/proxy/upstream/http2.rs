@@ -401,12 +401,12 @@ impl Stream {
     /// success is made a switch of protocols.
     pub async fn exchange(
         self: Box<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Arriving>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
-        let (parts, body) = request.into_parts();
+        let (parts, body) = (*request).into_parts();
         let mut sender = self.shared.sender.borrow().clone();
         let tunnel = parts.extensions.get::<Protocol>();
         let is_whole = body.is_end_stream() && tunnel.is_none();
