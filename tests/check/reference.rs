@@ -76,6 +76,7 @@ fn the_reference_has_every_key() {
         in_listener("request_id = { zzqqzzqq = 1 }"),
         in_listener("basic_auth = { zzqqzzqq = 1 }"),
         in_listener("authorize = { zzqqzzqq = 1 }"),
+        in_listener("authorize = { url = \"https://10.0.0.9/\", tls = { zzqqzzqq = 1 } }"),
         in_listener("tls = { certificates = [{ zzqqzzqq = 1 }] }"),
         format!("[[route]]\nzzqqzzqq = 1\n{TRAFFIC}"),
         in_route("headers = [{ zzqqzzqq = 1 }]"),
