@@ -39,11 +39,11 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let name = table.name();
     let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
+    let is_sticky = sticky.is_some();
     let discovery_block = table.block("discovery");
     let is_found = table.has("discovery");
     let (discovery, discovery_files) =
         discovery_block.map(|table| discovery::discovery(table, mistakes, directory)).unwrap_or_default();
-    let is_sticky = sticky.is_some();
     let way = upstream::way(&mut table, mistakes, directory);
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
