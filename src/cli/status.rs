@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
-    SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, BreakerStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus,
+    StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -253,6 +253,10 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             queue.length, queue.length_max, queue.waited
         );
     }
+    if let Some(breaker) = &pool.breaker {
+        let refused: u64 = breaker.refused.values().sum();
+        let _ = writeln!(text, "  breaker {}, {refused} requests stopped", described(breaker));
+    }
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),
@@ -270,7 +274,21 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             server.requests,
             server.last_check
         );
+        if let Some(ejection) = &server.ejection {
+            let (left, reason) = (time(ejection.left_ms), &ejection.reason);
+            let _ = writeln!(text, "       ejected for {left} more, the {}. time of late: {reason}", ejection.in_a_row);
+        }
+        if let Some(breaker) = &server.breaker {
+            let _ = writeln!(text, "       breaker {}", described(breaker));
+        }
     }
+}
+
+/// A breaker's state with what it means, and why.
+fn described(breaker: &BreakerStatus) -> String {
+    let reason = if breaker.reason.is_empty() { String::new() } else { format!(" ({})", breaker.reason) };
+    let left = breaker.left_ms.map_or(String::new(), |left_ms| format!(" for {} more", time(left_ms)));
+    format!("{}{left}{reason}", breaker.meaning)
 }
 
 fn describe_store(text: &mut String, store: &StoreStatus) {

@@ -4,6 +4,7 @@ mod access_log;
 mod compression;
 mod error_pages;
 mod identity;
+mod passive;
 mod protection;
 mod routes;
 mod tls;
@@ -19,6 +20,7 @@ pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHtt
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use identity::*;
+pub use passive::*;
 pub use protection::*;
 pub use routes::*;
 
@@ -355,6 +357,8 @@ pub struct Pool {
     pub tls: Option<ServerTls>,
     /// Servers are told whose connection it is, with the PROXY protocol. Each client has connections of its own then.
     pub send_proxy: Option<SendProxy>,
+    /// What follows from the outcomes of clients' requests.
+    pub passive: Passive,
 }
 
 /// TLS to servers.

@@ -9,7 +9,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, protection, routes, sticky, upstream, values};
+use super::{compression, passive, protection, routes, sticky, upstream, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
@@ -72,6 +72,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         send_proxy: way.send_proxy,
         http2: upstream::http2(&mut table),
         retries: upstream::retries(&mut table),
+        passive: passive::passive(&mut table, mistakes),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, pool }

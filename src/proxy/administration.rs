@@ -82,6 +82,8 @@ impl Site {
                     self.publish_health(pool, server, is_up);
                 }
             }
+            // Also what an earlier worker of this node had found.
+            FactKey::Outcomes { pool, server, .. } => self.take_outcomes(pool, server, value),
             FactKey::TicketKeys => {}
         }
     }
@@ -106,7 +108,7 @@ impl Site {
                     version: version.get(),
                 })
             }
-            FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::Outcomes { .. } | FactKey::TicketKeys => None,
         });
         kept.collect()
     }

@@ -63,6 +63,8 @@ pub struct Place {
 
 /// What the connections of a thread share.
 pub struct Thread {
+    /// Its number, from 0.
+    pub index: usize,
     /// What all threads share.
     pub site: Arc<Site>,
     /// What this thread counts.
@@ -154,6 +156,7 @@ impl Thread {
             }
         });
         Rc::new(Self {
+            index: setup.index,
             site: Arc::clone(&setup.site),
             counters: Arc::clone(&setup.counters),
             timers: Rc::default(),

@@ -40,6 +40,7 @@ use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
+use crate::proxy::passive;
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Prepared, Site};
 use crate::proxy::thread::{self, Command, Setup};
@@ -214,6 +215,8 @@ impl Worker {
         let mut pressure_turns = tokio::time::interval(pressure::INTERVAL);
         pressure_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pressure = Pressure::new(&self.site);
+        let mut outcome_turns = tokio::time::interval(passive::INTERVAL);
+        outcome_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -256,6 +259,7 @@ impl Worker {
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
                 _ = ticket_turns.tick() => self.tickets.turn(),
+                _ = outcome_turns.tick() => self.site.turn_outcomes(),
                 _ = pressure_turns.tick() => pressure.turn(&self.site, &self.counters),
             }
         }
@@ -503,7 +507,9 @@ fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
         for (key, value) in facts {
             match key {
                 FactKey::TicketKeys => tickets.received(value),
-                FactKey::Admin { .. } | FactKey::Health { .. } => site.apply_fact(key, value),
+                FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::Outcomes { .. } => {
+                    site.apply_fact(key, value);
+                }
             }
         }
     })

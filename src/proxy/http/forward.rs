@@ -2,6 +2,7 @@
 
 use std::cell::RefMut;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -16,6 +17,8 @@ use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
+use crate::proxy::outcomes::Outcome;
+use crate::proxy::passive::{Held, Stopped};
 use crate::proxy::queue::{self, Entrance, Slot};
 use crate::proxy::refusals::Reason;
 use crate::proxy::state::Pool;
@@ -60,6 +63,10 @@ struct Errand<'a> {
     slot: Option<Slot>,
     /// Why no server had room for it.
     refused: Option<Reason>,
+    /// Why the pool's breaker does not let it try.
+    stopped: Option<Stopped>,
+    /// Its place among the requests that are tried again, where these are limited.
+    retrying: Option<Held>,
 }
 
 /// What came of one attempt.
@@ -82,6 +89,10 @@ pub async fn forward(
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
     transaction.pool = Some(index);
+    match pool.admit() {
+        Ok(passage) => transaction.passage = passage,
+        Err(why) => return respond::stopped(client, pool, why),
+    }
     let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
@@ -123,12 +134,15 @@ pub async fn forward(
         fault: None,
         slot: None,
         refused: None,
+        stopped: None,
+        retrying: None,
     };
     let mut server = errand.pick().await;
     while let Some(tried) = server {
         match errand.attempt(tried).await {
             Attempt::Answered(response) => {
                 client.marks.answered();
+                pool.settled(client.thread().index, pool.outcome(response.status().as_u16()));
                 transaction.place = Some(Place { pool: index, server: tried });
                 transaction.slot = errand.slot.take();
                 return errand.finish(tried, response).await;
@@ -249,7 +263,15 @@ impl Errand<'_> {
     async fn attempt(&mut self, server: usize) -> Attempt {
         self.attempts += 1;
         let place = Place { pool: self.index, server };
-        let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
+        let Some(Some(_trial)) = self.pool.servers.get(server).map(|server| server.begin()) else {
+            // Others have taken the last place on trial since it was picked.
+            self.attempts -= 1;
+            self.failed.push(server);
+            return Attempt::Again("circuit_breaker");
+        };
+        let Some(upstream) = self.connection(place).await else {
+            return if self.stopped.is_some() { Attempt::GivenUp } else { self.again_elsewhere(Failure::Connect) };
+        };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
@@ -264,11 +286,17 @@ impl Errand<'_> {
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let deadlines = self.client.deadlines();
+        let since = self.client.site().times_servers(self.index).then(Instant::now);
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
-            Some(Ok(response)) => self.after_response(server, response, copy).await,
+            Some(Ok(response)) => {
+                let outcome = self.pool.outcome(response.status().as_u16());
+                self.came_of(server, outcome, since.map(|since| since.elapsed()));
+                self.after_response(server, response, copy).await
+            }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
                 self.request = copy;
+                self.came_of(server, Outcome::Failure, None);
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
                 self.again_elsewhere(Failure::Timeout)
             }
@@ -281,7 +309,7 @@ impl Errand<'_> {
     }
 
     /// What is left of the request is in `request`, where it may be sent again.
-    fn may_retry(&self, failure: Failure) -> bool {
+    fn may_retry(&mut self, failure: Failure) -> bool {
         let retries = &self.pool.config.retries;
         let is_open = self.request.is_some() && !self.client.deadlines().is_late(Party::Request);
         if !is_open || self.attempts >= retries.attempts || !retry::is_wanted(retries, failure) {
@@ -289,7 +317,22 @@ impl Errand<'_> {
         }
         let now = self.client.thread().timers.coarse_now();
         let has_budget = |mut budget: RefMut<'_, Budget>| budget.take(retries, now);
-        failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget)
+        let is_let =
+            failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget);
+        is_let && self.has_room_to_retry()
+    }
+
+    fn has_room_to_retry(&mut self) -> bool {
+        if self.retrying.is_none() {
+            let Ok(held) = self.pool.begin_retry() else { return false };
+            self.retrying = held;
+        }
+        true
+    }
+
+    fn came_of(&self, server: usize, outcome: Outcome, time: Option<Duration>) {
+        let place = Place { pool: self.index, server };
+        self.client.site().came_of(place, self.client.thread().index, outcome, time);
     }
 
     /// Passes a response on, unless it is one to try again after and there is another server.
@@ -321,6 +364,13 @@ impl Errand<'_> {
         }
         // Boxed, as nearly all requests find an idle one: each would carry the room for a TLS handshake about.
         let obtain = Box::pin(obtain(thread, pool, place, self.client.connection.on_behalf()));
+        let _pending = match pool.begin_pending() {
+            Ok(held) => held,
+            Err(why) => {
+                self.stopped = Some(why);
+                return None;
+            }
+        };
         self.client.marks.wait();
         let obtained = self.client.deadlines().within(pool.config.connect_timeout, obtain).await;
         self.client.marks.connected();
@@ -329,10 +379,12 @@ impl Errand<'_> {
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
                 thread.warn_of_dial(place, &error);
+                self.came_of(place.server, Outcome::Failure, None);
                 self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }
             None => {
+                self.came_of(place.server, Outcome::Failure, None);
                 self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
                 None
             }
@@ -364,6 +416,9 @@ impl Errand<'_> {
             // A connection that had been idle may just have been closed: that says nothing about the server.
             self.wanted = Some(server);
             return Attempt::Again("idle_connection_closed");
+        }
+        if error.kind != Broken::Refused {
+            self.came_of(server, Outcome::Failure, None);
         }
         self.failed(server, StatusCode::BAD_GATEWAY, word);
         failure.map_or(Attempt::GivenUp, |failure| self.again_elsewhere(failure))
@@ -410,21 +465,34 @@ impl Errand<'_> {
         Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
     }
 
+    /// There was no server to try.
+    fn unavailable(&self) -> Response<ResponseBody> {
+        let retry_after = self.pool.trusted_again(Instant::now());
+        let is_any_up = self.pool.servers.iter().any(|server| server.is_up());
+        let state = match retry_after {
+            Some(_) => "that is up may be used: each is ejected, or its circuit breaker is open",
+            None if is_any_up => "takes new clients",
+            None => "is up",
+        };
+        let message = format!("no server of pool {} {state}", self.pool.config.name);
+        respond::unavailable(self.client, &message, retry_after)
+    }
+
     /// No server could answer.
     fn give_up(self) -> Response<ResponseBody> {
         if self.client.refusal.get().is_some() {
             return respond::refused(self.client, self.client.refusal.get());
         }
+        if let Some(why) = self.stopped {
+            return respond::stopped(self.client, self.pool, why);
+        }
         if let (Some(reason), Some(limits)) = (self.refused, &self.pool.config.connections) {
             return respond::overloaded(self.client, &self.pool.config.name, reason, limits.queue_timeout);
         }
         let Some((status, fault)) = self.fault else {
-            let fault = Fault { error: "destination_unavailable", server: None };
-            let is_any_up = self.pool.servers.iter().any(|server| server.is_up());
-            let state = if is_any_up { "takes new clients" } else { "is up" };
-            let message = format!("no server of pool {} {state}", self.pool.config.name);
-            return respond::own(self.client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
+            return self.unavailable();
         };
+        self.pool.settled(self.client.thread().index, Outcome::Failure);
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
             StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
