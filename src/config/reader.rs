@@ -441,6 +441,10 @@ impl<'a> Value<'a> {
                 self.mistakes.block(&self.place, "must stand once, not in a list", remedy);
                 None
             }
+            DeValue::Boolean(true) => {
+                let name = key.rsplit('.').next().unwrap_or(&key);
+                self.wrong_type("a table", format!("write {name} = {{}} to have all of its defaults"))
+            }
             _ => self.wrong_type("a table", format!("write [{}] and its keys below", plain(&key))),
         }
     }

@@ -79,6 +79,18 @@ pub async fn enter(
     }
 }
 
+/// The next server that `may_try` allows and that has room. Waits for none.
+pub fn enter_now(
+    thread: &Rc<Thread>,
+    index: PoolIndex,
+    may_try: impl Fn(usize) -> bool,
+) -> Option<(usize, Option<Slot>)> {
+    let pool = thread.site.pool(index)?;
+    let Some(slots) = &pool.slots else { return Some((thread.pick(index, may_try)?, None)) };
+    let server = next_with_room(thread, index, pool, slots, &may_try)?;
+    Some((server, Some(Slot { site: Arc::clone(&thread.site), place: Place { pool: index, server } })))
+}
+
 /// Takes a slot of the next server that has one.
 fn next_with_room(
     thread: &Thread,

@@ -37,6 +37,7 @@ mod fields;
 mod forwarded;
 mod h2_abuse;
 mod h2_conformance;
+mod hedging;
 mod hostile_http2_servers;
 mod hostile_servers;
 mod http2_servers;

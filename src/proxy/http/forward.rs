@@ -12,6 +12,7 @@ use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
 use super::headers;
+use super::hedge::{self, Raced, Second};
 use super::respond::{self, Fault};
 use super::trace::ChosenBy;
 use super::transaction::Transaction;
@@ -71,7 +72,8 @@ struct Errand<'a> {
 
 /// What came of one attempt.
 enum Attempt {
-    Answered(Response<Arriving>),
+    /// By this server, which need not be the one that was tried.
+    Answered(usize, Response<Arriving>),
     /// It may be tried again, for this reason.
     Again(&'static str),
     /// It may have been executed, or there is nothing left to send.
@@ -140,12 +142,12 @@ pub async fn forward(
     let mut server = errand.pick().await;
     while let Some(tried) = server {
         match errand.attempt(tried).await {
-            Attempt::Answered(response) => {
+            Attempt::Answered(server, response) => {
                 client.marks.answered();
                 pool.settled(client.thread().index, pool.outcome(response.status().as_u16()));
-                transaction.place = Some(Place { pool: index, server: tried });
+                transaction.place = Some(Place { pool: index, server });
                 transaction.slot = errand.slot.take();
-                return errand.finish(tried, response).await;
+                return errand.finish(server, response).await;
             }
             Attempt::Again(reason) => {
                 transaction.retries += 1;
@@ -285,12 +287,31 @@ impl Errand<'_> {
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
-        let deadlines = self.client.deadlines();
+        let (deadlines, timeout) = (self.client.deadlines(), self.pool.config.response_timeout);
         let since = self.client.site().times_servers(self.index).then(Instant::now);
-        match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
+        let took = || since.map(|since| since.elapsed());
+        let spare = self.pool.config.retries.hedge_after.and_then(|after| Some((after, self.spare(copy.as_ref()?)?)));
+        let answer = match spare {
+            None => upstream.exchange(request, deadlines, timeout).await,
+            // Boxed, as it is rare: each request would carry the room for a second one about.
+            Some((after, spare)) => {
+                let first = upstream.exchange(request, deadlines, timeout);
+                let errand = hedge::Errand { client: self.client, index: self.index, pool: self.pool };
+                match Box::pin(hedge::race(errand, first, spare, after, || self.second(server))).await {
+                    Raced::First(answer) => answer,
+                    Raced::Second(second, response) => {
+                        self.client.marks.chosen_by.set(ChosenBy::Hedge);
+                        self.was_slow(server, took());
+                        self.came_of(second.server, self.outcome(&response), None);
+                        self.slot = second.slot;
+                        return self.after_response(second.server, response, copy).await;
+                    }
+                }
+            }
+        };
+        match answer {
             Some(Ok(response)) => {
-                let outcome = self.pool.outcome(response.status().as_u16());
-                self.came_of(server, outcome, since.map(|since| since.elapsed()));
+                self.came_of(server, self.outcome(&response), took());
                 self.after_response(server, response, copy).await
             }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
@@ -301,6 +322,23 @@ impl Errand<'_> {
                 self.again_elsewhere(Failure::Timeout)
             }
         }
+    }
+
+    /// A copy to send to another server if this one takes too long.
+    fn spare(&self, copy: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+        let may_hedge = self.wanted_protocol.is_none() && self.attempts < self.pool.config.retries.attempts;
+        may_hedge.then(|| copy_if_repeatable(copy)).flatten()
+    }
+
+    /// The server for a second copy, where there is one that has room, and budget for it.
+    fn second(&mut self, first: usize) -> Option<Second> {
+        let (thread, retries) = (self.client.thread(), &self.pool.config.retries);
+        let may_try = |server: usize| server != first && !self.failed.contains(&server);
+        let (server, slot) = queue::enter_now(thread, self.index, may_try)?;
+        let now = thread.timers.coarse_now();
+        let has_budget = thread.retry_budget(self.index).is_some_and(|mut budget| budget.take(retries, now));
+        self.attempts += u32::from(has_budget);
+        has_budget.then_some(Second { server, slot })
     }
 
     /// Tries again on another server, where that is safe, wanted, and within all bounds.
@@ -330,6 +368,17 @@ impl Errand<'_> {
         true
     }
 
+    fn outcome(&self, response: &Response<Arriving>) -> Outcome {
+        self.pool.outcome(response.status().as_u16())
+    }
+
+    /// A server was not waited for any longer, after this time.
+    fn was_slow(&self, server: usize, time: Option<Duration>) {
+        if let Some(server) = self.pool.servers.get(server).filter(|_| time.is_some()) {
+            server.outcomes.count(self.client.thread().index, Outcome::Good, time);
+        }
+    }
+
     fn came_of(&self, server: usize, outcome: Outcome, time: Option<Duration>) {
         let place = Place { pool: self.index, server };
         self.client.site().came_of(place, self.client.thread().index, outcome, time);
@@ -344,14 +393,14 @@ impl Errand<'_> {
     ) -> Attempt {
         let failure = Failure::Status(response.status().as_u16());
         if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
-            return Attempt::Answered(response);
+            return Attempt::Answered(server, response);
         }
         self.request = copy;
         if !self.may_retry(failure) {
-            return Attempt::Answered(response);
+            return Attempt::Answered(server, response);
         }
         self.failed.push(server);
-        let Some(other) = self.pick().await else { return Attempt::Answered(response) };
+        let Some(other) = self.pick().await else { return Attempt::Answered(server, response) };
         self.wanted = Some(other);
         Attempt::Again(failure.word())
     }
@@ -528,7 +577,7 @@ pub(super) async fn obtain(
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
-fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !is_idempotent {

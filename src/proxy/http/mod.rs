@@ -26,6 +26,7 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+mod hedge;
 pub mod https;
 pub mod identity;
 pub mod ids;

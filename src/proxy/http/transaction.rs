@@ -162,6 +162,7 @@ impl Transaction {
             bytes_in: self.client.marks.bytes_in.get(),
             bytes_out: self.bytes_out,
             retries: self.retries,
+            hedge: self.client.marks.hedge.get(),
             first_byte_us: phases.and_then(|phases| phases.first_byte_us),
             total_us: phases.map(|phases| phases.total_us),
         };
@@ -197,6 +198,7 @@ impl Transaction {
             chosen_by: server.map_or("", |_| marks.chosen_by.get().as_str()),
             retries: self.retries,
             retried_for: self.retried_for.unwrap_or(""),
+            hedge: marks.hedge.get().as_str(),
             tls: tls.map_or("", TlsFacts::version),
             sni: tls.and_then(TlsFacts::server_name).unwrap_or(""),
             phases,
