@@ -98,7 +98,7 @@ fn pool_breaker(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> PoolBreaker {
     let mut limit = |key| Some(table.optional(key)?.integer(1..=COUNT_MAX)?.value);
     let (in_flight_max, pending_max, retries_max) =
         (limit("in_flight_max"), limit("pending_max"), limit("retries_max"));
-    let is_limited = in_flight_max.is_some() || pending_max.is_some() || retries_max.is_some();
+    let is_limited = ["in_flight_max", "pending_max", "retries_max"].iter().any(|key| table.has(key));
     let terms = terms(&mut table, mistakes, is_limited);
     table.finish();
     PoolBreaker { terms, in_flight_max, pending_max, retries_max }

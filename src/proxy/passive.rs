@@ -211,11 +211,11 @@ impl Pool {
         ends.min()
     }
 
-    /// When the pool's breaker lets requests pass again, and why it has opened.
+    /// When the pool's breaker lets requests pass again, and its state, what that means and why, in words.
     pub fn passes_again(&self, now: Instant) -> (Duration, String) {
         let broken = self.circuit.circuit.broken();
-        let until = broken.breaker.until();
-        (until.map_or(INTERVAL, |until| until.saturating_duration_since(now)), broken.reason.clone())
+        let left = broken.breaker.until().map_or(INTERVAL, |until| until.saturating_duration_since(now));
+        (left, format!("{} ({})", broken.breaker.position().meaning(), broken.reason))
     }
 
     fn census(&self, index: usize) -> Census {
@@ -363,6 +363,7 @@ impl Site {
             }
         };
         if has_changed {
+            server.trust_changed(server.is_trusted());
             self.publish_outcomes(place);
         }
     }
@@ -408,10 +409,11 @@ impl Site {
                 errors: outliers.consecutive_errors,
             });
             let (for_ms, in_a_row) = (milliseconds(until.duration_since(now)), judged.standing.ejections());
-            let (name, server) = (&pool.config.name, pool.server_name(place.server));
-            warn!(pool = name, server, reason, for_ms, in_a_row, "a server was ejected");
+            let (name, of) = (&pool.config.name, pool.server_name(place.server));
+            warn!(pool = name, server = of, reason, for_ms, in_a_row, "a server was ejected");
             judged.reason = reason;
         }
+        server.trust_changed(false);
         self.publish_outcomes(place);
     }
 
@@ -459,11 +461,12 @@ impl Site {
         };
         if is_back {
             server.ejection.follow(&judged);
-            let (pool, server, reason) = (name.pool, name.server, &judged.reason);
-            info!(pool, server, reason, "a server is back from its ejection");
+            let (pool, of, reason) = (name.pool, name.server, &judged.reason);
+            info!(pool, server = of, reason, "a server is back from its ejection");
         }
         drop(judged);
         if has_changed || is_back {
+            server.trust_changed(server.is_trusted());
             self.publish_outcomes(place);
         }
     }

@@ -68,7 +68,8 @@ pub async fn enter(
     if wanted.is_none() && !(0..pool.servers.len()).any(|server| pool.may_serve(server, &may_try)) {
         return Entrance::Nowhere;
     }
-    match wait(pool, slots, deadlines, wanted, take).await {
+    // Boxed: a request that need not wait would carry the room for it about.
+    match Box::pin(wait(pool, slots, deadlines, wanted, take)).await {
         // One that this request has tried in vain may be all that has come free.
         Ok(server) if wanted.is_some() || may_try(server) => slot(server),
         Ok(server) => {

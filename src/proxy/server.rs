@@ -18,6 +18,7 @@ pub struct Server {
     pub ejection: Ejection,
     /// Its circuit breaker; closed where it has none.
     pub circuit: Circuit,
+    trusted_since: Mutex<Option<Instant>>,
 }
 
 /// What an operator has ordered about a server.
@@ -56,6 +57,7 @@ impl Server {
             outcomes: Outcomes::default(),
             ejection: Ejection::default(),
             circuit: Circuit::default(),
+            trusted_since: Mutex::default(),
         }
     }
 
@@ -84,6 +86,18 @@ impl Server {
     /// Whether what came of earlier requests is no reason to send it no more.
     pub fn is_trusted(&self) -> bool {
         !self.ejection.is_out() && self.circuit.lets_pass()
+    }
+
+    /// What came of requests has changed whether it is trusted, to this.
+    pub fn trust_changed(&self, is_trusted: bool) {
+        if is_trusted {
+            *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    /// When it came back from its last ejection, or its breaker let requests pass again: what it gets may grow from then on.
+    pub fn trusted_since(&self) -> Option<Instant> {
+        *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it gets clients that belong to no server.

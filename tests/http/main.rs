@@ -41,6 +41,7 @@ mod hedging;
 mod hostile_http2_servers;
 mod hostile_servers;
 mod http2_servers;
+mod http2_switches;
 mod lifecycle;
 mod limits;
 mod malformed;

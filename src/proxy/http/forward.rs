@@ -43,7 +43,7 @@ struct Errand<'a> {
     index: PoolIndex,
     pool: &'a Pool,
     /// `None` while it is on its way.
-    request: Option<Request<RequestBody>>,
+    request: Option<Box<Request<RequestBody>>>,
     /// What other protocol it asks for.
     wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
@@ -84,7 +84,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -178,9 +178,9 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
 async fn prepare(
     client: &Rc<Client>,
     pool: &Pool,
-    request: Request<ClientBody>,
-) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
-    let (mut parts, body) = request.into_parts();
+    request: Box<Request<ClientBody>>,
+) -> Result<(Box<Request<RequestBody>>, Option<Wanted>), BodyError> {
+    let (mut parts, body) = (*request).into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
     let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
@@ -189,15 +189,15 @@ async fn prepare(
     let len = body.size_hint().exact().filter(|len| *len > 0 && *len <= replay_body_max && !expects_100);
     let mut body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
     if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
-        body = body.read_whole(len).await?;
+        body = Box::pin(body.read_whole(len)).await?;
         client.deadlines().clear(Party::Server);
     }
     headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    let mut request = Request::from_parts(parts, body);
-    client.interim.listen(version, &mut request);
+    let mut request = Box::new(Request::from_parts(parts, body));
+    client.interim.listen(version, pool.dialer.may_be_http2(), &mut request);
     Ok((request, wanted))
 }
 
@@ -275,14 +275,20 @@ impl Errand<'_> {
             return if self.stopped.is_some() { Attempt::GivenUp } else { self.again_elsewhere(Failure::Connect) };
         };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
+        let upstream = match &self.wanted_protocol {
+            None => upstream,
+            // Boxed, as it is rare.
+            Some(wanted) => match Box::pin(self.for_switch(place, upstream, wanted, &mut request)).await {
+                Some(upstream) => upstream,
+                None => {
+                    self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
+                    return Attempt::GivenUp;
+                }
+            },
+        };
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
             request.headers_mut().remove(header::TE);
-        }
-        if self.wanted_protocol.is_some() && matches!(upstream, Upstream::Http2(_)) {
-            // RFC 8441 towards servers is not spoken here.
-            self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
-            return Attempt::GivenUp;
         }
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
@@ -324,8 +330,40 @@ impl Errand<'_> {
         }
     }
 
+    /// What carries a request for another protocol: a stream of HTTP/2 where the server takes extended CONNECT (RFC 8441),
+    /// else a connection of HTTP/1, which a pool of `protocol = "auto"` makes for it. `None` where there is neither.
+    async fn for_switch(
+        &self,
+        place: Place,
+        upstream: Upstream,
+        wanted: &Wanted,
+        request: &mut Request<RequestBody>,
+    ) -> Option<Upstream> {
+        // Another server may have been asked before.
+        Wanted::ask_by_upgrade(request);
+        let Upstream::Http2(stream) = upstream else { return Some(upstream) };
+        let (pool, deadlines) = (self.pool, self.client.deadlines());
+        let is_taken = deadlines.within(pool.config.connect_timeout, stream.takes_extended_connect()).await;
+        if is_taken == Some(true) && wanted.ask_by_connect(request) {
+            return Some(Upstream::Http2(stream));
+        }
+        drop(stream);
+        if !pool.dialer.may_be_http1() {
+            return None;
+        }
+        let address = pool.config.servers.get(place.server)?.address;
+        let dial = pool.dialer.dial_http1(address, self.client.connection.on_behalf());
+        match deadlines.within(pool.config.connect_timeout, dial).await? {
+            Ok(stream) => Http1::begin(stream).await.ok().map(Upstream::Http1),
+            Err(error) => {
+                self.client.thread().warn_of_dial(place, &error);
+                None
+            }
+        }
+    }
+
     /// A copy to send to another server if this one takes too long.
-    fn spare(&self, copy: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    fn spare(&self, copy: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
         let may_hedge = self.wanted_protocol.is_none() && self.attempts < self.pool.config.retries.attempts;
         may_hedge.then(|| copy_if_repeatable(copy)).flatten()
     }
@@ -389,7 +427,7 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         response: Response<Arriving>,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
     ) -> Attempt {
         let failure = Failure::Status(response.status().as_u16());
         if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
@@ -400,7 +438,7 @@ impl Errand<'_> {
             return Attempt::Answered(server, response);
         }
         self.failed.push(server);
-        let Some(other) = self.pick().await else { return Attempt::Answered(server, response) };
+        let Some(other) = Box::pin(self.pick()).await else { return Attempt::Answered(server, response) };
         self.wanted = Some(other);
         Attempt::Again(failure.word())
     }
@@ -433,8 +471,14 @@ impl Errand<'_> {
                 None
             }
             None => {
-                self.came_of(place.server, Outcome::Failure, None);
-                self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
+                let is_full = thread.shared_connections(place).is_some_and(|shared| shared.is_full());
+                if is_full && pool.dialer.may_be_http2() {
+                    // RFC 9209 section 2.3.12.
+                    self.failed(place.server, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached");
+                } else {
+                    self.came_of(place.server, Outcome::Failure, None);
+                    self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
+                }
                 None
             }
         }
@@ -446,7 +490,7 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         error: ExchangeError,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
         was_reused: bool,
     ) -> Attempt {
         if self.client.refusal.get().is_some() {
@@ -457,7 +501,7 @@ impl Errand<'_> {
             Broken::Off => (Some(Failure::Broken), "connection_terminated"),
             Broken::Refused => (Some(Failure::Refused), "http_request_denied"),
         };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| failure.is_some()));
+        self.request = error.unsent.or(copy.filter(|_| failure.is_some()));
         let is_about_idleness = was_reused && failure == Some(Failure::Broken) && self.request.is_some();
         if is_about_idleness && self.repeats < REPEATS_MAX {
             self.repeats += 1;
@@ -482,7 +526,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
+    async fn finish(&self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
         let (mut parts, mut body) = response.into_parts();
         let granted = self.wanted_protocol.as_ref().and_then(|wanted| wanted.granted(&parts));
         let is_switch = granted.is_some() && tunnel::open(self.client, body.take_tunnel());
@@ -544,7 +588,8 @@ impl Errand<'_> {
         self.pool.settled(self.client.thread().index, Outcome::Failure);
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
-            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
+            StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",
+            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2 and takes no other protocol there (RFC 8441)",
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))
@@ -577,13 +622,13 @@ pub(super) async fn obtain(
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
-pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !is_idempotent {
         return None;
     }
-    let mut copy = Request::new(request.body().copy()?);
+    let mut copy = Box::new(Request::new(request.body().copy()?));
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

@@ -59,7 +59,7 @@ pub enum Raced {
 pub async fn race(
     errand: Errand<'_>,
     first: impl Future<Output = Answer>,
-    spare: Request<RequestBody>,
+    spare: Box<Request<RequestBody>>,
     after: Duration,
     second: impl FnOnce() -> Option<Second>,
 ) -> Raced {
@@ -120,7 +120,12 @@ fn is_good(pool: &Pool, answer: &Answer) -> bool {
 }
 
 /// Sends the second copy to a server. `None` where that cannot be reached or takes too long.
-async fn send(errand: Errand<'_>, deadlines: &Deadlines, server: usize, mut request: Request<RequestBody>) -> Answer {
+async fn send(
+    errand: Errand<'_>,
+    deadlines: &Deadlines,
+    server: usize,
+    mut request: Box<Request<RequestBody>>,
+) -> Answer {
     let Errand { client, index, pool } = errand;
     let (thread, place) = (client.thread(), Place { pool: index, server });
     loop {

@@ -122,8 +122,8 @@ pub fn stopped(client: &Client, pool: &Pool, why: Stopped) -> Response<ResponseB
     let name = &pool.config.name;
     let (retry_after, message) = match why {
         Stopped::Open => {
-            let (left, reason) = pool.passes_again(Instant::now());
-            (left, format!("the circuit breaker of pool {name} is open, so that no request passes for now: {reason}"))
+            let (left, state) = pool.passes_again(Instant::now());
+            (left, format!("the circuit breaker of pool {name} is {state}"))
         }
         Stopped::InFlight | Stopped::Retries => {
             (Duration::ZERO, format!("pool {name} has as many requests under way as it may"))

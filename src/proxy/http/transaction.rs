@@ -77,12 +77,12 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins with a request's head.
-    pub fn begin(client: &Rc<Client>) -> Self {
+    /// Begins with a request's head. Boxed, as it is handed on from the request's steps to the response's body.
+    pub fn begin(client: &Rc<Client>) -> Box<Self> {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
         client.marks.begin(client.is_timed());
-        Self {
+        Box::new(Self {
             client: Rc::clone(client),
             ip: client.connection.ip,
             request_id: None,
@@ -105,7 +105,7 @@ impl Transaction {
             under_way: None,
             slot: None,
             passage: None,
-        }
+        })
     }
 
     /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read.

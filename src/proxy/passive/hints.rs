@@ -109,6 +109,7 @@ impl Site {
         pool.eject_as_told(index, found, ejected, age_ms, now);
         let open = hint.open_ms.and_then(|left_ms| hint.left(left_ms, now_ms));
         pool.open_as_told(index, found, open, age_ms, now);
+        found.trust_changed(found.is_trusted());
     }
 }
 

@@ -228,7 +228,10 @@ impl Passage<'_> {
             return reset(client.socket());
         };
         let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
-            self.pool.settled(self.thread.index, Outcome::Failure);
+            if self.account.marks.retries.get() > 0 {
+                // Servers were tried.
+                self.pool.settled(self.thread.index, Outcome::Failure);
+            }
             self.account.marks.ends(Ended::ServerFailed, "destination_unavailable");
             return reset(client.socket());
         };
