@@ -513,6 +513,9 @@ pub struct PoolStatus {
     /// Where servers of it are found; `None` where all of them stand in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<DiscoveryStatus>,
+    /// Its circuit breaker; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
 }
 
 /// How the source of a pool's servers is.
@@ -534,6 +537,36 @@ pub struct DiscoveryStatus {
     pub failures: u64,
     /// What is wrong now; `None` while the last answer is good.
     pub problem: Option<String>,
+}
+
+/// A circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    /// `closed`, `open` or `half_open`.
+    pub state: String,
+    /// What that means for requests, in words.
+    pub meaning: String,
+    /// Why it opened, with figures; empty while it is closed.
+    pub reason: String,
+    /// Time until requests pass on trial, in milliseconds; `None` unless it is open.
+    pub left_ms: Option<u64>,
+    /// Times that it has opened since the worker started.
+    pub opened: u64,
+    /// Requests that a pool's breaker did not let pass, by the reason: `open`, `in_flight` or `pending`; and `retries`
+    /// that were not made.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Why a server gets no requests for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EjectionStatus {
+    /// Why, with figures.
+    pub reason: String,
+    /// Time until it comes back, in milliseconds.
+    pub left_ms: u64,
+    /// How many ejections of late have made this one longer, itself included.
+    pub in_a_row: u32,
 }
 
 /// What became of copies of requests.
@@ -596,4 +629,13 @@ pub struct ServerStatus {
     /// Those under way; `None` where it gets any number of them.
     #[serde(default)]
     pub in_flight: Option<u64>,
+    /// Why it gets no requests for a time although it is up; `None` while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<EjectionStatus>,
+    /// Times that it was ejected since the worker started.
+    #[serde(default)]
+    pub ejections: u64,
+    /// Its circuit breaker; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
 }

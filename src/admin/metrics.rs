@@ -1,5 +1,6 @@
 //! The metrics of a node, in the text format 0.0.4 of Prometheus. All of them come from the status that `baton status` shows.
 
+mod passive;
 mod protection;
 mod traffic;
 
@@ -56,6 +57,7 @@ pub fn render(status: &NodeStatus) -> String {
     mirrors(&mut text, &status.pools);
     certificates(&mut text, &status.certificates);
     servers(&mut text, &status.pools);
+    passive::render(&mut text, &status.pools);
     others(&mut text, status);
     text.0
 }

@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus,
-    StoreStatus, SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, BreakerStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role,
+    SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -268,6 +268,10 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
     if let Some(discovery) = &pool.discovery {
         describe_discovery(text, discovery);
     }
+    if let Some(breaker) = &pool.breaker {
+        let refused: u64 = breaker.refused.values().sum();
+        let _ = writeln!(text, "  breaker {}, {refused} requests stopped", described(breaker));
+    }
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),
@@ -285,6 +289,13 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             server.requests,
             server.last_check
         );
+        if let Some(ejection) = &server.ejection {
+            let (left, reason) = (time(ejection.left_ms), &ejection.reason);
+            let _ = writeln!(text, "       ejected for {left} more, the {}. time of late: {reason}", ejection.in_a_row);
+        }
+        if let Some(breaker) = &server.breaker {
+            let _ = writeln!(text, "       breaker {}", described(breaker));
+        }
     }
 }
 
@@ -297,6 +308,13 @@ fn describe_discovery(text: &mut String, discovery: &DiscoveryStatus) {
     };
     let problem = problem.as_ref().map_or(String::new(), |problem| format!("; the last list stays: {problem}"));
     let _ = writeln!(text, "  found by {source}: {said}{problem}");
+}
+
+/// A breaker's state with what it means, and why.
+fn described(breaker: &BreakerStatus) -> String {
+    let reason = if breaker.reason.is_empty() { String::new() } else { format!(" ({})", breaker.reason) };
+    let left = breaker.left_ms.map_or(String::new(), |left_ms| format!(" for {} more", time(left_ms)));
+    format!("{}{left}{reason}", breaker.meaning)
 }
 
 fn describe_store(text: &mut String, store: &StoreStatus) {

@@ -25,6 +25,7 @@ mod key;
 mod machine;
 mod model;
 mod pairing;
+mod passive;
 mod pools;
 mod protection;
 mod reader;

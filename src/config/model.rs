@@ -5,6 +5,7 @@ mod compression;
 mod discovery;
 mod error_pages;
 mod identity;
+mod passive;
 mod protection;
 mod routes;
 mod tls;
@@ -21,6 +22,7 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use discovery::*;
 pub use identity::*;
+pub use passive::*;
 pub use protection::*;
 pub use routes::*;
 
@@ -359,6 +361,8 @@ pub struct Pool {
     pub tls: Option<ServerTls>,
     /// Servers are told whose connection it is, with the PROXY protocol. Each client has connections of its own then.
     pub send_proxy: Option<SendProxy>,
+    /// What follows from the outcomes of clients' requests.
+    pub passive: Passive,
 }
 
 /// TLS to servers.

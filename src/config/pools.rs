@@ -9,7 +9,7 @@ use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
 use super::model::{Algorithm, Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, discovery, protection, routes, sticky, upstream, values};
+use super::{compression, discovery, passive, protection, routes, sticky, upstream, values};
 
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -77,6 +77,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         send_proxy: way.send_proxy,
         http2: upstream::http2(&mut table),
         retries: upstream::retries(&mut table, mistakes, response_timeout, is_sticky),
+        passive: passive::passive(&mut table, mistakes),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, discovery_files, pool }

@@ -1,4 +1,9 @@
-//! Judges whether a server is up from the results of its checks. A core; `probe` makes the checks.
+//! Judges servers: by the results of their checks, which `probe` makes, and by what comes of clients' requests, which `proxy`
+//! sees. A core.
+
+pub mod breaker;
+pub mod outliers;
+pub mod window;
 
 /// The verdict on one server.
 #[derive(Debug, Clone, PartialEq, Eq)]

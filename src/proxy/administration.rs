@@ -95,6 +95,8 @@ impl Site {
                     self.publish_health(pool, server, is_up);
                 }
             }
+            // Also what an earlier worker of this node had found.
+            FactKey::Outcomes { pool, server, .. } => self.take_outcomes(pool, server, value),
             FactKey::TicketKeys => {}
         }
     }
@@ -124,7 +126,7 @@ impl Site {
                     is_for_disk,
                 })
             }
-            FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Health { .. } | FactKey::Outcomes { .. } | FactKey::TicketKeys => None,
         });
         kept.collect()
     }

@@ -14,6 +14,8 @@ pub mod files;
 pub mod http;
 pub mod limits;
 pub mod load;
+pub mod outcomes;
+pub mod passive;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod refusals;

@@ -111,7 +111,7 @@ impl Site {
                 FactKey::Health { node, pool, server } if *node != self.node => {
                     new(pool, server).inspect(|found| found.recall_health(value));
                 }
-                FactKey::Health { .. } | FactKey::TicketKeys => {}
+                FactKey::Health { .. } | FactKey::Outcomes { .. } | FactKey::TicketKeys => {}
             }
         }
     }
@@ -155,7 +155,8 @@ impl Site {
         };
         let servers: Vec<_> = config.servers.iter().map(|server| next_server(former, config, server)).collect();
         let slots = next_slots(former, config, &servers);
-        Ok(Arc::new(Pool::of(config, dialer, index, makings.cookie_key, servers, slots)))
+        let circuit = former.map(|pool| Arc::clone(&pool.circuit)).unwrap_or_default();
+        Ok(Arc::new(Pool::of(config, dialer, index, makings.cookie_key, servers, slots, circuit)))
     }
 }
 

@@ -4,11 +4,21 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The state of a server. Written by health checks and by operators' commands, read by every thread.
+use super::outcomes::{Circuit, Ejection, Outcomes};
+
+/// The state of a server. Written by health checks, by operators' commands and by what comes of requests, read by every
+/// thread.
 pub struct Server {
     up: AtomicBool,
     admin: AtomicU8,
     verdict: Mutex<Verdict>,
+    /// What comes of requests to it.
+    pub outcomes: Outcomes,
+    /// Whether it is ejected for that.
+    pub ejection: Ejection,
+    /// Its circuit breaker; closed where it has none.
+    pub circuit: Circuit,
+    trusted_since: Mutex<Option<Instant>>,
 }
 
 /// What an operator has ordered about a server.
@@ -40,7 +50,15 @@ impl Server {
         let verdict =
             Verdict { since: Instant::now(), is_checked: is_never_checked, last_check: "not checked".to_owned() };
         let admin = AtomicU8::new(Admin::Enabled as u8);
-        Self { up: AtomicBool::new(true), admin, verdict: Mutex::new(verdict) }
+        Self {
+            up: AtomicBool::new(true),
+            admin,
+            verdict: Mutex::new(verdict),
+            outcomes: Outcomes::default(),
+            ejection: Ejection::default(),
+            circuit: Circuit::default(),
+            trusted_since: Mutex::default(),
+        }
     }
 
     /// The last verdict and what led to it.
@@ -65,14 +83,31 @@ impl Server {
         self.admin.store(admin as u8, Ordering::Relaxed);
     }
 
+    /// Whether what came of earlier requests is no reason to send it no more.
+    pub fn is_trusted(&self) -> bool {
+        !self.ejection.is_out() && self.circuit.lets_pass()
+    }
+
+    /// What came of requests has changed whether it is trusted, to this.
+    pub fn trust_changed(&self, is_trusted: bool) {
+        if is_trusted {
+            *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    /// When it came back from its last ejection, or its breaker let requests pass again: what it gets may grow from then on.
+    pub fn trusted_since(&self) -> Option<Instant> {
+        *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it gets clients that belong to no server.
     pub fn takes_new(&self) -> bool {
-        self.is_up() && self.admin() == Admin::Enabled
+        self.is_up() && self.admin() == Admin::Enabled && self.is_trusted()
     }
 
     /// Whether it serves the clients that belong to it.
     pub fn keeps_users(&self) -> bool {
-        self.is_up() && self.admin() != Admin::Disabled
+        self.is_up() && self.admin() != Admin::Disabled && self.is_trusted()
     }
 
     /// Takes a verdict and what led to it.
@@ -80,6 +115,8 @@ impl Server {
         let mut verdict = self.verdict();
         if self.up.swap(up, Ordering::Relaxed) != up {
             verdict.since = Instant::now();
+            // It has been seen to fall and to rise again: what it was ejected for is over.
+            self.ejection.pardon(verdict.since);
         }
         verdict.is_checked = true;
         verdict.last_check = last_check;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::HeaderValue;
 
@@ -15,6 +16,7 @@ use super::http::https;
 use super::http::identity::Identity;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
+use super::passive::PoolCircuit;
 use super::refusals;
 use super::server::Server;
 use super::sessions::Sessions;
@@ -192,6 +194,8 @@ pub struct Pool {
     pub sticky: Option<Stickiness>,
     /// Present when its servers get so many requests at once and not more.
     pub slots: Option<Arc<Slots>>,
+    /// Its circuit breaker, which is closed where it has none.
+    pub circuit: Arc<PoolCircuit>,
 }
 
 impl Site {
@@ -363,7 +367,7 @@ impl Pool {
         let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
-        Self::of(config, dialer, index, cookie_key, servers, slots.map(Arc::new))
+        Self::of(config, dialer, index, cookie_key, servers, slots.map(Arc::new), Arc::default())
     }
 
     /// One with these servers.
@@ -374,13 +378,19 @@ impl Pool {
         cookie_key: &[u8],
         servers: Vec<Arc<Server>>,
         slots: Option<Arc<Slots>>,
+        circuit: Arc<PoolCircuit>,
     ) -> Self {
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer, sticky, slots }
+        Self { config: config.clone(), servers, dialer, sticky, slots, circuit }
     }
 
     pub(super) fn counters(&self) -> PoolCounters {
         PoolCounters { by_server: self.servers.iter().map(|_| Arc::default()).collect(), ..PoolCounters::default() }
+    }
+
+    /// The name of a server, as configured.
+    pub fn server_name(&self, server: usize) -> &str {
+        self.config.servers.get(server).map_or("", |server| server.name.as_str())
     }
 
     /// What there is to know of a server when one is picked for a new client.
@@ -392,6 +402,7 @@ impl Pool {
     }
 
     fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {
+        let now = Instant::now();
         let servers = self.config.servers.iter().zip(&self.servers).enumerate();
         let servers = servers.map(|(index, (config, server))| {
             let verdict = server.verdict();
@@ -406,9 +417,13 @@ impl Pool {
                 last_check: verdict.last_check.clone(),
                 requests: requests(index),
                 in_flight: self.slots.as_ref().map(|slots| u64::from(slots.taken(index))),
+                ejection: self.ejection_status(server, now),
+                ejections: server.ejection.count(),
+                breaker: self.server_breaker_status(server, now),
             }
         });
         let (name, queue) = (self.config.name.clone(), self.queue_status());
-        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue, discovery: None }
+        let (servers, breaker) = (servers.collect(), self.breaker_status(now));
+        PoolStatus { name, requests: 0, errors: 0, servers, mirrored: None, queue, discovery: None, breaker }
     }
 }

@@ -304,6 +304,11 @@ impl Thread {
         self.steady.latest.borrow().upgrade().unwrap_or_else(|| Rc::clone(self))
     }
 
+    /// Its number, from 0.
+    pub fn index(&self) -> usize {
+        self.steady.index
+    }
+
     /// Whether no more requests are taken.
     pub fn is_draining(&self) -> bool {
         self.steady.is_draining.get()

@@ -34,6 +34,15 @@ pub enum FactKey {
         /// The server.
         server: String,
     },
+    /// What came of clients' requests to a server at a node: that it was ejected, or its breaker opened.
+    Outcomes {
+        /// The node that found out.
+        node: String,
+        /// The pool.
+        pool: String,
+        /// The server.
+        server: String,
+    },
     /// The keys of TLS session tickets. Secret.
     TicketKeys,
 }
@@ -43,7 +52,9 @@ impl FactKey {
     fn len_bytes(&self) -> usize {
         match self {
             FactKey::Admin { pool, server } => pool.len() + server.len(),
-            FactKey::Health { node, pool, server } => node.len() + pool.len() + server.len(),
+            FactKey::Health { node, pool, server } | FactKey::Outcomes { node, pool, server } => {
+                node.len() + pool.len() + server.len()
+            }
             FactKey::TicketKeys => 0,
         }
     }

@@ -47,6 +47,10 @@ mod fact {
     pub(super) const TICKET_KEYS: u8 = 3;
 }
 
+/// Before a server's name in a key of health, it is not about checks but about what came of requests. Releases that do
+/// not know of that look for a server of this name, which no configuration can have, and pass over it.
+const OUTCOMES_MARK: char = '!';
+
 /// What each side says first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -319,7 +323,13 @@ impl<'a> Reader<'a> {
         let sequence = self.u64()?;
         let key = match self.u8()? {
             fact::ADMIN => FactKey::Admin { pool: self.text()?, server: self.text()? },
-            fact::HEALTH => FactKey::Health { node: self.text()?, pool: self.text()?, server: self.text()? },
+            fact::HEALTH => {
+                let (node, pool, server) = (self.text()?, self.text()?, self.text()?);
+                match server.strip_prefix(OUTCOMES_MARK) {
+                    Some(server) => FactKey::Outcomes { node, pool, server: server.to_owned() },
+                    None => FactKey::Health { node, pool, server },
+                }
+            }
             fact::TICKET_KEYS => FactKey::TicketKeys,
             _ => return None,
         };
@@ -461,6 +471,11 @@ pub fn put_fact(out: &mut Vec<u8>, sequence: u64, key: &FactKey, version: Versio
             FactKey::Health { node, pool, server } => {
                 out.push(fact::HEALTH);
                 [node, pool, server].into_iter().for_each(|name| put_text(out, name));
+            }
+            FactKey::Outcomes { node, pool, server } => {
+                out.push(fact::HEALTH);
+                let marked = format!("{OUTCOMES_MARK}{server}");
+                [node, pool, &marked].into_iter().for_each(|name| put_text(out, name));
             }
             FactKey::TicketKeys => out.push(fact::TICKET_KEYS),
         }

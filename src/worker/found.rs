@@ -29,7 +29,7 @@ impl Worker {
         let facts = site.sessions.facts();
         let admin = facts.iter().filter_map(|(key, value)| match key {
             FactKey::Admin { pool, server } => Some((pool.as_str(), server.as_str(), value)),
-            FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Health { .. } | FactKey::Outcomes { .. } | FactKey::TicketKeys => None,
         });
         AllChanges::of(admin)
     }

@@ -46,6 +46,7 @@ use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
+use crate::proxy::passive;
 use crate::proxy::reload::{Current, InUse};
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Prepared, Site};
@@ -272,6 +273,8 @@ impl Worker {
         let mut pressure_turns = tokio::time::interval(pressure::INTERVAL);
         pressure_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pressure = Pressure::new(&self.site());
+        let mut outcome_turns = tokio::time::interval(passive::INTERVAL);
+        outcome_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -329,6 +332,7 @@ impl Worker {
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
                 _ = ticket_turns.tick() => self.tickets.turn(),
+                _ = outcome_turns.tick() => self.site().turn_outcomes(),
                 _ = pressure_turns.tick() => {
                     let in_use = self.current.load();
                     pressure.turn(&in_use.site, &in_use.counters);
@@ -608,7 +612,7 @@ fn apply(current: &Arc<Current>, tickets: &Arc<TicketKeeper>, changes: Overview)
             match key {
                 FactKey::TicketKeys => tickets.received(value),
                 FactKey::Admin { server, .. } if ServerChange::name_in_key(server).is_some() => has_changes = true,
-                FactKey::Admin { .. } | FactKey::Health { .. } => {
+                FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::Outcomes { .. } => {
                     current.load().site.apply_fact(key, value);
                 }
             }

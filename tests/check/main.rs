@@ -10,6 +10,7 @@ mod heartbeat;
 mod identity;
 mod limits;
 mod machine;
+mod outliers;
 mod program;
 mod reference;
 mod routes;

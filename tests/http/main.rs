@@ -53,6 +53,7 @@ mod lifecycle;
 mod limits;
 mod malformed;
 mod operating;
+mod outliers;
 mod programs;
 mod proxy_protocol;
 mod queueing;

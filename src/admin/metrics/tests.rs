@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::status::{
-    EventsStatus, ListenerStatus, LoadStatus, MirroredStatus, PathStatus, PeerStatus, ProgressStatus, QueueStatus,
-    ServerSessionsStatus, ServerStatus, SessionsStatus, WitnessStatus, WorkerStatus,
+    BreakerStatus, EjectionStatus, EventsStatus, ListenerStatus, LoadStatus, MirroredStatus, PathStatus, PeerStatus,
+    ProgressStatus, QueueStatus, ServerSessionsStatus, ServerStatus, SessionsStatus, WitnessStatus, WorkerStatus,
 };
 
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
@@ -18,6 +18,13 @@ fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
         last_check: String::new(),
         requests: 12,
         in_flight: Some(3),
+        ejection: (!up).then(|| EjectionStatus {
+            reason: "5 requests in a row got no response".to_owned(),
+            left_ms: 2_500,
+            in_a_row: 1,
+        }),
+        ejections: 4,
+        breaker: None,
     }
 }
 
@@ -82,6 +89,14 @@ fn status() -> NodeStatus {
                 waited_us: 1_500_000,
                 dropped: BTreeMap::from([("full".to_owned(), 7)]),
                 ..QueueStatus::default()
+            }),
+            breaker: Some(BreakerStatus {
+                state: "half_open".to_owned(),
+                meaning: String::new(),
+                reason: String::new(),
+                left_ms: None,
+                opened: 3,
+                refused: BTreeMap::from([("in_flight".to_owned(), 9)]),
             }),
         }],
         events: Some(EventsStatus { spooled: 1, delivered: 2, dropped: 3, last_error: None, oldest_age_ms: None }),
@@ -193,6 +208,13 @@ fn every_measure_is_on_the_page() {
         (r#"baton_mirrored_requests_total{pool="app",outcome="answered"}"#, 5.0),
         (r#"baton_mirrored_requests_total{pool="app",outcome="broken_off"}"#, 4.0),
         (r#"baton_server_up{pool="app",server="app2"}"#, 0.0),
+        (r#"baton_server_ejected{pool="app",server="app1"}"#, 0.0),
+        (r#"baton_server_ejected{pool="app",server="app2"}"#, 1.0),
+        (r#"baton_server_ejections_total{pool="app",server="app2"}"#, 4.0),
+        (r#"baton_pool_breaker_state{pool="app",state="half_open"}"#, 1.0),
+        (r#"baton_pool_breaker_state{pool="app",state="closed"}"#, 0.0),
+        (r#"baton_pool_breaker_opened_total{pool="app"}"#, 3.0),
+        (r#"baton_pool_breaker_stopped_total{pool="app",reason="in_flight"}"#, 9.0),
         (r#"baton_server_admin{pool="app",server="app1",state="draining"}"#, 1.0),
         (r#"baton_server_admin{pool="app",server="app1",state="enabled"}"#, 0.0),
         ("baton_store_connected", 1.0),

@@ -17,6 +17,7 @@ use super::trace::Ended;
 use super::transaction::Transaction;
 use crate::config;
 use crate::limit::floor::{self, Meter};
+use crate::proxy::outcomes::Outcome;
 use crate::proxy::refusals::Reason;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
@@ -403,11 +404,17 @@ impl Drop for ResponseBody {
 }
 
 impl ServerBody {
+    /// The client cannot be told any more, and the server has failed after all.
+    fn broke_off(&self) {
+        self.client.broken_off.set(true);
+        self.client.site().came_of(self.place, self.client.thread().index(), Outcome::Failure, None);
+    }
+
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let deadlines = Rc::clone(self.client.deadlines());
         if deadlines.is_server_late() {
             self.arriving = None;
-            self.client.broken_off.set(true);
+            self.broke_off();
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
         let Some(arriving) = &mut self.arriving else { return Poll::Ready(None) };
@@ -416,7 +423,7 @@ impl ServerBody {
                 deadlines.clear(Party::Server);
                 self.is_complete = frame.is_none();
                 if matches!(frame, Some(Err(_))) {
-                    self.client.broken_off.set(true);
+                    self.broke_off();
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Server)))
             }

@@ -2,6 +2,7 @@
 
 use std::cell::RefMut;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -17,6 +18,8 @@ use super::trace::ChosenBy;
 use super::transaction::Transaction;
 use super::tunnel::{self, Wanted};
 use crate::config::PoolIndex;
+use crate::proxy::outcomes::Outcome;
+use crate::proxy::passive::{Held, Stopped};
 use crate::proxy::queue::{self, Entrance, Slot};
 use crate::proxy::refusals::Reason;
 use crate::proxy::state::Pool;
@@ -61,6 +64,10 @@ struct Errand<'a> {
     slot: Option<Slot>,
     /// Why no server had room for it.
     refused: Option<Reason>,
+    /// Why the pool's breaker does not let it try.
+    stopped: Option<Stopped>,
+    /// Its place among the requests that are tried again, where these are limited.
+    retrying: Option<Held>,
 }
 
 /// What came of one attempt.
@@ -84,6 +91,10 @@ pub async fn forward(
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
     transaction.pool = Some(index);
+    match pool.admit() {
+        Ok(passage) => transaction.passage = passage,
+        Err(why) => return respond::stopped(client, pool, why),
+    }
     let mut visit = visit(transaction, pool, &request);
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
@@ -125,12 +136,15 @@ pub async fn forward(
         fault: None,
         slot: None,
         refused: None,
+        stopped: None,
+        retrying: None,
     };
     let mut server = errand.pick().await;
     while let Some(tried) = server {
         match errand.attempt(tried).await {
             Attempt::Answered(server, response) => {
                 client.marks.answered();
+                pool.settled(client.thread().index(), pool.outcome(response.status().as_u16()));
                 transaction.place = Some(Place { pool: index, server });
                 transaction.slot = errand.slot.take();
                 return errand.finish(server, response).await;
@@ -251,7 +265,15 @@ impl Errand<'_> {
     async fn attempt(&mut self, server: usize) -> Attempt {
         self.attempts += 1;
         let place = Place { pool: self.index, server };
-        let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
+        let Some(Some(_trial)) = self.pool.servers.get(server).map(|server| server.begin()) else {
+            // Others have taken the last place on trial since it was picked.
+            self.attempts -= 1;
+            self.failed.push(server);
+            return Attempt::Again("circuit_breaker");
+        };
+        let Some(upstream) = self.connection(place).await else {
+            return if self.stopped.is_some() { Attempt::GivenUp } else { self.again_elsewhere(Failure::Connect) };
+        };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
         let upstream = match &self.wanted_protocol {
             None => upstream,
@@ -272,6 +294,8 @@ impl Errand<'_> {
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let (deadlines, timeout) = (self.client.deadlines(), self.pool.config.response_timeout);
+        let since = self.client.site().times_servers(self.index).then(Instant::now);
+        let took = || since.map(|since| since.elapsed());
         let spare = self.pool.config.retries.hedge_after.and_then(|after| Some((after, self.spare(copy.as_ref()?)?)));
         let answer = match spare {
             None => upstream.exchange(request, deadlines, timeout).await,
@@ -283,6 +307,8 @@ impl Errand<'_> {
                     Raced::First(answer) => answer,
                     Raced::Second(second, response) => {
                         self.client.marks.chosen_by.set(ChosenBy::Hedge);
+                        self.was_slow(server, took());
+                        self.came_of(second.server, self.outcome(&response), None);
                         self.slot = second.slot;
                         return self.after_response(second.server, response, copy).await;
                     }
@@ -290,10 +316,14 @@ impl Errand<'_> {
             }
         };
         match answer {
-            Some(Ok(response)) => self.after_response(server, response, copy).await,
+            Some(Ok(response)) => {
+                self.came_of(server, self.outcome(&response), took());
+                self.after_response(server, response, copy).await
+            }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
                 self.request = copy;
+                self.came_of(server, Outcome::Failure, None);
                 self.failed(server, StatusCode::GATEWAY_TIMEOUT, "http_response_timeout");
                 self.again_elsewhere(Failure::Timeout)
             }
@@ -355,7 +385,7 @@ impl Errand<'_> {
     }
 
     /// What is left of the request is in `request`, where it may be sent again.
-    fn may_retry(&self, failure: Failure) -> bool {
+    fn may_retry(&mut self, failure: Failure) -> bool {
         let retries = &self.pool.config.retries;
         let is_open = self.request.is_some() && !self.client.deadlines().is_late(Party::Request);
         if !is_open || self.attempts >= retries.attempts || !retry::is_wanted(retries, failure) {
@@ -363,7 +393,33 @@ impl Errand<'_> {
         }
         let now = self.client.thread().timers.coarse_now();
         let has_budget = |mut budget: RefMut<'_, Budget>| budget.take(retries, now);
-        failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget)
+        let is_let =
+            failure == Failure::Connect || self.client.thread().retry_budget(self.index).is_some_and(has_budget);
+        is_let && self.has_room_to_retry()
+    }
+
+    fn has_room_to_retry(&mut self) -> bool {
+        if self.retrying.is_none() {
+            let Ok(held) = self.pool.begin_retry() else { return false };
+            self.retrying = held;
+        }
+        true
+    }
+
+    fn outcome(&self, response: &Response<Arriving>) -> Outcome {
+        self.pool.outcome(response.status().as_u16())
+    }
+
+    /// A server was not waited for any longer, after this time.
+    fn was_slow(&self, server: usize, time: Option<Duration>) {
+        if let Some(server) = self.pool.servers.get(server).filter(|_| time.is_some()) {
+            server.outcomes.count(self.client.thread().index(), Outcome::Good, time);
+        }
+    }
+
+    fn came_of(&self, server: usize, outcome: Outcome, time: Option<Duration>) {
+        let place = Place { pool: self.index, server };
+        self.client.site().came_of(place, self.client.thread().index(), outcome, time);
     }
 
     /// Passes a response on, unless it is one to try again after and there is another server.
@@ -395,6 +451,13 @@ impl Errand<'_> {
         }
         // Boxed, as nearly all requests find an idle one: each would carry the room for a TLS handshake about.
         let obtain = Box::pin(obtain(thread, pool, place, self.client.connection.on_behalf()));
+        let _pending = match pool.begin_pending() {
+            Ok(held) => held,
+            Err(why) => {
+                self.stopped = Some(why);
+                return None;
+            }
+        };
         self.client.marks.wait();
         let obtained = self.client.deadlines().within(pool.config.connect_timeout, obtain).await;
         self.client.marks.connected();
@@ -403,15 +466,18 @@ impl Errand<'_> {
             Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(Upstream::Http1),
             Some(Err(error)) => {
                 thread.warn_of_dial(place, &error);
+                self.came_of(place.server, Outcome::Failure, None);
                 self.failed(place.server, StatusCode::BAD_GATEWAY, error.error);
                 None
             }
             None => {
                 let is_full = thread.shared_connections(place).is_some_and(|shared| shared.is_full());
-                match is_full && pool.dialer.may_be_http2() {
+                if is_full && pool.dialer.may_be_http2() {
                     // RFC 9209 section 2.3.12.
-                    true => self.failed(place.server, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
-                    false => self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+                    self.failed(place.server, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached");
+                } else {
+                    self.came_of(place.server, Outcome::Failure, None);
+                    self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
                 }
                 None
             }
@@ -443,6 +509,9 @@ impl Errand<'_> {
             // A connection that had been idle may just have been closed: that says nothing about the server.
             self.wanted = Some(server);
             return Attempt::Again("idle_connection_closed");
+        }
+        if error.kind != Broken::Refused {
+            self.came_of(server, Outcome::Failure, None);
         }
         self.failed(server, StatusCode::BAD_GATEWAY, word);
         failure.map_or(Attempt::GivenUp, |failure| self.again_elsewhere(failure))
@@ -489,21 +558,34 @@ impl Errand<'_> {
         Response::from_parts(parts, ResponseBody::from_server(body, place, self.client, timeout))
     }
 
+    /// There was no server to try.
+    fn unavailable(&self) -> Response<ResponseBody> {
+        let retry_after = self.pool.trusted_again(Instant::now());
+        let is_any_up = self.pool.servers.iter().any(|server| server.is_up());
+        let state = match retry_after {
+            Some(_) => "that is up may be used: each is ejected, or its circuit breaker is open",
+            None if is_any_up => "takes new clients",
+            None => "is up",
+        };
+        let message = format!("no server of pool {} {state}", self.pool.config.name);
+        respond::unavailable(self.client, &message, retry_after)
+    }
+
     /// No server could answer.
     fn give_up(self) -> Response<ResponseBody> {
         if self.client.refusal.get().is_some() {
             return respond::refused(self.client, self.client.refusal.get());
         }
+        if let Some(why) = self.stopped {
+            return respond::stopped(self.client, self.pool, why);
+        }
         if let (Some(reason), Some(limits)) = (self.refused, &self.pool.config.connections) {
             return respond::overloaded(self.client, &self.pool.config.name, reason, limits.queue_timeout);
         }
         let Some((status, fault)) = self.fault else {
-            let fault = Fault { error: "destination_unavailable", server: None };
-            let is_any_up = self.pool.servers.iter().any(|server| server.is_up());
-            let state = if is_any_up { "takes new clients" } else { "is up" };
-            let message = format!("no server of pool {} {state}", self.pool.config.name);
-            return respond::own(self.client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
+            return self.unavailable();
         };
+        self.pool.settled(self.client.thread().index(), Outcome::Failure);
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
             StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",

@@ -1,13 +1,15 @@
 //! Responses of our own: errors and refusals.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::client::{Client, Refusal};
+use crate::proxy::passive::Stopped;
 use crate::proxy::refusals::Reason;
+use crate::proxy::state::Pool;
 
 /// Says which proxy answered, and who was at fault (RFC 9209).
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -112,6 +114,42 @@ pub fn overloaded(client: &Client, pool: &str, reason: Reason, retry_after: Dura
     let fault = Fault { error: "connection_limit_reached", server: None };
     let mut response = own(client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
     retry_after_header(&mut response, whole_seconds(retry_after));
+    response
+}
+
+/// The answer to a request that the breaker of its pool stops.
+pub fn stopped(client: &Client, pool: &Pool, why: Stopped) -> Response<ResponseBody> {
+    let name = &pool.config.name;
+    let (retry_after, message) = match why {
+        Stopped::Open => {
+            let (left, state) = pool.passes_again(Instant::now());
+            (left, format!("the circuit breaker of pool {name} is {state}"))
+        }
+        Stopped::InFlight | Stopped::Retries => {
+            (Duration::ZERO, format!("pool {name} has as many requests under way as it may"))
+        }
+        Stopped::Pending => (Duration::ZERO, format!("as many requests wait for a connection to pool {name} as may")),
+    };
+    let (error, reason) = match why {
+        Stopped::Open => ("destination_unavailable", "breaker_open"),
+        // RFC 9209 section 2.3.12.
+        Stopped::InFlight | Stopped::Pending | Stopped::Retries => ("connection_limit_reached", "breaker_limit"),
+    };
+    let fault = Fault { error, server: None };
+    let mut response = own(client, StatusCode::SERVICE_UNAVAILABLE, &message, Some(fault));
+    response.extensions_mut().insert(Own { reason });
+    retry_after_header(&mut response, whole_seconds(retry_after));
+    response
+}
+
+/// The answer to a request for servers none of which can be used; `retry_after` is the time until one can be again, where
+/// that is known.
+pub fn unavailable(client: &Client, message: &str, retry_after: Option<Duration>) -> Response<ResponseBody> {
+    let fault = Fault { error: "destination_unavailable", server: None };
+    let mut response = own(client, StatusCode::SERVICE_UNAVAILABLE, message, Some(fault));
+    if let Some(retry_after) = retry_after {
+        retry_after_header(&mut response, whole_seconds(retry_after));
+    }
     response
 }
 

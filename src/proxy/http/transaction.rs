@@ -18,6 +18,7 @@ use crate::config::PoolIndex;
 use crate::proxy::access_log::line::{self, Entry, Phases};
 use crate::proxy::counters::Served;
 use crate::proxy::load::UnderWay;
+use crate::proxy::passive::Passage;
 use crate::proxy::queue::Slot;
 use crate::proxy::state::ListenerLog;
 use crate::proxy::thread::Place;
@@ -71,6 +72,8 @@ pub struct Transaction {
     pub under_way: Option<UnderWay>,
     /// Its share of what the server takes on, where that is limited.
     pub slot: Option<Slot>,
+    /// Its way past the pool's breaker, where there is one.
+    pub passage: Option<Passage>,
 }
 
 impl Transaction {
@@ -101,6 +104,7 @@ impl Transaction {
             retried_for: None,
             under_way: None,
             slot: None,
+            passage: None,
         })
     }
 

@@ -23,6 +23,7 @@ pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
 use super::accept::{self, Ends};
 use super::http::trace::{ChosenBy, Ended};
+use super::outcomes::Outcome;
 use super::queue::{self, Entrance, Slot};
 use super::refusals::Reason;
 use super::server_io::ServerStream;
@@ -226,7 +227,15 @@ impl Passage<'_> {
     }
 
     async fn carry<S: ClientSide>(&self, mut client: S, opening: Opening) {
+        let Ok(_passage) = self.pool.admit() else {
+            self.account.marks.ends(Ended::ServerFailed, "breaker_open");
+            return reset(client.socket());
+        };
         let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
+            if self.account.marks.retries.get() > 0 {
+                // Servers were tried.
+                self.pool.settled(self.thread.index(), Outcome::Failure);
+            }
             self.account.marks.ends(Ended::ServerFailed, "destination_unavailable");
             return reset(client.socket());
         };
@@ -249,6 +258,7 @@ impl Passage<'_> {
             sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
         }
         self.account.ends(end);
+        self.came_of(arrival.server, end);
         // An orderly end would make half of a message look whole.
         match end {
             End::Orderly => {}
@@ -346,9 +356,25 @@ impl Passage<'_> {
         let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
         let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await;
         self.account.marks.connected();
-        let stream = dialled?.inspect_err(|error| self.thread.warn_of_dial(place, error)).ok()?;
+        let site = &self.thread.site;
+        let Some(Ok(stream)) = dialled else {
+            if let Some(Err(error)) = dialled {
+                self.thread.warn_of_dial(place, &error);
+            }
+            site.came_of(place, self.thread.index(), Outcome::Failure, None);
+            return None;
+        };
+        site.connected(place);
         self.thread.count(place);
         Some(stream)
+    }
+
+    /// Notes how a connection came out: one that the server breaks without having said a word is an error of its.
+    fn came_of(&self, server: usize, end: End) {
+        let is_error = end == End::ServerBroke && self.account.moved.down.get() == 0;
+        let outcome = if is_error { Outcome::Error } else { Outcome::Good };
+        self.thread.site.came_of(Place { pool: self.index, server }, self.thread.index(), outcome, None);
+        self.pool.settled(self.thread.index(), outcome);
     }
 
     /// Learns from the ServerHello under which session its client comes back, before the client does.

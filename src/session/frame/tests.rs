@@ -112,6 +112,7 @@ fn facts_of_each_kind_come_back_as_they_went() {
     let keys = [
         FactKey::Admin { pool: text("app"), server: text("one") },
         FactKey::Health { node: text("lb-a"), pool: text("app"), server: text("one") },
+        FactKey::Outcomes { node: text("lb-a"), pool: text("app"), server: text("one") },
         FactKey::TicketKeys,
     ];
     for key in keys {
