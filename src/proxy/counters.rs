@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::http::trace::Hedge;
 use super::refusals::Refusals;
 use super::tcp::Moved;
 use crate::config::PoolIndex;
@@ -171,6 +172,10 @@ pub struct OwnPoolCounters {
     pub first_bytes: Histogram,
     /// Times that a request was sent again.
     pub retries: Count,
+    /// Second copies that were not answered with.
+    pub hedges_lost: Count,
+    /// Those that were.
+    pub hedges_won: Count,
 }
 
 /// A request that was served, or could not be.
@@ -190,6 +195,8 @@ pub struct Served {
     pub bytes_out: u64,
     /// Times that it was sent again.
     pub retries: u32,
+    /// What came of its second copy.
+    pub hedge: Hedge,
     /// Time until the server answered; `None` where nobody wanted to know.
     pub first_byte_us: Option<u64>,
     /// Time that all of it took; `None` where nobody wanted to know.
@@ -218,6 +225,11 @@ impl Counters {
         served.first_byte_us.into_iter().for_each(|us| pool.own.first_bytes.count(us));
         if served.retries > 0 {
             pool.own.retries.add(u64::from(served.retries));
+        }
+        match served.hedge {
+            Hedge::Unsent => {}
+            Hedge::Lost => pool.own.hedges_lost.add(1),
+            Hedge::Won => pool.own.hedges_won.add(1),
         }
         if let Some(server) = served.server.and_then(|server| pool.by_server.get(server)) {
             server.responses.count(served.status);
@@ -261,6 +273,7 @@ mod tests {
             bytes_in: 3,
             bytes_out: 4,
             retries: 2,
+            hedge: Hedge::Won,
             first_byte_us: Some(7),
             total_us: None,
         };
@@ -278,5 +291,6 @@ mod tests {
         assert_eq!(sums(&counters.by_pool[0].by_server[1].responses), [0, 1, 0, 0, 0]);
         assert_eq!(counters.by_listener[0].bytes_in.get(), 9);
         assert_eq!(counters.by_pool[0].own.retries.get(), 4);
+        assert_eq!((counters.by_pool[0].own.hedges_lost.get(), counters.by_pool[0].own.hedges_won.get()), (0, 2));
     }
 }

@@ -5,6 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 mod archive;
+mod found;
 mod pressure;
 mod reload;
 pub mod tickets;
@@ -27,9 +28,10 @@ use self::archive::Archive;
 use self::pressure::Pressure;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ServerChange};
+use crate::discovery::{Discovery, Overview};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
 use crate::net::privileges;
@@ -104,8 +106,7 @@ struct Worker {
     /// This node's name.
     node: String,
     config_path: PathBuf,
-    /// The configuration in use, what its files hold, and what is made of both.
-    config: Config,
+    /// What the files of the configuration hold.
     files: Files,
     current: Arc<Current>,
     cookie_key: Vec<u8>,
@@ -133,6 +134,12 @@ struct Worker {
     warnings: Vec<String>,
     /// Files whose last state cannot be used.
     file_warnings: Vec<String>,
+    /// The configuration as it is written: without the servers that were found, or that operators have added.
+    base: Config,
+    /// The sources of servers.
+    discovery: Discovery,
+    /// What the guard keeps of them for the next worker, as it was told last.
+    found: Vec<KeptList>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -142,6 +149,11 @@ impl Worker {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let Handed { mut sockets, mut further } = handed;
+        let files = Files::new(bootstrap.changed_files.clone().unwrap_or_else(|| bootstrap.files.clone()));
+        let discovery = Discovery::start(&config, &files, &bootstrap.found);
+        // With the servers that are known so far: sessions that were on them are not lost.
+        let base = config;
+        let config = discovery.applied_to(&base, &found::changes_kept(&bootstrap.administration));
         let tickets = Arc::new(Tickets::default());
         let files = Files::new(bootstrap.files.clone());
         let site = Arc::new(build_site(&bootstrap, &config, &files, &tickets)?);
@@ -156,15 +168,27 @@ impl Worker {
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(&bootstrap, &config, &current, admin_socket, archive.as_ref(), &access_logs)
-            .context("the thread of [admin] cannot be started")?;
+        let status_asked = start_admin(
+            &bootstrap,
+            &config,
+            &current,
+            admin_socket,
+            archive.as_ref(),
+            &access_logs,
+            discovery.overview(),
+        )
+        .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
         let makes_keys = config.vips.is_empty() || pair.is_none();
         let ticket_keys = Arc::clone(&tickets);
         let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
-        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&current, &tickets) };
+        let link = peer::Setup {
+            sessions: Arc::clone(&site.sessions),
+            pair,
+            apply: apply(&current, &tickets, discovery.overview()),
+        };
         let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
@@ -189,10 +213,12 @@ impl Worker {
             curious: Vec::new(),
             asked_at: None,
             drain_timeout: config.worker.drain_timeout,
-            config,
             administration: bootstrap.administration.clone(),
             warnings,
             file_warnings: Vec::new(),
+            base,
+            discovery,
+            found: bootstrap.found.clone(),
             link,
         };
         if let Some(files) = &bootstrap.changed_files {
@@ -200,7 +226,7 @@ impl Worker {
         }
         let refusal_target = format!("/{}", random_token()?);
         let in_use = worker.current.load_full();
-        for (index, sockets) in share_out(&worker.config, sockets, bootstrap.threads)?.into_iter().enumerate() {
+        for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
             worker.commands.push(command_sender);
             let setup = Setup {
@@ -251,7 +277,9 @@ impl Worker {
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
-                        self.take_files(Files::new(*files));
+                        let files = Files::new(*files);
+                        self.discovery.reconfigured(&self.base, &files, &[]);
+                        self.take_files(files);
                         self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Reload(reload)) => {
@@ -273,7 +301,12 @@ impl Worker {
                         sender.send(&FromWorker::AskStatus).await?;
                     }
                 }
+                () = self.discovery.changed() => self.apply_found(&mut sender).await?,
                 Some((id, answer)) = answers.recv() => {
+                    if let Answer::Changed(_) = &answer {
+                        // Who is told that it is done may rely on it.
+                        self.apply_found(&mut sender).await?;
+                    }
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
                         // Or they would be back after a restart.
                         archive.write_soon();
@@ -377,10 +410,13 @@ impl Worker {
         let sum = |count: fn(&Counters) -> u64| counters.iter().map(|counters| count(counters)).sum();
         let store_warning = site.sessions.store().and_then(Store::warning);
         let log_problems = self.access_logs.status().into_iter().filter_map(|log| log.problem);
+        let mut pools = site.pool_status(counters);
+        let overview = self.discovery.overview();
+        overview.add_to(&mut pools);
         Report {
             connections: sum(|counters| counters.totals.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.totals.requests.load(Ordering::Relaxed)),
-            pools: site.pool_status(counters),
+            pools,
             listeners: site.listener_load(counters),
             load: site.load.status(),
             sessions: SessionsStatus {
@@ -396,6 +432,7 @@ impl Worker {
                 .chain(expired_lists)
                 .chain(store_warning)
                 .chain(log_problems)
+                .chain(overview.warnings())
                 .collect(),
         }
     }
@@ -518,9 +555,11 @@ fn start_admin(
     socket: Option<OwnedFd>,
     archive: Option<&Archive>,
     logs: &AccessLogs,
+    changes: Overview,
 ) -> io::Result<mpsc::Receiver<Asker>> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
     let Some(socket) = socket else { return Ok(status_asked) };
+    let overview = changes.clone();
     let (listed, measured, logs) = (Arc::clone(current), Arc::clone(current), logs.watch());
     server::start(server::Setup {
         socket: socket.into(),
@@ -530,8 +569,11 @@ fn start_admin(
         status: curious,
         pools: Box::new(move || {
             let in_use = listed.load();
-            in_use.site.pool_status(&in_use.counters)
+            let mut pools = in_use.site.pool_status(&in_use.counters);
+            overview.add_to(&mut pools);
+            pools
         }),
+        changes,
         traffic: Box::new(move || {
             let in_use = measured.load();
             in_use.site.traffic(&in_use.counters, logs())
@@ -542,16 +584,21 @@ fn start_admin(
 }
 
 /// What is done with facts of the other node.
-fn apply(current: &Arc<Current>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
+fn apply(current: &Arc<Current>, tickets: &Arc<TicketKeeper>, changes: Overview) -> peer::Apply {
     let (current, tickets) = (Arc::clone(current), Arc::clone(tickets));
     Box::new(move |facts| {
+        let mut has_changes = false;
         for (key, value) in facts {
             match key {
                 FactKey::TicketKeys => tickets.received(value),
+                FactKey::Admin { server, .. } if ServerChange::name_in_key(server).is_some() => has_changes = true,
                 FactKey::Admin { .. } | FactKey::Health { .. } => {
                     current.load().site.apply_fact(key, value);
                 }
             }
+        }
+        if has_changes {
+            let _applied_later = changes.changed();
         }
     })
 }

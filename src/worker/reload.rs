@@ -48,7 +48,13 @@ impl Worker {
             addresses.into_iter().map(|address| (address, received.by_ref().take(threads).collect())).collect();
         let logs = logs.into_iter().map(usize::from).zip(received).collect();
         let config = config::parse(&config_text, &self.config_path).map_err(|report| report.to_string())?;
-        self.apply(config, Some(Fresh { files: Files::new(files), sockets, logs })).await
+        let (base, files) = (config, Files::new(files));
+        // With the servers that are known so far. A new source is asked once the file is in use.
+        let config = self.discovery.applied_to(&base, &self.changes());
+        self.apply(config, Some(Fresh { files: files.clone(), sockets, logs })).await?;
+        self.discovery.reconfigured(&base, &files, &[]);
+        self.base = base;
+        Ok(())
     }
 
     /// Has every thread go on under another configuration, which is in use when this returns. Whatever has not changed stays
@@ -65,6 +71,10 @@ impl Worker {
         };
         let makings = Makings { files: &files, tickets: &self.ticket_keys, cookie_key: &self.cookie_key };
         let sessions = former.site.sessions.next(&config, &self.cookie_key);
+        let is_other_table = !Arc::ptr_eq(&sessions.table, &former.site.sessions.table);
+        if is_other_table && sessions.store().is_some() {
+            return Err("names of pools and of servers whose sessions are in sessions.store need a restart".to_owned());
+        }
         let site = Arc::new(former.site.next(&config, Arc::clone(&sessions), makings)?);
         let threads = former.counters.len();
         let lines = self.access_logs.next(&config, &self.node, threads, logs);
@@ -96,7 +106,6 @@ impl Worker {
         self.renew_link(&config, &sessions);
         self.drain_timeout = config.worker.drain_timeout;
         self.take_files(files);
-        self.config = config;
         Ok(())
     }
 
