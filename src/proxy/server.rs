@@ -1,14 +1,86 @@
 //! What the threads of a worker share of one server: its health and what operators have ordered about it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::balance::latency::PeakEwma;
+use crate::balance::report::Report;
+
+/// What a ramp begins with: some clients at once show whether it can serve.
+const RAMP_MIN: f64 = 0.05;
+
+/// Goes on whenever something about any server has changed that picks depend on. One number for all of them: who looks at
+/// a server in vain because of another one loses little, and it holds over every reload.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// How often something about servers has changed by now.
+pub fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
+fn changed() {
+    CHANGES.fetch_add(1, Ordering::Release);
+}
+
+/// Milliseconds of the clock that servers' figures are dated with.
+pub fn clock_ms(now: Instant) -> u64 {
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+    // Nothing is dated with 0, which stands for never.
+    let since = now.saturating_duration_since(*BEGIN.get_or_init(Instant::now));
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
 
 /// The state of a server. Written by health checks and by operators' commands, read by every thread.
 pub struct Server {
     up: AtomicBool,
     admin: AtomicU8,
+    /// It is used whether it is healthy or not, as too few are.
+    needed: AtomicBool,
+    /// When it came back last; 0 for never.
+    returned_ms: AtomicU64,
     verdict: Mutex<Verdict>,
+    /// What requests have shown.
+    pub measured: Measured,
+}
+
+/// What requests have shown of a server. Written by threads for pools whose algorithm goes by it, and apart from what is
+/// only read.
+#[repr(align(128))]
+#[derive(Default)]
+pub struct Measured {
+    /// Requests under way.
+    pub in_flight: AtomicU32,
+    response_time: AtomicU64,
+    report: AtomicU64,
+}
+
+impl Measured {
+    /// How long it takes to answer.
+    pub fn response_time(&self) -> PeakEwma {
+        PeakEwma::from_bits(self.response_time.load(Ordering::Relaxed))
+    }
+
+    /// It took so long to answer.
+    pub fn answered(&self, time: Duration, now: Instant) {
+        let time_us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let now_ms = clock_ms(now);
+        let after = |bits| PeakEwma::from_bits(bits).after(time_us, now_ms).map(PeakEwma::to_bits);
+        // Most answers change nothing, and then nothing is written.
+        let _before = self.response_time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+    }
+
+    /// What it has said of its load.
+    pub fn report(&self) -> Report {
+        Report::from_bits(self.report.load(Ordering::Relaxed))
+    }
+
+    /// It says that so many 1000ths of it are taken.
+    pub fn reported(&self, load: u32, now: Instant) {
+        let now_ms = clock_ms(now);
+        let after = |bits| Some(Report::from_bits(bits).after(load, now_ms).to_bits());
+        let _before = self.report.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+    }
 }
 
 /// What an operator has ordered about a server.
@@ -40,7 +112,14 @@ impl Server {
         let verdict =
             Verdict { since: Instant::now(), is_checked: is_never_checked, last_check: "not checked".to_owned() };
         let admin = AtomicU8::new(Admin::Enabled as u8);
-        Self { up: AtomicBool::new(true), admin, verdict: Mutex::new(verdict) }
+        Self {
+            up: AtomicBool::new(true),
+            admin,
+            needed: AtomicBool::new(false),
+            returned_ms: AtomicU64::new(0),
+            verdict: Mutex::new(verdict),
+            measured: Measured::default(),
+        }
     }
 
     /// The last verdict and what led to it.
@@ -62,17 +141,60 @@ impl Server {
 
     /// Takes an operator's order.
     pub fn set_admin(&self, admin: Admin) {
-        self.admin.store(admin as u8, Ordering::Relaxed);
+        let before = self.admin.swap(admin as u8, Ordering::Relaxed);
+        if before == Admin::Disabled as u8 && admin == Admin::Enabled {
+            self.returned();
+        }
+        changed();
+    }
+
+    /// Whether it is fit to serve, whatever operators want.
+    pub fn is_fit(&self) -> bool {
+        self.is_up()
+    }
+
+    /// Whether operators let it have new clients.
+    pub fn is_enabled(&self) -> bool {
+        self.admin() == Admin::Enabled
     }
 
     /// Whether it gets clients that belong to no server.
     pub fn takes_new(&self) -> bool {
-        self.is_up() && self.admin() == Admin::Enabled
+        self.may_serve() && self.is_enabled()
     }
 
     /// Whether it serves the clients that belong to it.
     pub fn keeps_users(&self) -> bool {
-        self.is_up() && self.admin() != Admin::Disabled
+        self.may_serve() && self.admin() != Admin::Disabled
+    }
+
+    fn may_serve(&self) -> bool {
+        self.is_fit() || self.needed.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is used even if it is not fit.
+    pub fn set_needed(&self, is_needed: bool) {
+        self.needed.store(is_needed, Ordering::Relaxed);
+    }
+
+    /// It is back: what it gets grows from now on, where its pool has it so.
+    pub fn returned(&self) {
+        self.returned_ms.store(clock_ms(Instant::now()), Ordering::Relaxed);
+        changed();
+    }
+
+    /// The part of its weight that it has at a time, where weights grow over `slow_start`: above 0, and 1 for all of it.
+    pub fn ramp(&self, slow_start: Duration, now: Instant) -> f64 {
+        let returned_ms = self.returned_ms.load(Ordering::Relaxed);
+        if returned_ms == 0 {
+            return 1.0;
+        }
+        let age = Duration::from_millis(clock_ms(now).saturating_sub(returned_ms));
+        if age >= slow_start { 1.0 } else { age.div_duration_f64(slow_start).max(RAMP_MIN) }
+    }
+
+    fn turned(&self, up: bool) {
+        if up { self.returned() } else { changed() }
     }
 
     /// Takes a verdict and what led to it.
@@ -80,6 +202,7 @@ impl Server {
         let mut verdict = self.verdict();
         if self.up.swap(up, Ordering::Relaxed) != up {
             verdict.since = Instant::now();
+            self.turned(up);
         }
         verdict.is_checked = true;
         verdict.last_check = last_check;
@@ -94,6 +217,7 @@ impl Server {
         }
         if self.up.swap(up, Ordering::Relaxed) != up {
             verdict.since = Instant::now();
+            self.turned(up);
         }
         verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
     }

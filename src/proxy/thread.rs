@@ -24,6 +24,7 @@ use super::http::client::{Client, Connection};
 use super::http::compression::Memory;
 use super::http::trace::Trace;
 use super::http::{self, ClientStream, Routing};
+use super::picking::Picker;
 use super::refusals::Reason;
 use super::socket::Socket;
 use super::state::{Pool, Site};
@@ -34,7 +35,7 @@ use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
-use crate::balance::{Candidate, RoundRobin, rendezvous};
+use crate::balance::rendezvous;
 use crate::config::{PoolIndex, Protocol};
 use crate::session::key::Key;
 
@@ -97,7 +98,7 @@ pub struct Thread {
 
 /// A pool, as one thread uses it.
 struct ThreadPool {
-    round_robin: RefCell<RoundRobin>,
+    picker: Picker,
     idle: Vec<IdleConnections>,
     shared: Vec<Rc<SharedConnections>>,
     retries: RefCell<Budget>,
@@ -146,7 +147,7 @@ impl Thread {
                 idle_timeout: pool.config.idle_timeout,
             };
             ThreadPool {
-                round_robin: RefCell::new(RoundRobin::starting_at(setup.index)),
+                picker: Picker::new(pool, setup.index),
                 idle: pool.config.servers.iter().map(|_| idle()).collect(),
                 shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
                 retries: RefCell::new(Budget::new(Instant::now())),
@@ -194,14 +195,17 @@ impl Thread {
         rendezvous::pick(&key.to_bytes(), names, |server| pool.candidate(server))
     }
 
-    /// The next server of a pool that takes new clients and that `may_try` allows.
-    pub fn pick(&self, index: PoolIndex, may_try: impl Fn(usize) -> bool) -> Option<usize> {
-        let pool = self.site.pool(index)?;
-        let candidate = |server: usize| {
-            let candidate = pool.candidate(server);
-            Candidate { eligible: candidate.eligible && may_try(server), ..candidate }
-        };
-        self.pools.get(index.0)?.round_robin.borrow_mut().pick(pool.servers.len(), candidate)
+    /// The next server of a pool that takes new clients, that `may_try` allows and that `has_room`. `key` is the hash that
+    /// the request goes by, if by any.
+    pub fn pick(
+        &self,
+        index: PoolIndex,
+        key: Option<u64>,
+        may_try: impl Fn(usize) -> bool,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let (pool, own) = (self.site.pool(index)?, self.pools.get(index.0)?);
+        own.picker.pick(pool, self.timers.coarse_now(), key, may_try, has_room)
     }
 
     /// An idle connection to a server.
@@ -300,6 +304,7 @@ impl Thread {
             self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
             self.authorizers.expire(now);
             self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
+            self.site.pools.iter().zip(&self.pools).for_each(|(pool, own)| own.picker.refresh(pool, now));
             // Servers may have come back, and those who wait for one hear of it when a request ends, which may be late.
             self.site.pools.iter().for_each(Pool::hand_out_slots);
         }

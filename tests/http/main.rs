@@ -26,6 +26,7 @@ mod wire;
 
 mod access;
 mod access_log;
+mod algorithms;
 mod balancing;
 mod bodies;
 mod compression;

@@ -2,6 +2,7 @@
 
 use std::cell::RefMut;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -40,6 +41,8 @@ struct Errand<'a> {
     pool: &'a Pool,
     /// `None` while it is on its way.
     request: Option<Request<RequestBody>>,
+    /// The hash that it goes by, where the pool picks by one.
+    key: Option<u64>,
     /// What other protocol it asks for.
     wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
@@ -83,6 +86,7 @@ pub async fn forward(
     };
     transaction.pool = Some(index);
     let mut visit = visit(transaction, pool, &request);
+    let key = pool.hash_of_request(transaction.ip, request.uri(), request.headers());
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
@@ -113,6 +117,7 @@ pub async fn forward(
         index,
         pool,
         request,
+        key,
         wanted_protocol,
         visit,
         wanted,
@@ -228,7 +233,8 @@ impl Errand<'_> {
             self.client.marks.wait();
         }
         let entrance =
-            queue::enter(thread, deadlines, self.index, wanted, |server| !self.failed.contains(&server)).await;
+            queue::enter(thread, deadlines, self.index, wanted, self.key, |server| !self.failed.contains(&server))
+                .await;
         if may_wait {
             self.client.marks.queued();
         }
@@ -264,8 +270,18 @@ impl Errand<'_> {
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let deadlines = self.client.deadlines();
+        let began = self.pool.measures.then(Instant::now);
         match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
-            Some(Ok(response)) => self.after_response(server, response, copy).await,
+            Some(Ok(response)) => {
+                // An error that comes soon is no good answer.
+                if response.status().is_server_error() {
+                    self.pool.failed(server);
+                } else {
+                    self.pool.answered(server, began);
+                }
+                self.pool.reported(server, response.headers());
+                self.after_response(server, response, copy).await
+            }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
                 self.request = copy;
@@ -370,6 +386,7 @@ impl Errand<'_> {
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
+        self.pool.failed(server);
         self.failed.push(server);
         self.fault = Some((status, Fault { error, server: self.name(server) }));
     }
