@@ -415,6 +415,9 @@ pub struct Retries {
     /// Bodies up to this many bytes are read before a server is chosen, so that they can be sent again, 0 to 1 MiB; those
     /// without a length never. Default 0.
     pub replay_body_max: u32,
+    /// Time after which a second copy of such a request goes to another server when the first has not begun to answer,
+    /// 1 ms to 10 min. Counts as a retry. Default none.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for Retries {
@@ -429,6 +432,7 @@ impl Default for Retries {
             budget_percent: 20,
             budget_per_second: 10,
             replay_body_max: 0,
+            hedge_after: None,
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let name = table.name();
     let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
+    let is_sticky = sticky.is_some();
     let way = upstream::way(&mut table, mistakes, directory);
     let (algorithm, hash_on) = balance::algorithm(&mut table);
     let servers = servers(&mut table, mistakes);
@@ -72,7 +73,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         tls: way.tls,
         send_proxy: way.send_proxy,
         http2: upstream::http2(&mut table),
-        retries: upstream::retries(&mut table),
+        retries: upstream::retries(&mut table, mistakes, response_timeout, is_sticky),
     };
     table.finish();
     PoolBlock { name, sticky_by: sticky_by.flatten(), hash_on, files: way.files, pool }

@@ -85,7 +85,8 @@ pub async fn enter(
     if wanted.is_none() && !(0..pool.servers.len()).any(|server| pool.may_serve(server, &may_try)) {
         return Entrance::Nowhere;
     }
-    match wait(pool, slots, deadlines, wanted, take).await {
+    // Boxed: a request that need not wait would carry the room for it about.
+    match Box::pin(wait(pool, slots, deadlines, wanted, take)).await {
         // One that this request has tried in vain may be all that has come free.
         Ok(server) if wanted.is_some() || may_try(server) => slot(server),
         Ok(server) => {
@@ -94,6 +95,22 @@ pub async fn enter(
         }
         Err(reason) => Entrance::Refused(reason),
     }
+}
+
+/// The next server that `may_try` allows and that has room. Waits for none.
+pub fn enter_now(
+    thread: &Rc<Thread>,
+    index: PoolIndex,
+    key: Option<u64>,
+    may_try: impl Fn(usize) -> bool,
+) -> Option<(usize, Option<Slot>)> {
+    let pool = thread.site.pool(index)?;
+    let server = match &pool.slots {
+        None => thread.pick(index, key, may_try, |_| true)?,
+        Some(slots) => next_with_room(thread, index, key, slots, &may_try)?,
+    };
+    let has_slot = pool.counts || pool.slots.is_some();
+    Some((server, has_slot.then(|| Slot::new(thread, pool, Place { pool: index, server }))))
 }
 
 /// Takes a slot of the next server that has one.
