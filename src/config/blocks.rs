@@ -11,6 +11,7 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
 use super::balance::HashOn;
+use super::discovery::DiscoveryFiles;
 use super::error_pages::ErrorPageBlock;
 use super::identity::AccessFiles;
 use super::model::{
@@ -234,6 +235,8 @@ pub(super) struct PoolBlock {
     pub(super) hash_on: Option<Located<HashOn>>,
     /// What TLS to its servers needs.
     pub(super) files: WayFiles,
+    /// What is needed to find its servers.
+    pub(super) discovery_files: DiscoveryFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }

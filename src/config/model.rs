@@ -3,6 +3,7 @@
 mod access_log;
 mod balance;
 mod compression;
+mod discovery;
 mod error_pages;
 mod identity;
 mod protection;
@@ -20,6 +21,7 @@ pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+pub use discovery::*;
 pub use identity::*;
 pub use protection::*;
 pub use routes::*;
@@ -329,8 +331,10 @@ pub struct Pool {
     /// With fewer healthy servers in the node's zone, in percent of the servers there, those of other zones are used alike, 0
     /// to 100. Default 50.
     pub zone_threshold: u32,
-    /// 1 to 1024 servers with unique names.
+    /// 1 to 1024 servers with unique names; there may be none where they are found.
     pub servers: Vec<Server>,
+    /// Where further servers are found.
+    pub discovery: Option<Discovery>,
     /// Active checks; without them a server counts as up.
     pub health: Option<Health>,
     /// Keeps a client on its server.
@@ -474,6 +478,31 @@ pub struct Server {
     pub connections_max: Option<u32>,
     /// Where it is; `None`: nobody has said.
     pub zone: Option<String>,
+    /// Where it comes from.
+    pub origin: ServerOrigin,
+}
+
+/// Where a server comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerOrigin {
+    /// The configuration.
+    #[default]
+    File,
+    /// An operator, who has added it.
+    Operator,
+    /// The source of the pool's servers.
+    Found,
+}
+
+impl ServerOrigin {
+    /// As it is said to people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServerOrigin::File => "file",
+            ServerOrigin::Operator => "operator",
+            ServerOrigin::Found => "found",
+        }
+    }
 }
 
 /// Active checks of a pool's servers.

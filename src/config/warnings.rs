@@ -33,11 +33,11 @@ impl Config {
                     pool.name
                 ));
             }
-            if pool.servers.iter().all(|server| server.weight == 0) {
+            if pool.discovery.is_none() && pool.servers.iter().all(|server| server.weight == 0) {
                 warnings
                     .push(format!("pool {} has weight 0 for every server, so that no new client gets one", pool.name));
             }
-            if pool.servers.iter().all(|server| server.backup) {
+            if pool.discovery.is_none() && pool.servers.iter().all(|server| server.backup) {
                 warnings.push(format!("pool {} has backup servers alone", pool.name));
             }
         }

@@ -358,6 +358,7 @@ impl Pool {
             ServerStatus {
                 name: config.name.clone(),
                 address: config.address,
+                origin: config.origin.as_str().to_owned(),
                 up: server.is_up(),
                 admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
@@ -381,6 +382,7 @@ impl Pool {
             servers: servers.collect(),
             mirrored: None,
             queue,
+            discovery: None,
         }
     }
 
