@@ -9,6 +9,7 @@ pub mod files;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
@@ -87,6 +88,8 @@ pub enum Further {
         /// Its index in `Config::log_targets`.
         index: u16,
     },
+    /// A socket that brings the descriptors of a [`ToWorker::Reload`].
+    Reload,
     /// A socket that brings the files of the access log when they were opened again, as [`ToWorker::AccessLogs`] says.
     AccessLogs,
 }
@@ -163,8 +166,24 @@ pub enum ToWorker {
     },
     /// Files have changed: all of them as they are now.
     Files(Box<HandedFiles>),
+    /// Go over to another configuration: its descriptors are in the socket [`Further::Reload`].
+    Reload(Box<Reload>),
     /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
     Status(Box<NodeStatus>),
+}
+
+/// Another configuration, which the guard has checked. Its descriptors: for each of the addresses one a thread, then the
+/// files of access logs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reload {
+    /// Its text.
+    pub config_text: String,
+    /// What its files hold. Secrets are among them.
+    pub files: HandedFiles,
+    /// Addresses of listeners whose sockets the worker does not have yet.
+    pub addresses: Vec<SocketAddr>,
+    /// Files of access logs that it does not have yet, by their index in `Config::log_targets`.
+    pub logs: Vec<u16>,
 }
 
 /// From the worker.
@@ -203,6 +222,13 @@ pub enum FromWorker {
     Administration(Vec<KeptFact>),
     /// The servers that were found, for the next worker: all lists, whenever one changes.
     Found(Vec<KeptList>),
+    /// What came of a [`ToWorker::Reload`].
+    Reloaded {
+        /// Why the configuration cannot be used; the one before is in use then.
+        result: Result<(), String>,
+        /// The certificates that are served now.
+        certificates: Vec<CertificateStatus>,
+    },
     /// The files that it was handed are taken: once at its start, and after each [`ToWorker::Files`].
     FilesTaken {
         /// Whether all of them are good. What is not is as it was before.

@@ -39,6 +39,12 @@ pub struct NodeStatus {
     pub version: String,
     /// SHA-256 of the configuration in use.
     pub config_checksum: String,
+    /// Time since it was loaded.
+    #[serde(default)]
+    pub config_age_ms: u64,
+    /// The last reload since then, which was refused.
+    #[serde(default)]
+    pub refused_reload: Option<RefusedReload>,
     /// Process id of the guard.
     pub guard_pid: u32,
     /// One for each VIP group.
@@ -68,6 +74,15 @@ pub struct NodeStatus {
     pub certificates: Vec<CertificateStatus>,
     /// What is less than it should be and does not stop service, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// A reload that was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedReload {
+    /// Time since then.
+    pub age_ms: u64,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A certificate that a listener serves.

@@ -95,7 +95,7 @@ fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, Re
         }
     }
     if !has_server {
-        let named: Vec<&Pool> = site.pools.iter().filter(|pool| is_named(pool)).collect();
+        let named: Vec<&Pool> = site.pools.iter().map(|pool| &**pool).filter(|pool| is_named(pool)).collect();
         return Err(unknown(unknown_server(&named, filter.server.as_deref().unwrap_or_default())));
     }
     if let Some(value) = &filter.key {

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use super::{access, metrics, questions, target};
 use crate::discovery::Overview;
 use crate::inquiry::{Answer, Fault, Order, PAGE_ENTRIES_MAX, Question, ServerOrder, SessionsQuestion};
-use crate::proxy::state::Site;
+use crate::proxy::reload::Current;
 use crate::proxy::traffic::Traffic;
 use crate::status::{NodeStatus, PoolStatus};
 
@@ -55,7 +55,7 @@ pub struct Setup {
     /// Where it listens.
     pub socket: std::net::TcpListener,
     /// What is asked about.
-    pub site: Arc<Site>,
+    pub current: Arc<Current>,
     /// What changes need; `None` refuses them.
     pub token: Option<Vec<u8>>,
     /// Names under which it may be asked, besides addresses and `localhost`.
@@ -333,7 +333,7 @@ impl Setup {
     }
 
     async fn ask(&self, question: Question, permit: Option<SemaphorePermit<'static>>) -> Reply {
-        let site = Arc::clone(&self.site);
+        let site = Arc::clone(&self.current.load().site);
         let work = move || {
             let answer = questions::answer(&site, &question);
             drop(permit);

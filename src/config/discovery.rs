@@ -159,7 +159,7 @@ fn consul(
         }),
         None => {
             let endpoint = endpoint("http://127.0.0.1:8500").ok()?;
-            Some(Located { value: endpoint, place: table.place().clone() })
+            Some(Located { value: Endpoint { path: String::new(), ..endpoint }, place: table.place().clone() })
         }
     };
     let tags = table.optional("tags").map(|value| value.list_of(0, TAGS_MAX)).unwrap_or_default();

@@ -14,6 +14,7 @@ mod access_log;
 mod balance;
 mod blocks;
 pub mod certificates;
+mod changes;
 mod choose;
 mod compression;
 mod cross;
@@ -55,6 +56,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use discovery::name_of_address;
 pub use files::{

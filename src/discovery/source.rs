@@ -214,7 +214,8 @@ async fn follow_dns(source: &DnsSource, resolver: &Resolver, time: Duration, sta
                 backoff = Backoff::START;
                 sleep(jittered(ttl.clamp(source.ttl_min, source.ttl_max))).await;
             }
-            None => sleep(backoff.next()).await,
+            // What cannot be used is no reason to ask less often than for what can.
+            None => sleep(backoff.next().min(jittered(source.ttl_max))).await,
         }
     }
 }

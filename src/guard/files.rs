@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
@@ -106,25 +106,17 @@ impl Reader {
         self.snapshot.clone()
     }
 
-    /// Watches them for as long as somebody receives what changes.
+    /// Watches them for as long as what is given lives.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn watch(self) -> io::Result<watch::Receiver<Snapshot>> {
-        let (sender, receiver) = watch::channel(self.snapshot());
-        if !self.wanted.is_empty() {
-            std::thread::Builder::new().name("files".to_owned()).spawn(move || self.run(&sender))?;
-        }
-        Ok(receiver)
-    }
-
-    fn run(mut self, sender: &watch::Sender<Snapshot>) {
-        while !sender.is_closed() {
-            std::thread::sleep(INTERVAL);
-            if self.look() {
-                sender.send_replace(self.snapshot());
-            }
-        }
+    pub fn watch(self) -> io::Result<Watch> {
+        let (sender, readers) = (watch::Sender::new(self.snapshot()), Arc::default());
+        let watch = Watch { sender, reader: Arc::clone(&readers) };
+        *readers.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+        let (sender, readers) = (watch.sender.clone(), Arc::downgrade(&readers));
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || run(&readers, &sender))?;
+        Ok(watch)
     }
 
     /// Looks whether anything has changed, and reads that. True when there is something to hand over or to say.
@@ -197,6 +189,46 @@ impl Reader {
         let is_new = files != *self.snapshot.files || warnings != self.snapshot.warnings;
         self.snapshot = Snapshot { files: Arc::new(files), warnings };
         is_new
+    }
+}
+
+/// The files as they change.
+#[derive(Debug)]
+pub struct Watch {
+    sender: watch::Sender<Snapshot>,
+    /// Who looks next. `None` while a look is under way.
+    reader: Arc<Mutex<Option<Reader>>>,
+}
+
+impl Watch {
+    /// Told of each change.
+    pub fn receiver(&self) -> watch::Receiver<Snapshot> {
+        self.sender.subscribe()
+    }
+
+    /// Watches other files from now on. Waits for nothing: what a look that is under way brings is forgotten.
+    pub fn replace(&self, reader: Reader) {
+        let snapshot = reader.snapshot();
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        self.sender.send_replace(snapshot);
+    }
+}
+
+fn run(readers: &Weak<Mutex<Option<Reader>>>, sender: &watch::Sender<Snapshot>) {
+    loop {
+        std::thread::sleep(INTERVAL);
+        let Some(shared) = readers.upgrade() else { return };
+        let taken = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut reader) = taken else { continue };
+        let is_new = reader.look();
+        let mut next = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Otherwise there are other files by now.
+        if next.is_none() {
+            if is_new {
+                sender.send_replace(reader.snapshot());
+            }
+            *next = Some(reader);
+        }
     }
 }
 

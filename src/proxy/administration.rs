@@ -35,6 +35,18 @@ impl Admin {
     }
 }
 
+impl Server {
+    /// Takes what operators have said of it before it was there.
+    pub(super) fn recall_admin(&self, value: &[u8]) {
+        Admin::from_value(value).into_iter().for_each(|admin| self.set_admin(admin));
+    }
+
+    /// Takes what the other node has said of it before it was there.
+    pub(super) fn recall_health(&self, value: &[u8]) {
+        self.hint(value == UP);
+    }
+}
+
 impl Site {
     /// Takes an operator's order, here and on the other node. False when there is no such server.
     pub fn administer(&self, pool: &str, server: &str, admin: Admin) -> bool {

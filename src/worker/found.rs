@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tracing::error;
+
 use super::Worker;
 use crate::discovery::operators::AllChanges;
 use crate::link::{self, FromWorker, KeptFact};
@@ -12,14 +14,19 @@ impl Worker {
     pub(super) async fn apply_found(&mut self, sender: &mut link::Sender) -> io::Result<()> {
         let revision = self.discovery.revision();
         let config = self.discovery.applied_to(&self.base, &self.changes());
-        let _config = config;
+        if config != self.config
+            && let Err(reason) = self.apply(config, None).await
+        {
+            error!(reason, "the servers as they are known now cannot be used, and those before stay");
+        }
         self.discovery.took(revision);
         self.tell_found(sender).await
     }
 
     /// What operators have changed, here and at the other node.
     pub(super) fn changes(&self) -> AllChanges {
-        let facts = self.site.sessions.facts();
+        let site = self.site();
+        let facts = site.sessions.facts();
         let admin = facts.iter().filter_map(|(key, value)| match key {
             FactKey::Admin { pool, server } => Some((pool.as_str(), server.as_str(), value)),
             FactKey::Health { .. } | FactKey::TicketKeys => None,

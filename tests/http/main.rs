@@ -51,6 +51,7 @@ mod programs;
 mod proxy_protocol;
 mod queueing;
 mod rate_limit;
+mod reload;
 mod request_id;
 mod request_metrics;
 mod resting;

@@ -31,6 +31,8 @@ fn status() -> NodeStatus {
         node: "lb-a".to_owned(),
         version: "1.0.0".to_owned(),
         config_checksum: "abc".to_owned(),
+        config_age_ms: 0,
+        refused_reload: None,
         guard_pid: 1,
         vips: vec![VipStatus {
             name: "w\"e\\b\n".to_owned(),
