@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::model::{Config, DiscoverySource, RESOLV_CONF};
+use super::model::{Config, DiscoverySource, Listener, RESOLV_CONF};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
@@ -137,7 +137,10 @@ impl Config {
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
         let of_sources = || self.pools.iter().filter_map(|pool| pool.discovery.as_ref()?.source.tls());
-        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref()).chain(of_sources());
+        let of_authorizers =
+            || self.listeners.iter().flat_map(Listener::authorizers).filter_map(|asked| asked.tls.as_ref());
+        let of_pools = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        let tls = || of_pools().chain(of_sources()).chain(of_authorizers());
         for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
             files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
             files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });

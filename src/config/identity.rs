@@ -10,10 +10,11 @@ use crate::units::networks::{NetworkError, parse_network};
 use super::blocks::file;
 use super::model::{
     AcceptId, AcceptProxy, AccessLists, Authorize, BasicAuth, ClientFrom, Forwarded, ForwardedRule, Identity,
-    ListenerAccess, OnAuthorizeError, RequestId, RouteAccess, RouteRule,
+    ListenerAccess, OnAuthorizeError, RequestId, RouteAccess, RouteRule, ServerTls,
 };
 use super::reader::{Table, Value};
-use super::report::{Located, Wrong};
+use super::report::{Located, Mistakes, Wrong};
+use super::upstream::{self, WayFiles};
 use super::values;
 
 const PROXIES_MAX: usize = 256;
@@ -37,6 +38,8 @@ pub(super) struct AccessFiles {
     pub(super) lists: Vec<Located<PathBuf>>,
     /// Files of users.
     pub(super) users: Vec<Located<PathBuf>>,
+    /// What TLS to servers that are asked needs.
+    pub(super) ways: Vec<WayFiles>,
 }
 
 /// Reads who clients are taken for.
@@ -50,23 +53,31 @@ pub(super) fn identity(table: &mut Table<'_>) -> Identity {
 }
 
 /// Reads who may come in, of a listener.
-pub(super) fn listener_access(table: &mut Table<'_>, directory: &Path) -> (ListenerAccess, AccessFiles) {
+pub(super) fn listener_access(
+    table: &mut Table<'_>,
+    mistakes: &Mistakes<'_>,
+    directory: &Path,
+) -> (ListenerAccess, AccessFiles) {
     let mut files = AccessFiles::default();
     let access = ListenerAccess {
         lists: access_lists(table, directory, &mut files),
         basic_auth: table.block("basic_auth").and_then(|table| basic_auth(table, directory, &mut files)),
-        authorize: table.block("authorize").and_then(authorize),
+        authorize: table.block("authorize").and_then(|table| authorize(table, mistakes, directory, &mut files)),
     };
     (access, files)
 }
 
 /// Reads who may come in, of a route.
-pub(super) fn route_access(table: &mut Table<'_>, directory: &Path) -> (RouteAccess, AccessFiles) {
+pub(super) fn route_access(
+    table: &mut Table<'_>,
+    mistakes: &Mistakes<'_>,
+    directory: &Path,
+) -> (RouteAccess, AccessFiles) {
     let mut files = AccessFiles::default();
     let access = RouteAccess {
         lists: access_lists(table, directory, &mut files),
         basic_auth: rule(table, "basic_auth", |table| basic_auth(table, directory, &mut files)),
-        authorize: rule(table, "authorize", authorize),
+        authorize: rule(table, "authorize", |table| authorize(table, mistakes, directory, &mut files)),
     };
     (access, files)
 }
@@ -194,7 +205,13 @@ fn realm(text: &str) -> Result<String, Wrong> {
 }
 
 /// `None` where something that has no default is missing or broken, which is reported then.
-fn authorize(mut table: Table<'_>) -> Option<Authorize> {
+fn authorize(
+    mut table: Table<'_>,
+    mistakes: &Mistakes<'_>,
+    directory: &Path,
+    files: &mut AccessFiles,
+) -> Option<Authorize> {
+    let place = table.place().clone();
     let url = table
         .required("url", "write where to ask, such as \"http://10.0.0.9:9000/check\"")
         .and_then(|value| value.parsed(authorize_url));
@@ -209,12 +226,29 @@ fn authorize(mut table: Table<'_>) -> Option<Authorize> {
     let words = [("deny", OnAuthorizeError::Deny), ("allow", OnAuthorizeError::Allow)];
     let on_error = table.optional("on_error").and_then(|value| value.choice(&words, &[]));
     let requests_max = table.integer("requests_max", 1..=100_000, 1000);
+    let tls = table.block("tls").map(|table| (table.place().clone(), upstream::tls(table, mistakes, directory)));
     table.finish();
-    let Url { address, host, path } = url?.value;
+    let Url { address, host, path, is_https } = url?.value;
+    let tls = match tls {
+        Some((place, _)) if !is_https => {
+            mistakes.block(&place, "is for https, and url begins with http:", "write https: in url, or leave tls out");
+            None
+        }
+        Some((_, (tls, way))) => {
+            files.ways.push(way);
+            tls
+        }
+        None if is_https => {
+            files.ways.push(WayFiles { system_roots: Some(place), ..WayFiles::default() });
+            Some(ServerTls { verify: true, ca_file: None, server_name: None, certificate: None })
+        }
+        None => None,
+    };
     Some(Authorize {
         address,
         host,
         path,
+        tls,
         timeout,
         request_headers: request_headers.unwrap_or_else(|| ["authorization", "cookie"].map(str::to_owned).to_vec()),
         response_headers,
@@ -227,6 +261,7 @@ struct Url {
     address: SocketAddr,
     host: String,
     path: String,
+    is_https: bool,
 }
 
 /// A URL whose host is an address: where requests wait for an answer, none waits for a name to be looked up.
@@ -234,9 +269,7 @@ fn authorize_url(text: &str) -> Result<Url, Wrong> {
     let example = "write a URL such as \"http://10.0.0.9:9000/check\"";
     let text = values::webhook(text).map_err(|wrong| Wrong::new(wrong.rule, example))?;
     let wrong = || Wrong::new("must be a URL", example);
-    if text.starts_with("https:") {
-        return Err(Wrong::new("https is not in this release", "ask over http, on a network that is yours"));
-    }
+    let is_https = text.starts_with("https:");
     let url: http::Uri = text.parse().map_err(|_| wrong())?;
     let authority = url.authority().ok_or_else(wrong)?;
     let ip = authority
@@ -247,7 +280,8 @@ fn authorize_url(text: &str) -> Result<Url, Wrong> {
         .map_err(|_| Wrong::new("the host must be an IP address; host names are not looked up", example))?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     Ok(Url {
-        address: SocketAddr::new(ip, authority.port_u16().unwrap_or(80)),
+        address: SocketAddr::new(ip, authority.port_u16().unwrap_or(if is_https { 443 } else { 80 })),
+        is_https,
         host: authority.as_str().to_owned(),
         path: path.to_owned(),
     })

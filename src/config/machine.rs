@@ -140,6 +140,9 @@ fn check_access(blocks: &Blocks, mistakes: &Mistakes<'_>) {
             });
             usable(list, file, mistakes);
         }
+        for way in &files.ways {
+            check_way(way, mistakes);
+        }
         for file in &files.users {
             let users = read(&file.value, FileKind::Public)
                 .and_then(|bytes| Users::parse(&bytes).map_err(|error| Wrong::new(error.to_string(), error.remedy)));

@@ -106,7 +106,7 @@ pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &P
     let maintenance = table.block("maintenance");
     let exempts = maintenance.as_ref().is_some_and(|maintenance| maintenance.has("exempt"));
     let action = action(&mut table, mistakes, maintenance.is_some(), exempts);
-    let (access, access_files) = identity::route_access(&mut table, directory);
+    let (access, access_files) = identity::route_access(&mut table, mistakes, directory);
     let block = RouteBlock {
         access,
         access_files,

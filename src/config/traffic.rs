@@ -26,7 +26,7 @@ pub(super) fn listener(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory:
         .optional("protocol")
         .and_then(|value| value.choice(&[("http", Protocol::Http), ("tcp", Protocol::Tcp)], &["udp"]))
         .map_or(Protocol::Http, |found| found.value);
-    let (access, access_files) = identity::listener_access(&mut table, directory);
+    let (access, access_files) = identity::listener_access(&mut table, mistakes, directory);
     let block = ListenerBlock {
         place: table.place().clone(),
         name: table.name(),

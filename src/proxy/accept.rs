@@ -9,6 +9,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::proxy_protocol::{HEADER_BYTES_MAX, Header, Origin, Refusal, decode};
+use super::refusals::Reason;
 use super::state::Listener;
 use super::thread::Thread;
 use crate::config;
@@ -47,24 +48,46 @@ impl Proxies {
 }
 
 /// The ends of a connection; `None` when it has to be closed. Reads nothing but a header of the PROXY protocol.
-pub async fn ends(thread: &Rc<Thread>, listener: &Listener, stream: &TcpStream, peer: SocketAddr) -> Option<Ends> {
+/// What is closed for what it says of its ends is counted, at the listener of the number `of`.
+pub async fn ends(
+    thread: &Rc<Thread>,
+    (of, listener): (usize, &Listener),
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Option<Ends> {
     let destination = if listener.identity.tells_port() { stream.local_addr().ok() } else { None };
     let own = Ends { source: peer, destination, is_tls: false };
     let Some(proxies) = &listener.proxies else { return Some(own) };
     if !proxies.from.contains(peer.ip()) {
+        if proxies.is_required && !is_our_own(stream, peer) {
+            thread.refused(of, Reason::ProxyProtocol);
+        }
         return (!proxies.is_required).then_some(own);
     }
     let registration = thread.timers.register();
     registration.deadlines().attach_here().await;
     let header = read_header(stream);
-    match thread.before_work(registration.deadlines(), listener.config.head_timeout, header).await? {
+    let header = thread.before_work(registration.deadlines(), listener.config.head_timeout, header).await;
+    if header.is_none() && !thread.is_draining() {
+        thread.refused(of, Reason::ProxyProtocol);
+    }
+    match header? {
         Ok(Header { origin: Origin::Client { source, destination, is_tls }, .. }) => {
             Some(Ends { source, destination: Some(destination), is_tls })
         }
         Ok(Header { origin: Origin::Itself, .. }) => Some(own),
         Err(Closed::Refused(Refusal::Missing)) if !proxies.is_required => Some(own),
-        Err(Closed::Refused(_) | Closed::Gone) => None,
+        Err(Closed::Refused(_)) => {
+            thread.refused(of, Reason::ProxyProtocol);
+            None
+        }
+        Err(Closed::Gone) => None,
     }
+}
+
+/// Whether a connection is from the address that it is to: the guard looks so whether we accept any.
+pub fn is_our_own(stream: &TcpStream, peer: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own.ip() == peer.ip())
 }
 
 /// Reads a header, and nothing of what stands behind it; nothing at all where there is none.

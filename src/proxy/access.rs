@@ -51,7 +51,7 @@ impl Access {
         Ok(Self {
             lists: Lists::new(&config.lists, files)?,
             basic_auth: config.basic_auth.as_ref().map(|basic| BasicAuth::new(basic, files)).transpose()?,
-            external: config.authorize.as_ref().map(External::new),
+            external: config.authorize.as_ref().map(|asked| External::new(asked, files)).transpose()?,
             routes: listener.routes.iter().map(route).collect::<Result<_, _>>()?,
         })
     }
@@ -63,9 +63,14 @@ impl Access {
                 RouteRule::Own(basic) => Some(basic),
                 RouteRule::OfListener | RouteRule::Off => None,
             };
-            of_rules(route.lists.as_ref(), basic, files)
+            let external = match &route.external {
+                RouteRule::Own(external) => Some(external),
+                RouteRule::OfListener | RouteRule::Off => None,
+            };
+            of_rules(route.lists.as_ref(), basic, external, files)
         });
-        of_rules(self.lists.as_ref(), self.basic_auth.as_ref(), files).chain(of_routes).collect()
+        let (basic, external) = (self.basic_auth.as_ref(), self.external.as_ref());
+        of_rules(self.lists.as_ref(), basic, external, files).chain(of_routes).collect()
     }
 
     /// The password that is asked for on a route, or where no route matches.
@@ -87,9 +92,16 @@ impl Access {
     }
 }
 
-fn of_rules(lists: Option<&Lists>, basic: Option<&BasicAuth>, files: &Files) -> impl Iterator<Item = String> + use<> {
+fn of_rules(
+    lists: Option<&Lists>,
+    basic: Option<&BasicAuth>,
+    external: Option<&External>,
+    files: &Files,
+) -> impl Iterator<Item = String> + use<> {
     let lists = lists.map(|lists| lists.files_changed(files)).unwrap_or_default();
-    lists.into_iter().chain(basic.and_then(|basic| basic.files_changed(files).err()))
+    let basic = basic.and_then(|basic| basic.files_changed(files).err());
+    let external = external.and_then(|external| external.files_changed(files).err());
+    lists.into_iter().chain(basic).chain(external)
 }
 
 fn chosen<'a, T>(of_route: Option<&'a RouteRule<T>>, of_listener: Option<&'a T>) -> Option<&'a T> {
@@ -112,7 +124,7 @@ impl RouteAccess {
             external: match &config.authorize {
                 RouteRule::OfListener => RouteRule::OfListener,
                 RouteRule::Off => RouteRule::Off,
-                RouteRule::Own(authorize) => RouteRule::Own(External::new(authorize)),
+                RouteRule::Own(authorize) => RouteRule::Own(External::new(authorize, files)?),
             },
         })
     }

@@ -31,10 +31,22 @@ pub enum Reason {
     QueueFull,
     /// A request, or a connection of `protocol = "tcp"`, that waited for a server for too long.
     QueueTimeout,
+    /// A request, or a connection of `protocol = "tcp"`, of an address that is not let in.
+    Address,
+    /// A connection that had to say in the PROXY protocol whose it is, and did not or not well.
+    ProxyProtocol,
+    /// A request without a name and a password that are right.
+    BasicAuth,
+    /// A request whose password had to wait for too many others.
+    BasicAuthBusy,
+    /// A request that another server does not let in.
+    Authorize,
+    /// A request of which that server said nothing. With `on_error = "allow"` it was let through.
+    AuthorizeError,
 }
 
 /// All of them, in the order of their numbers.
-const REASONS: [Reason; 11] = [
+const REASONS: [Reason; 17] = [
     Reason::RateLimit,
     Reason::RateLimitLogOnly,
     Reason::ConnectionRate,
@@ -46,6 +58,12 @@ const REASONS: [Reason; 11] = [
     Reason::Memory,
     Reason::QueueFull,
     Reason::QueueTimeout,
+    Reason::Address,
+    Reason::ProxyProtocol,
+    Reason::BasicAuth,
+    Reason::BasicAuthBusy,
+    Reason::Authorize,
+    Reason::AuthorizeError,
 ];
 
 impl Reason {
@@ -63,6 +81,12 @@ impl Reason {
             Self::Memory => "memory",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::Address => "address",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::BasicAuth => "basic_auth",
+            Self::BasicAuthBusy => "basic_auth_busy",
+            Self::Authorize => "authorize",
+            Self::AuthorizeError => "authorize_error",
         }
     }
 }

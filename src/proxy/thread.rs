@@ -683,7 +683,7 @@ impl Acceptor {
 /// One connection, from its accept to its end.
 async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listener(listener) else { return };
-    let Some(ends) = accept::ends(&thread, config, &stream, peer).await else { return };
+    let Some(ends) = accept::ends(&thread, (listener, config), &stream, peer).await else { return };
     let Some(_admission) = admission::admit(&thread, listener, ends.source.ip()) else {
         // A reset: nothing waits for the client to take it, and the guard, which looks whether we react, is answered too.
         // Fails only on a socket that is closed already.

@@ -8,6 +8,7 @@ mod archive;
 mod found;
 mod pressure;
 mod reload;
+mod taking;
 pub mod tickets;
 
 use std::io;
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::pressure::Pressure;
+use self::taking::Taking;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
 use crate::config::{self, Config, ServerChange};
@@ -141,6 +143,8 @@ struct Worker {
     discovery: Discovery,
     /// What the guard keeps of them for the next worker, as it was told last.
     found: Vec<KeptList>,
+    /// Files that have changed and are not in use yet.
+    taking: Taking,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -221,10 +225,12 @@ impl Worker {
             base,
             discovery,
             found: bootstrap.found.clone(),
+            taking: Taking::default(),
             link,
         };
         if let Some(files) = &bootstrap.changed_files {
-            worker.take_files(Files::new(files.clone()));
+            let warnings = worker.site().files_changed(&Files::new(files.clone()));
+            worker.files_taken(warnings);
         }
         let refusal_target = format!("/{}", random_token()?);
         let in_use = worker.current.load_full();
@@ -282,7 +288,6 @@ impl Worker {
                         let files = Files::new(*files);
                         self.discovery.reconfigured(&self.base, &files, &[]);
                         self.take_files(files);
-                        self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Reload(reload)) => {
                         let result = self.reload(*reload).await;
@@ -292,6 +297,10 @@ impl Worker {
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
                 },
+                warnings = self.taking.taken() => {
+                    self.files_taken(warnings);
+                    self.tell_files(&mut sender).await?;
+                }
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
                         self.tell_administration(&mut sender).await?;
@@ -328,11 +337,16 @@ impl Worker {
         }
     }
 
-    /// Has everything that is made of files made anew. Runs here and not on the threads that serve.
+    /// Has everything that is made of files made anew, on a thread of its own.
     fn take_files(&mut self, files: Files) {
-        let warnings = self.site().files_changed(&files);
+        let site = self.site();
+        self.files = files.clone();
+        self.taking.begin(move || site.files_changed(&files));
+    }
+
+    /// Everything that is made of files has been made anew; what could not be used, in words.
+    fn files_taken(&mut self, warnings: Vec<String>) {
         warnings.iter().filter(|warning| !self.file_warnings.contains(warning)).for_each(|warning| warn!("{warning}"));
-        self.files = files;
         if warnings.is_empty() {
             info!("changed files are in use");
         }

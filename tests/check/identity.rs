@@ -53,7 +53,8 @@ refused! {
     basic_auth_of_tcp: [tcp_with("basic_auth = { users_file = \"u\" }")], 6, "listener[x].basic_auth", "there are no requests";
     authorize_nowhere: [with("authorize = { on_error = \"deny\" }")], 5, "listener[x].authorize.url", "missing";
     authorize_at_a_name: [with("authorize = { url = \"http://auth/\" }")], 5, "listener[x].authorize.url", "the host must be an IP address";
-    authorize_over_https: [with("authorize = { url = \"https://10.0.0.9/\" }")], 5, "listener[x].authorize.url", "https is not in this release";
+    authorize_over_http_with_tls: [with("authorize = { url = \"http://10.0.0.9/\", tls = {} }")], 5, "listener[x].authorize.tls", "is for https";
+    authorize_believing_anybody_and_a_ca: [with("authorize = { url = \"https://10.0.0.9/\", tls = { verify = false, ca_file = \"ca.crt\" } }")], 5, "listener[x].authorize.tls.ca_file", "no meaning";
     authorize_without_scheme: [with("authorize = { url = \"10.0.0.9:9000/\" }")], 5, "listener[x].authorize.url", "must b";
     authorize_on_port_zero: [with("authorize = { url = \"http://10.0.0.9:0/\" }")], 5, "listener[x].authorize.url", "the port must be 1 to 65535";
     authorize_too_patient: [with("authorize = { url = \"http://10.0.0.9/\", timeout = \"61s\" }")], 5, "listener[x].authorize.timeout", "must be 10ms to 1m";

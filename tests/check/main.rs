@@ -4,6 +4,7 @@
 
 mod access_log;
 mod compression;
+mod discovery;
 mod error_pages;
 mod heartbeat;
 mod identity;

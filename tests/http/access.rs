@@ -10,6 +10,8 @@ use crate::PATIENCE;
 use crate::baton::{Baton, Directory, Settings};
 use crate::client::Client;
 use crate::curl::curl;
+use crate::limits::wait_for_refusals;
+use crate::nginx::{Authority, Nginx};
 use crate::server::Server;
 
 fn settings(listener: &str) -> Settings {
@@ -51,6 +53,7 @@ fn addresses_are_let_in_or_not_by_the_lists() {
     assert_eq!(response.text(), "403 Forbidden\nthis address is not let in\n");
     assert_eq!(response.value("proxy-status"), Some("\"lb-test\"; error=http_request_denied"));
     assert_eq!(server.requests().len(), 3);
+    wait_for_refusals(&baton, "address", 4);
 }
 
 #[test]
@@ -99,6 +102,7 @@ fn connections_of_tcp_are_closed_by_the_lists() {
     from(&baton, "127.0.0.2").expect_closed();
     assert_eq!(from(&baton, "127.0.0.3").exactly(5).expect("it greets"), b"hello");
     assert_eq!(server.connections().len(), 1);
+    wait_for_refusals(&baton, "address", 1);
 }
 
 /// With a route for /in of these keys.
@@ -269,6 +273,7 @@ fn refusals_of_the_other_server_are_the_answer() {
         }
         assert_eq!(server.requests(), []);
         assert_eq!(judge.connections().len(), 1);
+        wait_for_refusals(&baton, "authorize", 2);
     }
 }
 
@@ -359,4 +364,31 @@ fn connection_that_was_closed_meanwhile_costs_no_answer() {
             record.connections.iter().filter(|one| one.is_ended).count() == number
         });
     }
+}
+
+#[test]
+fn a_server_that_authorizes_is_asked_over_https_and_has_to_be_the_right_one() {
+    let server = Server::saying("ok");
+    let authority = Authority::new();
+    let (cert, key) = authority.certificate("judge", "DNS:auth.internal");
+    let directives = format!(
+        "ssl_certificate {};\nssl_certificate_key {};\nadd_header X-User \"$ssl_server_name\";\nreturn 204;",
+        cert.display(),
+        key.display()
+    );
+    let judge = Nginx::start("ssl", &directives);
+    let by = |name: &str| {
+        let (address, ca) = (judge.address(), authority.ca_file());
+        let tls = format!("tls = {{ ca_file = {ca:?}, server_name = \"{name}\" }}");
+        settings(&format!("authorize = {{ url = \"https://{address}/\", response_headers = [\"x-user\"], {tls} }}"))
+    };
+    let baton = Baton::with(&[&server], &by("auth.internal"));
+    for _ in 0..2 {
+        assert_eq!(baton.client().get("/").status(), 200);
+    }
+    assert_eq!(server.requests()[0].value("x-user"), Some("auth.internal"));
+    let baton = Baton::with(&[&server], &by("other.internal"));
+    assert_eq!(baton.client().get("/").status(), 503);
+    baton.wait_for_log("tls_certificate_error");
+    wait_for_refusals(&baton, "authorize_error", 1);
 }

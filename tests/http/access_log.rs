@@ -129,7 +129,7 @@ fn connections_that_servers_close_are_no_reason_for_retries() {
     for head in ["HTTP/1.0 200 OK\r\n", "HTTP/1.1 200 OK\r\nConnection: Foo, Close\r\n"] {
         let server = Server::start(move |exchange| {
             exchange.request()?;
-            exchange.send(&format!("{head}Content-Length: 2\r\n\r\nok"))
+            exchange.send(format!("{head}Content-Length: 2\r\n\r\nok"))
         });
         let log = Log::new();
         let baton = Baton::with(&[&server], &log.settings(""));

@@ -7,6 +7,7 @@ use crate::baton::{Baton, Directory, Settings};
 use crate::client::Client;
 use crate::curl::curl;
 use crate::haproxy::Haproxy;
+use crate::limits::wait_for_refusals;
 use crate::server::Server;
 use crate::tls::{Certificate, Site, certificate};
 
@@ -186,6 +187,7 @@ fn strangers_are_refused_or_are_themselves() {
     closed(&mut stranger(&baton), &[&v2(0x21, 0x11)[..], GET.as_bytes()].concat());
     closed(&mut stranger(&baton), GET.as_bytes());
     assert_eq!(server.requests(), []);
+    wait_for_refusals(&baton, "proxy_protocol", 2);
 
     let baton = Baton::with(&[&server], &from(", required = false"));
     assert_eq!(stranger(&baton).ask([&v2(0x21, 0x11)[..], GET.as_bytes()].concat()).status(), 400);

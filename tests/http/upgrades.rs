@@ -404,3 +404,13 @@ fn trailers_pass_in_both_directions() {
         ("body", vec![("x-up".to_owned(), "9".to_owned())])
     );
 }
+
+#[test]
+fn trailers_of_an_http1_server_reach_http2_clients_announced_or_not() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let server = Server::answering(answer);
+    let baton = Baton::before(&[&server]);
+    let mut client = H2::connect(baton.address());
+    client.send(&get(1));
+    client.wait_for("trailers", |event| matches!(event, Event::Head(1, None, true)));
+}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::{Listener, ServerTls};
 use crate::units::IpNetwork;
 
 /// Who the clients of a listener are taken for, and what servers are told of it.
@@ -125,6 +126,14 @@ pub struct RouteAccess {
     pub authorize: RouteRule<Authorize>,
 }
 
+impl Listener {
+    /// The servers that are asked who may come in.
+    pub fn authorizers(&self) -> impl Iterator<Item = &Authorize> {
+        let of_routes = self.routes.iter().filter_map(|route| route.access.authorize());
+        self.access.authorize.iter().chain(of_routes)
+    }
+}
+
 impl ListenerAccess {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
@@ -133,6 +142,14 @@ impl ListenerAccess {
 }
 
 impl RouteAccess {
+    /// The server of its own that is asked.
+    pub fn authorize(&self) -> Option<&Authorize> {
+        match &self.authorize {
+            RouteRule::Own(authorize) => Some(authorize),
+            RouteRule::OfListener | RouteRule::Off => None,
+        }
+    }
+
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let users = match &self.basic_auth {
@@ -203,6 +220,8 @@ pub struct Authorize {
     pub host: String,
     /// The path that is asked for, with a query or without.
     pub path: String,
+    /// Present where it is asked over https.
+    pub tls: Option<ServerTls>,
     /// Time for connecting and for its answer together, 10 ms to 60 s. Default 2 s.
     pub timeout: Duration,
     /// Fields of the request that it gets, in lower case, at most 64. Default authorization and cookie.

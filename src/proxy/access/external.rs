@@ -12,16 +12,15 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::config::{self, OnAuthorizeError};
+use crate::proxy::files::Files;
 use crate::proxy::http::body::RequestBody;
 use crate::proxy::http::transaction::Transaction;
-use crate::proxy::server_io::ServerStream;
-use crate::proxy::socket::Socket;
 use crate::proxy::thread::Thread;
 use crate::proxy::timers::Deadlines;
+use crate::proxy::upstream::dial::{Dialer, OnBehalf};
 use crate::proxy::upstream::http1::{Http1, IdleConnections};
 
 /// Bytes of an answer's body; a longer one is left out of what the client gets.
@@ -40,6 +39,7 @@ const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// A rule that has another server asked.
 pub struct External {
     config: config::Authorize,
+    dialer: Dialer,
     /// Tells it from others where threads keep their connections.
     number: usize,
     path: Uri,
@@ -101,10 +101,16 @@ impl Question<'_> {
 
 impl External {
     /// As configured.
-    pub fn new(config: &config::Authorize) -> Self {
+    ///
+    /// # Errors
+    /// In words: which file cannot be used, and why.
+    pub fn new(config: &config::Authorize, files: &Files) -> Result<Self, String> {
         static NUMBERS: AtomicUsize = AtomicUsize::new(0);
         let path = PathAndQuery::try_from(config.path.as_str());
-        Self {
+        let dialer = Dialer::to_one(config.tls.as_ref(), files)
+            .map_err(|reason| format!("the server that authorizes, {}: {reason}", config.host))?;
+        Ok(Self {
+            dialer,
             config: config.clone(),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             // Both were checked, so neither can fail.
@@ -114,7 +120,17 @@ impl External {
             response_headers: header_names(&config.response_headers),
             waiting: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Takes files that have changed.
+    ///
+    /// # Errors
+    /// In words: which file cannot be used, and why. Everything is as before then.
+    pub fn files_changed(&self, files: &Files) -> Result<(), String> {
+        let named =
+            |reason| format!("the server that authorizes, {}, keeps its former certificates: {reason}", self.host());
+        self.dialer.files_changed(files).map_err(named)
     }
 
     /// What becomes of a request when nobody says.
@@ -234,12 +250,11 @@ impl External {
     }
 
     async fn connect(&self, question: &Question<'_>) -> Result<Box<Http1>, &'static str> {
-        let connect = TcpStream::connect(self.config.address);
-        let connected = question.deadlines.within(question.left(), connect).await;
-        let stream = connected.ok_or("connection_timeout")?.map_err(|_| "connection_refused")?;
-        // Fails only on a socket that is closed already.
-        let _closed = stream.set_nodelay(true);
-        Http1::begin(ServerStream::Plain(Socket::new(stream))).await.map_err(|_| "connection_terminated")
+        // Boxed, as a connection is mostly there: each request would carry the room for a TLS handshake about.
+        let dial = Box::pin(self.dialer.dial_http1(self.config.address, OnBehalf::Ourselves));
+        let connected = question.deadlines.within(question.left(), dial).await;
+        let stream = connected.ok_or("connection_timeout")?.map_err(|error| error.error)?;
+        Http1::begin(stream).await.map_err(|_| "connection_terminated")
     }
 
     fn judge(&self, parts: http::response::Parts, body: Option<Bytes>) -> Word {

@@ -13,6 +13,7 @@ use super::transaction::Transaction;
 use crate::config::OnAuthorizeError;
 use crate::proxy::access::basic::{BasicAuth, Refused};
 use crate::proxy::access::external::{External, Word};
+use crate::proxy::refusals::Reason;
 
 /// The answer to a client whose address the listener does not let in.
 pub fn admit(transaction: &Transaction) -> Option<Response<ResponseBody>> {
@@ -44,6 +45,7 @@ fn denied() -> Fault {
 }
 
 fn shut_out(client: &Client) -> Response<ResponseBody> {
+    client.refused(Reason::Address);
     respond::own(client, StatusCode::FORBIDDEN, "this address is not let in", Some(denied()))
 }
 
@@ -68,12 +70,14 @@ async fn by_password<B>(
             None
         }
         Err(Refused::Unknown) => {
+            client.refused(Reason::BasicAuth);
             let message = "a name and a password are needed";
             let mut response = respond::own(&client, StatusCode::UNAUTHORIZED, message, Some(denied()));
             response.headers_mut().insert(header::WWW_AUTHENTICATE, basic.challenge().clone());
             Some(response)
         }
         Err(Refused::Busy) => {
+            client.refused(Reason::BasicAuthBusy);
             let message = "too many passwords are being verified";
             let mut response = respond::own(&client, StatusCode::SERVICE_UNAVAILABLE, message, Some(denied()));
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -91,6 +95,11 @@ async fn by_word_of<B>(
     // What servers believe of it, nobody else can say.
     for name in external.response_headers() {
         request.headers_mut().remove(name);
+    }
+    match &word {
+        Word::Allowed(_) => {}
+        Word::Refused(_) => transaction.client.refused(Reason::Authorize),
+        Word::Silent(_) => transaction.client.refused(Reason::AuthorizeError),
     }
     match word {
         Word::Allowed(fields) => {

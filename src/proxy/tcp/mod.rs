@@ -21,9 +21,10 @@ pub use self::account::Moved;
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
 pub use self::relay::{Buffers, relay};
 use self::relay::{End, Tap};
-use super::accept::Ends;
+use super::accept::{self, Ends};
 use super::http::trace::{ChosenBy, Ended};
 use super::queue::{self, Entrance, Slot};
+use super::refusals::Reason;
 use super::server_io::ServerStream;
 use super::state::{Listener, Pool};
 use super::sticky::{Visit, Way};
@@ -114,6 +115,9 @@ pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: Sock
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
     if listener.access.lists.as_ref().is_some_and(|lists| !lists.admit(ends.source.ip())) {
+        if !accept::is_our_own(&stream, peer) {
+            thread.refused(of, Reason::Address);
+        }
         return;
     }
     let registration = thread.timers.register();

@@ -96,6 +96,16 @@ impl Dialer {
         Ok(Self { protocol: pool.protocol, send_proxy: pool.send_proxy, tls })
     }
 
+    /// To a server that belongs to no pool and speaks HTTP/1.1.
+    ///
+    /// # Errors
+    /// In words: which file cannot be used, and why.
+    pub fn to_one(tls: Option<&config::ServerTls>, files: &Files) -> Result<Self, String> {
+        let protocol = ServerProtocol::Http1;
+        let tls = tls.map(|tls| Origination::new(tls, protocol, files)).transpose()?;
+        Ok(Self { protocol, send_proxy: None, tls })
+    }
+
     /// For each pool of a configuration.
     ///
     /// # Errors
