@@ -496,6 +496,12 @@ pub struct ListenerStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: String,
+    /// How its servers are picked.
+    #[serde(default)]
+    pub algorithm: String,
+    /// Whether servers are used that are not healthy, since so few are.
+    #[serde(default)]
+    pub panicking: bool,
     /// Requests for it since the worker started, whoever answered them.
     #[serde(default)]
     pub requests: u64,
@@ -591,7 +597,7 @@ pub struct QueueStatus {
     pub length: u64,
     /// How many may wait.
     pub length_max: u64,
-    /// Requests that each server gets at once.
+    /// Requests that each server gets at once, where it has no number of its own; 0 for any number.
     pub in_flight_max: u64,
     /// Those that had to wait.
     pub waited: u64,
@@ -626,7 +632,7 @@ pub struct ServerStatus {
     pub last_check: String,
     /// Requests, and connections of `protocol = "tcp"`, sent to it since the worker started.
     pub requests: u64,
-    /// Those under way; `None` where it gets any number of them.
+    /// Those under way; `None` where nobody counts them: it gets any number of them, and the algorithm does not go by that.
     #[serde(default)]
     pub in_flight: Option<u64>,
     /// Why it gets no requests for a time although it is up; `None` while it does.
@@ -638,4 +644,16 @@ pub struct ServerStatus {
     /// Its circuit breaker; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
+    /// As many of them as it gets at once; `None` for any number.
+    #[serde(default)]
+    pub in_flight_max: Option<u32>,
+    /// Its weight, as configured.
+    #[serde(default)]
+    pub weight: u32,
+    /// What that comes to now, by slow start and what it says of itself.
+    #[serde(default)]
+    pub effective_weight: f64,
+    /// Its zone, where it has one.
+    #[serde(default)]
+    pub zone: Option<String>,
 }

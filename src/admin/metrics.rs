@@ -240,6 +240,16 @@ fn servers(text: &mut Text, pools: &[PoolStatus]) {
     for (pool, server) in servers() {
         text.sample("baton_server_up", &[("pool", pool), ("server", &server.name)], u8::from(server.up));
     }
+    let help = "The weight of the server now, by slow start and what it says of itself.";
+    text.family("baton_server_weight", "gauge", help);
+    for (pool, server) in servers() {
+        text.sample("baton_server_weight", &[("pool", pool), ("server", &server.name)], server.effective_weight);
+    }
+    let help = "Whether servers of the pool are used that are not healthy, since so few are.";
+    text.family("baton_pool_panicking", "gauge", help);
+    for pool in pools {
+        text.sample("baton_pool_panicking", &[("pool", &pool.name)], u8::from(pool.panicking));
+    }
     text.family("baton_server_admin", "gauge", "1 for what an operator has ordered of the server, 0 for the rest.");
     for (pool, server) in servers() {
         for state in ["enabled", "draining", "disabled"] {

@@ -4,7 +4,7 @@
 //! name-based mappings to increase hit rates", 1998). When a server goes, only its own keys move; when one comes, it takes
 //! an even share of everybody's. The order of the servers does not matter, so the files need not be the same.
 
-use super::Candidate;
+use super::{Candidate, mix, name_hash};
 
 /// The index of the eligible server with the highest score; a backup only when nothing else is eligible, `None` when
 /// nothing is. `names` are the servers in the order of their indexes. The result for a key is part of what different
@@ -24,20 +24,6 @@ fn score(key: &[u8; 16], name: &str) -> u64 {
     let key = u128::from_be_bytes(*key);
     let [high, low] = [(key >> 64) as u64, key as u64];
     mix(mix(high ^ name_hash(name)) ^ low)
-}
-
-/// FNV-1a, 64 bits.
-fn name_hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): every bit
-/// of the input changes about half of the output's.
-const fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

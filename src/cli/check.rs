@@ -9,8 +9,8 @@ use anyhow::Context as _;
 
 use crate::config::{
     self, AdvertChecksum, Algorithm, Authentication, Check, ClientAuthMode, Config, FitnessCheck, FitnessSubject,
-    Listener, LocalNode, NodeHints, OnDown, Pool, Protocol, Scope, Sticky, StickyKey, Tls, TlsVersion, Transport, Vip,
-    VrrpVersion, duration_text,
+    HashKey, Listener, LocalNode, NodeHints, OnDown, Pool, Protocol, Scope, Sticky, StickyKey, Tls, TlsVersion,
+    Transport, Vip, VrrpVersion, duration_text,
 };
 
 #[derive(Debug, clap::Args)]
@@ -292,9 +292,7 @@ fn tls(tls: &Tls) -> String {
 }
 
 fn describe_pool(text: &mut String, pool: &Pool) {
-    let algorithm = match pool.algorithm {
-        Algorithm::RoundRobin => "round_robin",
-    };
+    let algorithm = algorithm(&pool.algorithm);
     let sticky = pool.sticky.as_ref().map_or_else(|| "not sticky".to_owned(), sticky);
     let _ = writeln!(
         text,
@@ -308,7 +306,35 @@ fn describe_pool(text: &mut String, pool: &Pool) {
     let _ = writeln!(text, "  {}", health(pool));
     for server in &pool.servers {
         let backup = if server.backup { " (backup)" } else { "" };
-        let _ = writeln!(text, "  server {}: {}{backup}", server.name, server.address);
+        let weight = if server.weight == 1 { String::new() } else { format!(", weight {}", server.weight) };
+        let zone = server.zone.as_ref().map_or(String::new(), |zone| format!(", zone {zone}"));
+        let most = server.connections_max.map_or(String::new(), |most| format!(", at most {most} requests at once"));
+        let _ = writeln!(text, "  server {}: {}{backup}{weight}{zone}{most}", server.name, server.address);
+    }
+}
+
+fn algorithm(algorithm: &Algorithm) -> String {
+    let word = algorithm.word();
+    match algorithm {
+        Algorithm::ConsistentHash(hash) => {
+            let on = match &hash.key {
+                HashKey::Address => "the address".to_owned(),
+                HashKey::Header { name } => format!("header {name}"),
+                HashKey::Cookie { name } => format!("cookie {name}"),
+                HashKey::Query { name } => format!("query parameter {name}"),
+                HashKey::Path => "the path".to_owned(),
+            };
+            let bound = hash.balance_factor.map_or(String::new(), |factor| format!(" within {factor} %"));
+            format!("{word} on {on}{bound}")
+        }
+        Algorithm::Resource(reports) => format!("{word} by header {}", reports.header),
+        Algorithm::RoundRobin
+        | Algorithm::WeightedRoundRobin
+        | Algorithm::LeastConnections
+        | Algorithm::LeastResponseTime
+        | Algorithm::IpHash
+        | Algorithm::Random
+        | Algorithm::PowerOfTwo => word.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
     ArchiveStatus, BreakerStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role,
-    SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
+    ServerStatus, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -256,7 +256,16 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
         (0, _) => String::new(),
         (requests, errors) => format!(", {requests} requests, {errors} errors"),
     };
-    let _ = writeln!(text, "\npool {}   {up} of {} servers up{count}{requests}", pool.name, pool.servers.len());
+    let _ = writeln!(
+        text,
+        "\npool {}   {}, {up} of {} servers up{count}{requests}",
+        pool.name,
+        pool.algorithm,
+        pool.servers.len()
+    );
+    if pool.panicking {
+        text.push_str("  too few servers are healthy, and all of them are used\n");
+    }
     if let Some(queue) = &pool.queue {
         let dropped: u64 = queue.dropped.values().sum();
         let _ = writeln!(
@@ -281,12 +290,13 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
         let count = of_server.map_or(String::new(), |counted| format!(", {} sessions", counted.entries));
         let _ = writeln!(
             text,
-            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}   {admin}{}",
+            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}{}   {admin}{}",
             if server.up { "up" } else { "down" },
             server.name,
             server.address.to_string(),
             time(server.since_ms),
             server.requests,
+            balance(server),
             server.last_check
         );
         if let Some(ejection) = &server.ejection {
@@ -297,6 +307,22 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             let _ = writeln!(text, "       breaker {}", described(breaker));
         }
     }
+}
+
+/// What picks go by, where that is more than that it is up.
+fn balance(server: &ServerStatus) -> String {
+    let mut text = server.in_flight.map_or(String::new(), |count| format!(", {count} under way"));
+    let is_changed = (server.effective_weight - f64::from(server.weight)).abs() > 0.005;
+    if server.weight != 1 || is_changed {
+        let _ = write!(text, ", weight {}", server.weight);
+    }
+    if is_changed {
+        let _ = write!(text, " counts as {:.2}", server.effective_weight);
+    }
+    if let Some(zone) = &server.zone {
+        let _ = write!(text, ", zone {zone}");
+    }
+    text
 }
 
 fn describe_discovery(text: &mut String, discovery: &DiscoveryStatus) {

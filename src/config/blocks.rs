@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
+use super::balance::HashOn;
 use super::discovery::DiscoveryFiles;
 use super::error_pages::ErrorPageBlock;
 use super::identity::AccessFiles;
@@ -65,6 +66,7 @@ pub(super) struct NodeBlock {
     /// `None` for one that could not be read.
     pub(super) further_addresses: Vec<Option<Located<IpAddr>>>,
     pub(super) priority: Option<Located<Priority>>,
+    pub(super) zone: Option<String>,
 }
 
 impl NodeBlock {
@@ -229,6 +231,8 @@ pub(super) struct PoolBlock {
     pub(super) name: Option<Located<String>>,
     /// `sticky.by` with its place in the file.
     pub(super) sticky_by: Option<Located<StickyBy>>,
+    /// `hash.on` with its place in the file.
+    pub(super) hash_on: Option<Located<HashOn>>,
     /// What TLS to its servers needs.
     pub(super) files: WayFiles,
     /// What is needed to find its servers.
@@ -292,8 +296,9 @@ fn node(mut table: Table<'_>) -> NodeBlock {
         let value = u8::try_from(found.value).ok().and_then(Priority::new)?;
         Some(Located { value, place: found.place })
     });
+    let zone = table.optional("zone").and_then(|value| value.parsed(values::name)).map(|found| found.value);
     table.finish();
-    NodeBlock { place, name, address, further_addresses, priority }
+    NodeBlock { place, name, address, further_addresses, priority, zone }
 }
 
 fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> PairBlock {

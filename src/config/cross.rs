@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use super::access_log;
+use super::balance::HashOn;
 use super::blocks::{Blocks, ListenerBlock, PoolReference};
 use super::model::Protocol;
 use super::pairing;
@@ -298,6 +299,7 @@ fn check_tcp(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     let sticky =
         blocks.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool.sticky_by.as_ref()?)));
     let sticky: HashMap<&str, StickyBy> = sticky.map(|(name, by)| (name, by.value)).collect();
+    check_hashes(blocks, of_tcp(), mistakes);
     for listener in of_tcp() {
         let PoolReference::Named(pool) = &listener.pool else { continue };
         let Some(by) = sticky.get(pool.value.as_str()) else { continue };
@@ -315,5 +317,21 @@ fn check_tcp(blocks: &Blocks, mistakes: &Mistakes<'_>) {
                 "leave tls out, so that TLS is passed through, or write by = \"source_ip\" or \"tls_sni\" in that pool",
             );
         }
+    }
+}
+
+/// Connections of which only the address is known cannot be placed by anything else.
+fn check_hashes<'b>(blocks: &Blocks, of_tcp: impl Iterator<Item = &'b ListenerBlock>, mistakes: &Mistakes<'_>) {
+    let hashes =
+        blocks.pools.iter().filter_map(|pool| Some((pool.name.as_ref()?.value.as_str(), pool.hash_on.as_ref()?)));
+    let hashes: HashMap<&str, HashOn> = hashes.map(|(name, on)| (name, on.value)).collect();
+    for listener in of_tcp {
+        let PoolReference::Named(pool) = &listener.pool else { continue };
+        let Some(on) = hashes.get(pool.value.as_str()).filter(|on| **on != HashOn::Address) else { continue };
+        mistakes.value(
+            &pool.place,
+            format!("that pool has hash.on = \"{}\", which connections of protocol = \"tcp\" have none of", on.word()),
+            "write on = \"address\" in that pool, or name another pool",
+        );
     }
 }

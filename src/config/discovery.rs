@@ -263,7 +263,15 @@ impl FoundServer {
 
     /// As a server of the configuration.
     pub fn to_server(&self, origin: ServerOrigin) -> Server {
-        Server { name: self.name.clone(), address: self.address, backup: self.backup, origin }
+        Server {
+            name: self.name.clone(),
+            address: self.address,
+            backup: self.backup,
+            weight: self.weight,
+            connections_max: None,
+            zone: None,
+            origin,
+        }
     }
 }
 

@@ -6,11 +6,12 @@
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
 //! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `protection`, `access_log`, `compression`, `error_pages`,
-//! `pools`, `discovery`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `pools`, `balance`, `discovery`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
 mod access_log;
+mod balance;
 mod blocks;
 pub mod certificates;
 mod changes;

@@ -1,6 +1,7 @@
 //! The configuration as the program uses it: every name resolved, every value in range.
 
 mod access_log;
+mod balance;
 mod compression;
 mod discovery;
 mod error_pages;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
+pub use self::balance::{Algorithm, ConsistentHash, HashKey, ResourceReports};
 pub use self::compression::{Coding, Compression, CompressionLevel, PoolCompression};
 pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
@@ -103,6 +105,8 @@ pub struct Node {
     /// Further addresses of the node, at most 4: the heartbeat also runs between the n-th ones of both nodes, and a VIP
     /// changes hands only when every path is silent. Both nodes have as many.
     pub further_addresses: Vec<IpAddr>,
+    /// Where it is: servers of the same zone are preferred. `None`: there is no preference.
+    pub zone: Option<String>,
     /// Higher wins when both claim a VIP. Default: 250 for the first node, 249 for the second.
     pub priority: Priority,
 }
@@ -322,6 +326,13 @@ pub struct Pool {
     pub name: String,
     /// How a server is picked. Default round robin.
     pub algorithm: Algorithm,
+    /// Time in which the weight of a server that has come back up grows to what it is, 100 ms to 1 h; `None`: at once.
+    pub slow_start: Option<Duration>,
+    /// With fewer healthy servers, in percent, all of them are used, 0 to 100; 0: never. Default 0.
+    pub panic_threshold: u32,
+    /// With fewer healthy servers in the node's zone, in percent of the servers there, those of other zones are used alike, 0
+    /// to 100. Default 50.
+    pub zone_threshold: u32,
     /// 1 to 1024 servers with unique names; there may be none where they are found.
     pub servers: Vec<Server>,
     /// Where further servers are found.
@@ -456,13 +467,6 @@ pub struct ServerHttp2 {
     pub streams_max: u32,
 }
 
-/// How a server is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Each in turn.
-    RoundRobin,
-}
-
 /// One backend address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -472,6 +476,12 @@ pub struct Server {
     pub address: SocketAddr,
     /// Used only when no other server of the pool is up.
     pub backup: bool,
+    /// How much it gets beside the others, 0 to 256; 0: no new clients. Default 1.
+    pub weight: u32,
+    /// Requests, or connections with protocol tcp, that it has at once, 1 to 1000000; `None`: as the pool has it.
+    pub connections_max: Option<u32>,
+    /// Where it is; `None`: nobody has said.
+    pub zone: Option<String>,
     /// Where it comes from.
     pub origin: ServerOrigin,
 }

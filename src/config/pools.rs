@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Algorithm, Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
+use super::model::{Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, discovery, passive, protection, routes, sticky, upstream, values};
+use super::{balance, compression, discovery, passive, protection, routes, sticky, upstream, values};
 
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -21,17 +21,12 @@ const HEALTH_RHYTHM: Rhythm = Rhythm {
     timeout_default: Duration::from_secs(1),
 };
 
+const WEIGHT_MAX: u32 = 256;
+const SLOW_START_MIN: Duration = Duration::from_millis(100);
+const SLOW_START_MAX: Duration = Duration::from_secs(3600);
+const ZONE_THRESHOLD_DEFAULT: u32 = 50;
+
 /// Named in the design, not built yet.
-const ALGORITHMS_PLANNED: [&str; 8] = [
-    "weighted_round_robin",
-    "least_connections",
-    "least_response_time",
-    "ip_hash",
-    "consistent_hash",
-    "random",
-    "power_of_two",
-    "resource",
-];
 const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "script", "exec", "redis", "postgres"];
 
 /// Reads a `[[pool]]`.
@@ -45,13 +40,19 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let (discovery, discovery_files) =
         discovery_block.map(|table| discovery::discovery(table, mistakes, directory)).unwrap_or_default();
     let way = upstream::way(&mut table, mistakes, directory);
+    let (algorithm, hash_on) = balance::algorithm(&mut table);
+    let servers = servers(&mut table, mistakes, is_found);
+    let limits_servers = servers.iter().any(|server| server.connections_max.is_some());
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
-        algorithm: table
-            .optional("algorithm")
-            .and_then(|value| value.choice(&[("round_robin", Algorithm::RoundRobin)], &ALGORITHMS_PLANNED))
-            .map_or(Algorithm::RoundRobin, |found| found.value),
-        servers: servers(&mut table, mistakes, is_found),
+        algorithm,
+        slow_start: table
+            .optional("slow_start")
+            .and_then(|value| value.duration(SLOW_START_MIN..=SLOW_START_MAX))
+            .map(|found| found.value),
+        panic_threshold: table.integer("panic_threshold", 0..=100, 0),
+        zone_threshold: table.integer("zone_threshold", 0..=100, ZONE_THRESHOLD_DEFAULT),
+        servers,
         discovery,
         health: table.block("health").map(|table| health(table, mistakes)),
         sticky: sticky.flatten(),
@@ -71,7 +72,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         idle_timeout: table.duration("idle_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30)),
         idle_connections_max: table.integer("idle_connections_max", 0..=IDLE_CONNECTIONS_MAX, 64),
         compression: compression::of_pool(table.optional("compression"), mistakes),
-        connections: protection::pool(&mut table, mistakes),
+        connections: protection::pool(&mut table, mistakes, limits_servers),
         protocol: way.protocol,
         tls: way.tls,
         send_proxy: way.send_proxy,
@@ -80,7 +81,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         passive: passive::passive(&mut table, mistakes),
     };
     table.finish();
-    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, discovery_files, pool }
+    PoolBlock { name, sticky_by: sticky_by.flatten(), hash_on, files: way.files, discovery_files, pool }
 }
 
 fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec<Server> {
@@ -95,7 +96,7 @@ fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec
     let mut servers = Vec::new();
     for table in tables {
         let label = table.place().key.clone();
-        let (name, address, backup) = server(table);
+        let ServerBlock { name, address, backup, weight, connections_max, zone } = server(table);
         if let Some(Located { value, place }) = &name
             && names.insert(value.clone(), label.clone()).is_some()
         {
@@ -107,23 +108,38 @@ fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec
             mistakes.value(place, format!("{first} has that address as well"), "leave one of the two out");
         }
         if let (Some(name), Some(address)) = (name, address) {
-            servers.push(Server { name: name.value, address: address.value, backup, origin: ServerOrigin::File });
+            let (name, address) = (name.value, address.value);
+            servers.push(Server { name, address, backup, weight, connections_max, zone, origin: ServerOrigin::File });
         }
     }
     servers
 }
 
-fn server(mut table: Table<'_>) -> (Option<Located<String>>, Option<Located<SocketAddr>>, bool) {
+/// An entry of `pool.servers`.
+struct ServerBlock {
+    name: Option<Located<String>>,
+    address: Option<Located<SocketAddr>>,
+    backup: bool,
+    weight: u32,
+    connections_max: Option<u32>,
+    zone: Option<String>,
+}
+
+fn server(mut table: Table<'_>) -> ServerBlock {
     let name = table.name();
     let address = table
         .required("address", "write where the server listens, such as \"10.0.0.1:8080\"")
         .and_then(|value| value.parsed(values::server_address));
-    let backup = table.boolean("backup", false);
-    if let Some(weight) = table.optional("weight") {
-        weight.only_one("weights other than 1 are not in this release", "leave weight out, or write 1");
-    }
+    let block = ServerBlock {
+        name,
+        address,
+        backup: table.boolean("backup", false),
+        weight: table.integer("weight", 0..=WEIGHT_MAX, 1),
+        connections_max: protection::connections_max(&mut table),
+        zone: table.optional("zone").and_then(|value| value.parsed(values::name)).map(|found| found.value),
+    };
     table.finish();
-    (name, address, backup)
+    block
 }
 
 #[derive(Clone, Copy)]

@@ -212,11 +212,16 @@ fn address_limit(value: Value<'_>) -> Option<AddressLimit> {
     Some(AddressLimit { connections: connections?.value, prefix_v4, prefix_v6 })
 }
 
-/// Reads `connections_max` and `queue` of a `[[pool]]`.
-pub(super) fn pool(table: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Option<PoolConnections> {
+/// Reads `connections_max` of a server.
+pub(super) fn connections_max(table: &mut Table<'_>) -> Option<u32> {
+    Some(table.optional("connections_max")?.integer(1..=PER_SERVER_MAX)?.value)
+}
+
+/// Reads `connections_max` and `queue` of a `[[pool]]`. `limits_servers` is whether some server has a limit of its own.
+pub(super) fn pool(table: &mut Table<'_>, mistakes: &Mistakes<'_>, limits_servers: bool) -> Option<PoolConnections> {
     let per_server = table.optional("connections_max").map(|value| value.integer(1..=PER_SERVER_MAX));
     let queue = table.block("queue");
-    if let (Some(queue), None) = (&queue, &per_server) {
+    if let (Some(queue), None, false) = (&queue, &per_server, limits_servers) {
         mistakes.block(
             queue.place(),
             "has no meaning without connections_max: nothing ever waits",
@@ -229,7 +234,10 @@ pub(super) fn pool(table: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Option<Poo
         queue_timeout = queue.duration("timeout", QUEUE_TIMEOUT_MIN..=QUEUE_TIMEOUT_MAX, QUEUE_TIMEOUT_DEFAULT);
         queue.finish();
     }
-    Some(PoolConnections { per_server: per_server??.value, queue_max, queue_timeout })
+    if per_server.is_none() && !limits_servers {
+        return None;
+    }
+    Some(PoolConnections { per_server: per_server.flatten().map(|found| found.value), queue_max, queue_timeout })
 }
 
 /// Reads the limits of `[worker]`.

@@ -397,14 +397,6 @@ impl<'a> Value<'a> {
         self.wrong("must be above 0 and at most 1", "write a share such as 0.01, which is one of a hundred")
     }
 
-    /// The number 1 and nothing else.
-    pub(super) fn only_one(self, rule: &str, remedy: &str) {
-        let is_one = self.value.as_integer().is_some_and(|number| number.as_str() == "1");
-        if !is_one {
-            self.mistakes.value(&self.place, rule, remedy);
-        }
-    }
-
     /// `true` or `false`.
     pub(super) fn boolean(self) -> Option<bool> {
         match self.value {

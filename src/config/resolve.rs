@@ -89,6 +89,7 @@ fn node(block: NodeBlock, default: u8) -> Option<Node> {
         name: block.name?.value,
         address: block.address?.value,
         further_addresses: further.collect::<Option<_>>()?,
+        zone: block.zone,
         priority,
     })
 }

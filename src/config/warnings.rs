@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::model::{
-    Authentication, Config, HostMatch, Listener, Node, Pool, PoolIndex, Sticky, StoreUrl, Transport, Vip, VrrpVersion,
+    Algorithm, Authentication, Config, HostMatch, Listener, Node, Pool, PoolIndex, Server, Sticky, StoreUrl, Transport,
+    Vip, VrrpVersion,
 };
 use super::values::duration_text;
 use super::{machine, shadows, values};
@@ -24,6 +25,17 @@ impl Config {
         for (index, pool) in self.pools.iter().enumerate() {
             if !used.contains(&PoolIndex(index)) {
                 warnings.push(format!("pool {} is used by no listener and no route", pool.name));
+            }
+            let is_weighted = |server: &Server| server.weight > 1;
+            if pool.algorithm == Algorithm::RoundRobin && pool.servers.iter().any(is_weighted) {
+                warnings.push(format!(
+                    "pool {} has weights, which algorithm = \"round_robin\" does not go by: write \"weighted_round_robin\"",
+                    pool.name
+                ));
+            }
+            if pool.discovery.is_none() && pool.servers.iter().all(|server| server.weight == 0) {
+                warnings
+                    .push(format!("pool {} has weight 0 for every server, so that no new client gets one", pool.name));
             }
             if pool.discovery.is_none() && pool.servers.iter().all(|server| server.backup) {
                 warnings.push(format!("pool {} has backup servers alone", pool.name));

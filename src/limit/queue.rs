@@ -18,7 +18,8 @@ use futures_util::task::AtomicWaker;
 
 /// The slots of a pool's servers.
 pub struct Slots {
-    per_server: u32,
+    /// As many as each server has.
+    per_server: Box<[u32]>,
     queue_max: usize,
     /// Slots that are taken, for each server.
     taken: Box<[AtomicU32]>,
@@ -77,8 +78,9 @@ pub enum Entry<'slots> {
 }
 
 impl Slots {
-    /// Slots that are all free. At most `u32::MAX - 1` servers.
-    pub fn new(servers: usize, per_server: u32, queue_max: usize) -> Self {
+    /// Slots that are all free: so many for each server. At most `u32::MAX - 1` servers.
+    pub fn new(per_server: Box<[u32]>, queue_max: usize) -> Self {
+        let servers = per_server.len();
         let lines = || (0..servers).map(|_| VecDeque::new()).collect();
         Self {
             per_server,
@@ -92,12 +94,17 @@ impl Slots {
 
     /// Whether a server has a slot that is free just now.
     pub fn has_room(&self, server: usize) -> bool {
-        self.taken(server) < self.per_server
+        self.taken(server) < self.most(server)
     }
 
     /// Slots of a server that are taken.
     pub fn taken(&self, server: usize) -> u32 {
         self.taken.get(server).map_or(0, |taken| taken.load(Ordering::SeqCst))
+    }
+
+    /// Slots that a server has.
+    pub fn most(&self, server: usize) -> u32 {
+        self.per_server.get(server).copied().unwrap_or(0)
     }
 
     /// How many wait.
@@ -108,7 +115,8 @@ impl Slots {
     /// Takes a slot of a server, when one is free.
     pub fn take(&self, server: usize) -> bool {
         let Some(taken) = self.taken.get(server) else { return false };
-        let one_more = |count: u32| (count < self.per_server).then(|| count + 1);
+        let most = self.most(server);
+        let one_more = |count: u32| (count < most).then(|| count + 1);
         taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
     }
 

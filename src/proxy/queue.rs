@@ -13,16 +13,34 @@ use crate::config::PoolIndex;
 use crate::limit::queue::{Entry, Slots};
 use crate::status::QueueStatus;
 
-/// A request's slot of a server. Goes to the next one when dropped.
+/// A request's slot of a server, where these are limited, and its place in the count, where they are counted. Goes to the
+/// next one when dropped.
 pub struct Slot {
     site: Arc<Site>,
     /// Whose it is.
     pub place: Place,
 }
 
+impl Slot {
+    /// Of a place whose slot was taken, if its pool has any.
+    fn new(thread: &Thread, pool: &Pool, place: Place) -> Self {
+        if pool.counts
+            && let Some(server) = pool.servers.get(place.server)
+        {
+            server.measured.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { site: Arc::clone(&thread.site), place }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(pool) = self.site.pool(self.place.pool) else { return };
+        if pool.counts
+            && let Some(server) = pool.servers.get(self.place.server)
+        {
+            server.measured.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(slots) = &pool.slots {
             slots.give_back(self.place.server, |server| pool.may_serve(server, |_| true));
         }
@@ -31,7 +49,7 @@ impl Drop for Slot {
 
 /// A way to a server.
 pub enum Entrance {
-    /// To this one, with its slot where the pool has any.
+    /// To this one, with its slot where the pool has any, or counts.
     Server(usize, Option<Slot>),
     /// No server can be tried.
     Nowhere,
@@ -40,27 +58,26 @@ pub enum Entrance {
 }
 
 /// Finds a server of a pool: `wanted`, or else the next one that `may_try` allows and that has room; waits where there is
-/// none, as long as the pool has it. The deadlines have to be attached to the task that awaits this. Cancel safe: who does
+/// none, as long as the pool has it. `key` is the hash that the request goes by, if by any. The deadlines have to be attached to the task that awaits this. Cancel safe: who does
 /// not wait any more is out of the queue.
 pub async fn enter(
     thread: &Rc<Thread>,
     deadlines: &Deadlines,
     index: PoolIndex,
     wanted: Option<usize>,
+    key: Option<u64>,
     may_try: impl Fn(usize) -> bool,
 ) -> Entrance {
     let Some(pool) = thread.site.pool(index) else { return Entrance::Nowhere };
     let Some(slots) = &pool.slots else {
-        let server = wanted.or_else(|| thread.pick(index, may_try));
-        return server.map_or(Entrance::Nowhere, |server| Entrance::Server(server, None));
+        let server = wanted.or_else(|| thread.pick(index, key, may_try, |_| true));
+        let counted = |server| pool.counts.then(|| Slot::new(thread, pool, Place { pool: index, server }));
+        return server.map_or(Entrance::Nowhere, |server| Entrance::Server(server, counted(server)));
     };
-    let slot = |server| {
-        let slot = Slot { site: Arc::clone(&thread.site), place: Place { pool: index, server } };
-        Entrance::Server(server, Some(slot))
-    };
+    let slot = |server| Entrance::Server(server, Some(Slot::new(thread, pool, Place { pool: index, server })));
     let take = || match wanted {
         Some(server) => slots.take(server).then_some(server),
-        None => next_with_room(thread, index, pool, slots, &may_try),
+        None => next_with_room(thread, index, key, slots, &may_try),
     };
     if let Some(server) = take() {
         return slot(server);
@@ -84,25 +101,28 @@ pub async fn enter(
 pub fn enter_now(
     thread: &Rc<Thread>,
     index: PoolIndex,
+    key: Option<u64>,
     may_try: impl Fn(usize) -> bool,
 ) -> Option<(usize, Option<Slot>)> {
     let pool = thread.site.pool(index)?;
-    let Some(slots) = &pool.slots else { return Some((thread.pick(index, may_try)?, None)) };
-    let server = next_with_room(thread, index, pool, slots, &may_try)?;
-    Some((server, Some(Slot { site: Arc::clone(&thread.site), place: Place { pool: index, server } })))
+    let server = match &pool.slots {
+        None => thread.pick(index, key, may_try, |_| true)?,
+        Some(slots) => next_with_room(thread, index, key, slots, &may_try)?,
+    };
+    let has_slot = pool.counts || pool.slots.is_some();
+    Some((server, has_slot.then(|| Slot::new(thread, pool, Place { pool: index, server }))))
 }
 
 /// Takes a slot of the next server that has one.
 fn next_with_room(
     thread: &Thread,
     index: PoolIndex,
-    pool: &Pool,
+    key: Option<u64>,
     slots: &Slots,
     may_try: &impl Fn(usize) -> bool,
 ) -> Option<usize> {
     loop {
-        // That the others are full is no reason for a backup to serve.
-        let server = thread.pick(index, |server| slots.has_room(server) && pool.may_serve(server, may_try))?;
+        let server = thread.pick(index, key, may_try, |server| slots.has_room(server))?;
         // Another thread may have been faster: then the server has no room any more, so that this ends.
         if slots.take(server) {
             return Some(server);
@@ -163,7 +183,7 @@ impl Pool {
         Some(QueueStatus {
             length: slots.waiting() as u64,
             length_max: u64::from(config.queue_max),
-            in_flight_max: u64::from(config.per_server),
+            in_flight_max: config.per_server.map_or(0, u64::from),
             waited: count(&outcomes.waited),
             waited_us: count(&outcomes.waited_us),
             dropped: [("full", &outcomes.full), ("timeout", &outcomes.late), ("client_left", &outcomes.left)]

@@ -14,7 +14,7 @@ use super::files::Files;
 use super::limits;
 use super::server::Server;
 use super::sessions::Sessions;
-use super::state::{Listener, ListenerLog, Parts, Pool, Site};
+use super::state::{self, Listener, ListenerLog, Parts, Pool, Site};
 use super::tickets::Tickets;
 use super::tls::Termination;
 use super::upstream::dial::Dialer;
@@ -50,7 +50,8 @@ impl Site {
     /// # Errors
     /// In words: what cannot be used, and why.
     pub fn next(&self, config: &Config, sessions: Arc<Sessions>, makings: Makings<'_>) -> Result<Self, String> {
-        let of_pool = |(index, pool)| self.next_pool(index, pool, makings);
+        let zone = state::zone(config, &self.node);
+        let of_pool = |(index, pool)| self.next_pool((index, zone), pool, makings);
         let pools = config.pools.iter().enumerate().map(of_pool).collect::<Result<_, _>>()?;
         let targets = config.log_targets();
         let mut listeners = Vec::with_capacity(config.listeners.len());
@@ -135,12 +136,18 @@ impl Site {
         }
     }
 
-    fn next_pool(&self, index: usize, config: &config::Pool, makings: Makings<'_>) -> Result<Arc<Pool>, String> {
+    fn next_pool(
+        &self,
+        (index, zone): (usize, Option<&str>),
+        config: &config::Pool,
+        makings: Makings<'_>,
+    ) -> Result<Arc<Pool>, String> {
         let is_same = |pool: &(usize, &Arc<Pool>)| pool.1.config.name == config.name;
         let former = self.pools.iter().enumerate().find(is_same);
         if let Some((before, pool)) = former
             && before == index
             && pool.config == *config
+            && pool.zone.as_deref() == zone
         {
             return Ok(Arc::clone(pool));
         }
@@ -156,7 +163,7 @@ impl Site {
         let servers: Vec<_> = config.servers.iter().map(|server| next_server(former, config, server)).collect();
         let slots = next_slots(former, config, &servers);
         let circuit = former.map(|pool| Arc::clone(&pool.circuit)).unwrap_or_default();
-        Ok(Arc::new(Pool::of(config, dialer, index, makings.cookie_key, servers, slots, circuit)))
+        Ok(Arc::new(Pool::of(config, dialer, makings.cookie_key, (index, zone), servers, slots, circuit)))
     }
 }
 
@@ -188,14 +195,15 @@ fn next_server(former: Option<&Arc<Pool>>, pool: &config::Pool, server: &config:
 
 /// Slots count for servers by their places, and so stay where these do.
 fn next_slots(former: Option<&Arc<Pool>>, config: &config::Pool, servers: &[Arc<Server>]) -> Option<Arc<Slots>> {
-    let most = config.connections.as_ref()?;
+    let next = state::slots(config)?;
     let is_same = |former: &&Arc<Pool>| {
         former.config.connections == config.connections
             && former.servers.len() == servers.len()
             && former.servers.iter().zip(servers).all(|(before, server)| Arc::ptr_eq(before, server))
+            && former.slots.as_ref().is_some_and(|slots| (0..servers.len()).all(|at| slots.most(at) == next.most(at)))
     };
     let kept = former.filter(is_same).and_then(|former| former.slots.as_ref()).map(Arc::clone);
-    Some(kept.unwrap_or_else(|| Arc::new(Slots::new(servers.len(), most.per_server, most.queue_max as usize))))
+    Some(kept.unwrap_or_else(|| Arc::new(next)))
 }
 
 fn is_unchanged(former: &Listener, listener: &config::Listener, targets: &[&LogTarget]) -> bool {

@@ -11,20 +11,22 @@ use super::access::Access;
 use super::access::basic::Verifier;
 use super::counters::{CLASSES, Counters, ListenerCounters, MirrorOutcome, PoolCounters};
 use super::files::Files;
+use super::hash_key::HashKey;
 use super::http::error_pages::ErrorPages;
 use super::http::https;
 use super::http::identity::Identity;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
 use super::passive::PoolCircuit;
+use super::picking;
 use super::refusals;
 use super::server::Server;
 use super::sessions::Sessions;
 use super::sticky::Stickiness;
 use super::tls::Termination;
 use super::upstream::dial::Dialer;
-use crate::balance::Candidate;
-use crate::config::{self, AccessLog, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
+use crate::balance::{Candidate, Method, Snapshot, WEIGHT_ONE};
+use crate::config::{self, AccessLog, Algorithm, Config, LogFormat, LogTarget, PoolCompression, PoolIndex};
 use crate::limit::concurrent::Concurrent;
 use crate::limit::queue::Slots;
 use crate::link::ListenerLoad;
@@ -196,6 +198,18 @@ pub struct Pool {
     pub slots: Option<Arc<Slots>>,
     /// Its circuit breaker, which is closed where it has none.
     pub circuit: Arc<PoolCircuit>,
+    /// How servers are picked.
+    pub method: Method,
+    /// Whether what is under way at each server is counted, for the method.
+    pub counts: bool,
+    /// Whether it is measured how long servers take to answer, for the method.
+    pub measures: bool,
+    /// What requests are placed by, where the method hashes something.
+    pub hash_key: Option<HashKey>,
+    /// Where this node is, if anybody has said.
+    pub zone: Option<String>,
+    /// Whether all servers are used, as too few are healthy.
+    pub is_panicking: AtomicBool,
 }
 
 impl Site {
@@ -203,7 +217,11 @@ impl Site {
     pub fn new(config: &Config, node: String, sessions: Arc<Sessions>, cookie_key: &[u8], prepared: Prepared) -> Self {
         let Prepared { tls, access, dialers } = prepared;
         let pools = config.pools.iter().zip(dialers).enumerate();
-        let pools = pools.map(|(index, (pool, dialer))| Arc::new(Pool::new(pool, dialer, index, cookie_key))).collect();
+        let zone = zone(config, &node);
+        let pool = |(index, (pool, dialer)): (usize, (&config::Pool, Arc<Dialer>))| {
+            Arc::new(Pool::new(pool, dialer, index, cookie_key, zone))
+        };
+        let pools = pools.map(pool).collect();
         let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
         let targets = config.log_targets();
         let listeners = listeners.map(|(((config, tls), access), limits)| {
@@ -362,26 +380,50 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
     threads.iter().filter_map(of_server).sum()
 }
 
+/// The zone of a node, where it has one.
+pub(super) fn zone<'config>(config: &'config Config, node: &str) -> Option<&'config str> {
+    config.nodes.iter().find(|known| known.name == node)?.zone.as_deref()
+}
+
+/// The slots of a pool's servers, where these are limited.
+pub(super) fn slots(config: &config::Pool) -> Option<Slots> {
+    let limits = config.connections.as_ref()?;
+    let most = |server: &config::Server| server.connections_max.or(limits.per_server).unwrap_or(u32::MAX);
+    Some(Slots::new(config.servers.iter().map(most).collect(), limits.queue_max as usize))
+}
+
 impl Pool {
-    fn new(config: &config::Pool, dialer: Arc<Dialer>, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Arc<Dialer>, index: usize, cookie_key: &[u8], zone: Option<&str>) -> Self {
         let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
-        let slots = config.connections.as_ref();
-        let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
-        Self::of(config, dialer, index, cookie_key, servers, slots.map(Arc::new), Arc::default())
+        let slots = slots(config).map(Arc::new);
+        Self::of(config, dialer, cookie_key, (index, zone), servers, slots, Arc::default())
     }
 
-    /// One with these servers.
+    /// One with these servers, at its place among the pools and in the zone of this node.
     pub(super) fn of(
         config: &config::Pool,
         dialer: Arc<Dialer>,
-        index: usize,
         cookie_key: &[u8],
+        (index, zone): (usize, Option<&str>),
         servers: Vec<Arc<Server>>,
         slots: Option<Arc<Slots>>,
         circuit: Arc<PoolCircuit>,
     ) -> Self {
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
-        Self { config: config.clone(), servers, dialer, sticky, slots, circuit }
+        Self {
+            config: config.clone(),
+            servers,
+            dialer,
+            sticky,
+            slots,
+            circuit,
+            method: picking::method(config),
+            counts: picking::counts(config),
+            measures: config.algorithm == Algorithm::LeastResponseTime,
+            hash_key: HashKey::of(&config.algorithm),
+            zone: zone.map(str::to_owned),
+            is_panicking: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn counters(&self) -> PoolCounters {
@@ -395,16 +437,19 @@ impl Pool {
 
     /// What there is to know of a server when one is picked for a new client.
     pub fn candidate(&self, server: usize) -> Candidate {
+        let Some(config) = self.config.servers.get(server) else { return Candidate { eligible: false, backup: false } };
         Candidate {
-            eligible: self.servers.get(server).is_some_and(|server| server.takes_new()),
-            backup: self.config.servers.get(server).is_some_and(|server| server.backup),
+            eligible: self.servers.get(server).is_some_and(|server| server.takes_new()) && config.weight > 0,
+            backup: config.backup,
         }
     }
 
     fn status(&self, requests: impl Fn(usize) -> u64) -> PoolStatus {
         let now = Instant::now();
-        let servers = self.config.servers.iter().zip(&self.servers).enumerate();
-        let servers = servers.map(|(index, (config, server))| {
+        let (conditions, _due) = self.conditions(now);
+        let is_panicking = Snapshot::new(&conditions, self.terms()).is_panicking();
+        let servers = self.config.servers.iter().zip(&self.servers).zip(conditions).enumerate();
+        let servers = servers.map(|(index, ((config, server), condition))| {
             let verdict = server.verdict();
             ServerStatus {
                 name: config.name.clone(),
@@ -416,14 +461,35 @@ impl Pool {
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
                 requests: requests(index),
-                in_flight: self.slots.as_ref().map(|slots| u64::from(slots.taken(index))),
+                in_flight: self.in_flight(index),
+                in_flight_max: self.slots.as_ref().map(|slots| slots.most(index)).filter(|most| *most < u32::MAX),
+                weight: config.weight,
+                effective_weight: f64::from(condition.weight) / f64::from(WEIGHT_ONE),
+                zone: config.zone.clone(),
                 ejection: self.ejection_status(server, now),
                 ejections: server.ejection.count(),
                 breaker: self.server_breaker_status(server, now),
             }
         });
         let (name, queue) = (self.config.name.clone(), self.queue_status());
-        let (servers, breaker) = (servers.collect(), self.breaker_status(now));
-        PoolStatus { name, requests: 0, errors: 0, servers, mirrored: None, queue, discovery: None, breaker }
+        PoolStatus {
+            name,
+            algorithm: self.config.algorithm.word().to_owned(),
+            requests: 0,
+            errors: 0,
+            panicking: is_panicking,
+            servers: servers.collect(),
+            mirrored: None,
+            queue,
+            discovery: None,
+            breaker: self.breaker_status(now),
+        }
+    }
+
+    /// Requests under way at a server, where they are counted.
+    fn in_flight(&self, server: usize) -> Option<u64> {
+        let of_slots = self.slots.as_ref().map(|slots| slots.taken(server));
+        let counted = || self.servers.get(server).map(|server| server.measured.in_flight.load(Ordering::Relaxed));
+        of_slots.or_else(|| counted().filter(|_| self.counts)).map(u64::from)
     }
 }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 
 use super::server::Server;
 use super::sessions::Sessions;
@@ -284,7 +284,7 @@ impl Source {
             Source::Header(name) => {
                 found(request.headers().get(name).map(|value| value.as_bytes().trim_ascii()).unwrap_or_default())
             }
-            Source::Query(name) => found(query_parameter(request, name)),
+            Source::Query(name) => found(query_parameter(request.uri(), name)),
             Source::Handshake => found(b""),
         }
     }
@@ -303,8 +303,8 @@ fn path_parameter<'request, B>(request: &'request Request<B>, name: &str) -> &'r
 }
 
 /// The first value of a parameter of the query, as it is written.
-fn query_parameter<'request, B>(request: &'request Request<B>, name: &str) -> &'request [u8] {
-    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+pub(super) fn query_parameter<'uri>(uri: &'uri Uri, name: &str) -> &'uri [u8] {
+    let mut parameters = uri.query().unwrap_or_default().split('&');
     let value = parameters.find_map(|parameter| parameter.strip_prefix(name)?.strip_prefix('='));
     value.unwrap_or_default().as_bytes()
 }

@@ -26,6 +26,7 @@ use super::http::client::{Client, Connection};
 use super::http::compression::Memory;
 use super::http::trace::Trace;
 use super::http::{self, ClientStream, Routing};
+use super::picking::Picker;
 use super::refusals::Reason;
 use super::socket::Socket;
 use super::state::{Pool, Site};
@@ -36,7 +37,7 @@ use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
-use crate::balance::{Candidate, RoundRobin, rendezvous};
+use crate::balance::rendezvous;
 use crate::config::{PoolIndex, Protocol, Server};
 use crate::session::key::Key;
 
@@ -113,7 +114,7 @@ struct Steady {
 
 /// A pool, as one thread uses it.
 struct ThreadPool {
-    round_robin: RefCell<RoundRobin>,
+    picker: Picker,
     idle: Vec<Rc<IdleConnections>>,
     shared: Vec<Rc<SharedConnections>>,
     retries: Rc<RefCell<Budget>>,
@@ -149,7 +150,7 @@ impl ThreadPool {
         };
         let retries = former.map(|(_, own)| Rc::clone(&own.retries));
         Self {
-            round_robin: RefCell::new(RoundRobin::starting_at(thread)),
+            picker: Picker::new(pool, thread),
             idle: pool.config.servers.iter().map(idle).collect(),
             shared: pool.config.servers.iter().map(shared).collect(),
             retries: retries.unwrap_or_else(|| Rc::new(RefCell::new(Budget::new(Instant::now())))),
@@ -329,14 +330,17 @@ impl Thread {
         rendezvous::pick(&key.to_bytes(), names, |server| pool.candidate(server))
     }
 
-    /// The next server of a pool that takes new clients and that `may_try` allows.
-    pub fn pick(&self, index: PoolIndex, may_try: impl Fn(usize) -> bool) -> Option<usize> {
-        let pool = self.site.pool(index)?;
-        let candidate = |server: usize| {
-            let candidate = pool.candidate(server);
-            Candidate { eligible: candidate.eligible && may_try(server), ..candidate }
-        };
-        self.pools.get(index.0)?.round_robin.borrow_mut().pick(pool.servers.len(), candidate)
+    /// The next server of a pool that takes new clients, that `may_try` allows and that `has_room`. `key` is the hash that
+    /// the request goes by, if by any.
+    pub fn pick(
+        &self,
+        index: PoolIndex,
+        key: Option<u64>,
+        may_try: impl Fn(usize) -> bool,
+        has_room: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let (pool, own) = (self.site.pool(index)?, self.pools.get(index.0)?);
+        own.picker.pick(pool, self.timers.coarse_now(), key, may_try, has_room)
     }
 
     /// An idle connection to a server.
@@ -438,6 +442,7 @@ impl Thread {
             thread.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
             thread.authorizers.expire(now);
             thread.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
+            thread.site.pools.iter().zip(&thread.pools).for_each(|(pool, own)| own.picker.refresh(pool, now));
             // Servers may have come back, and those who wait for one hear of it when a request ends, which may be late.
             thread.site.pools.iter().for_each(|pool| pool.hand_out_slots());
         }

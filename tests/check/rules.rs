@@ -237,7 +237,18 @@ refused! {
     pool_of_no_servers: ["[[pool]]\nname = \"p\"\nservers = []\n", TRAFFIC], 3, "pool[p].servers", "must have 1 to 1024";
     pool_of_1025_servers: [servers(&(0..1025).map(|i| format!("{{ name = \"s{i}\", address = \"10.0.{}.{}:1\" }},", i / 250, i % 250 + 1)).collect::<String>())],
         3, "pool[p].servers", "has 1025";
-    algorithm_of_a_later_release: [pool("algorithm = \"least_connections\"")], 4, "pool[p].algorithm", "not in this release";
+    hash_of_another_algorithm: [pool("algorithm = \"random\"\nhash = { on = \"path\" }")], 5, "pool[p].hash", "without algorithm = \"consistent_hash\"";
+    resource_of_another_algorithm: [pool("resource = { header = \"X-Load\" }")], 4, "pool[p].resource", "without algorithm = \"resource\"";
+    hash_on_unknown: [pool("algorithm = \"consistent_hash\"\nhash = { on = \"host\" }")], 5, "pool[p].hash.on", "must be \"address\"";
+    hash_on_header_without_name: [pool("algorithm = \"consistent_hash\"\nhash = { on = \"header\" }")], 5, "pool[p].hash.name", "missing";
+    hash_on_path_with_name: [pool("algorithm = \"consistent_hash\"\nhash = { on = \"path\", name = \"x\" }")], 5, "pool[p].hash.name", "has no meaning with on";
+    hash_factor_too_small: [pool("algorithm = \"consistent_hash\"\nhash = { balance_factor = 99 }")], 5, "pool[p].hash.balance_factor", "must be 100 to 10000";
+    resource_header_no_name: [pool("algorithm = \"resource\"\nresource = { header = \"a b\" }")], 5, "pool[p].resource.header", "";
+    slow_start_too_short: [pool("slow_start = \"99ms\"")], 4, "pool[p].slow_start", "must be 100ms to 1h";
+    panic_threshold_above_all: [pool("panic_threshold = 101")], 4, "pool[p].panic_threshold", "must be 0 to 100";
+    zone_threshold_above_all: [pool("zone_threshold = 101")], 4, "pool[p].zone_threshold", "must be 0 to 100";
+    server_connections_zero: [servers("{ name = \"s\", address = \"10.0.0.1:1\", connections_max = 0 }")], 4, "pool[p].servers[s].connections_max", "must be 1 to 1000000";
+    server_zone_no_name: [servers("{ name = \"s\", address = \"10.0.0.1:1\", zone = \"a b\" }")], 4, "pool[p].servers[s].zone", "";
     algorithm_unknown: [pool("algorithm = \"fastest\"")], 4, "pool[p].algorithm", "must be \"round_robin\"";
     server_names_equal: [servers("{ name = \"s\", address = \"10.0.0.1:1\" },\n{ name = \"s\", address = \"10.0.0.2:1\" }")],
         5, "pool[p].servers[s].name", "two servers of this pool";
@@ -245,7 +256,7 @@ refused! {
         5, "pool[p].servers[t].address", "pool[p].servers[s] has that address";
     server_host_name: [servers("{ name = \"s\", address = \"app.internal:80\" }")], 4, "pool[p].servers[s].address", "an IP address and a port";
     server_unspecified: [servers("{ name = \"s\", address = \"0.0.0.0:80\" }")], 4, "pool[p].servers[s].address", "not the unspecified";
-    server_weight: [servers("{ name = \"s\", address = \"10.0.0.1:1\", weight = 3 }")], 4, "pool[p].servers[s].weight", "not in this release";
+    server_weight: [servers("{ name = \"s\", address = \"10.0.0.1:1\", weight = 257 }")], 4, "pool[p].servers[s].weight", "must be 0 to 256";
     server_is_a_string: [servers("\"10.0.0.1:1\"")], 4, "pool[p].servers[#1]", "must be a table";
     connect_timeout_too_long: [pool("connect_timeout = \"301s\"")], 4, "pool[p].connect_timeout", "must be 10ms to 5m";
     response_timeout_zero: [pool("response_timeout = \"0s\"")], 4, "pool[p].response_timeout", "must be 10ms to 24h";
@@ -378,7 +389,13 @@ fn both_sides_of_every_boundary_are_as_documented() {
         "[sessions]\nstore = [\"rediss://a\", \"rediss://b\"]\nstore_timeout = \"10s\"\nstore_ca_file = \"ca.pem\"\n"
             .to_owned()
             + TRAFFIC,
-        servers("{ name = \"s\", address = \"[2001:db8::1]:1\", weight = 1, backup = true }"),
+        servers(
+            "{ name = \"s\", address = \"[2001:db8::1]:1\", weight = 256, zone = \"rack-1\", connections_max = 1, backup = true }",
+        ),
+        servers("{ name = \"s\", address = \"10.0.0.1:1\", weight = 0, connections_max = 1000000 }"),
+        pool("algorithm = \"consistent_hash\"\nslow_start = \"1h\"\npanic_threshold = 100\nzone_threshold = 0"),
+        pool("algorithm = \"consistent_hash\"\nhash = { on = \"cookie\", name = \"U\", balance_factor = 100 }"),
+        pool("algorithm = \"resource\"\nresource = { header = \"X-Load\", max_age = \"100ms\" }"),
         listener(
             "[\"[2001:db8::1]:80\", \"192.0.2.1:81\", \"192.0.2.2:81\"]",
             "pool = \"app\"\nconnections_max = 1000000",

@@ -28,6 +28,7 @@ mod wire;
 
 mod access;
 mod access_log;
+mod algorithms;
 mod balancing;
 mod bodies;
 mod compression;

@@ -25,6 +25,10 @@ fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
         }),
         ejections: 4,
         breaker: None,
+        in_flight_max: None,
+        weight: 2,
+        effective_weight: 0.5,
+        zone: None,
     }
 }
 
@@ -79,6 +83,8 @@ fn status() -> NodeStatus {
             requests: 9,
             errors: 1,
             name: "app".to_owned(),
+            algorithm: "round_robin".to_owned(),
+            panicking: true,
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
             discovery: None,

@@ -105,8 +105,9 @@ pub struct RateFloor {
 /// How many requests the servers of a pool get at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolConnections {
-    /// Requests, or connections with protocol tcp, that a server has at once, from all threads together, 1 to 1000000.
-    pub per_server: u32,
+    /// Requests, or connections with protocol tcp, that a server has at once, from all threads together, 1 to 1000000, where
+    /// it has no limit of its own; `None`: any number.
+    pub per_server: Option<u32>,
     /// Requests that wait at once, 0 to 1000000; one more is refused. Default 1000.
     pub queue_max: u32,
     /// Time that a request waits, 1 ms to 10 min. Default 5 s.

@@ -20,14 +20,14 @@ fn granted(ticket: &mut Ticket<'_>) -> Option<usize> {
 
 /// Two servers with one slot each, both taken.
 fn full() -> Slots {
-    let slots = Slots::new(2, 1, 10);
+    let slots = Slots::new(Box::new([1; 2]), 10);
     assert!(slots.take(0) && slots.take(1));
     slots
 }
 
 #[test]
 fn server_has_as_many_slots_as_it_is_said() {
-    let slots = Slots::new(2, 2, 0);
+    let slots = Slots::new(Box::new([2; 2]), 0);
     assert_eq!([0, 0, 0, 1].map(|server| slots.take(server)), [true, true, false, true]);
     assert_eq!((slots.has_room(0), slots.has_room(1), slots.taken(0)), (false, true, 2));
     slots.give_back(0, ANY);
@@ -75,7 +75,7 @@ fn server_that_takes_nobody_new_serves_those_that_belong_to_it() {
 
 #[test]
 fn one_more_than_the_queue_holds_is_turned_away() {
-    let slots = Slots::new(1, 1, 1);
+    let slots = Slots::new(Box::new([1; 1]), 1);
     assert!(slots.take(0));
     let waiting = waits(&slots, None);
     assert!(matches!(slots.enter(None, || None), Entry::Full));
@@ -88,7 +88,7 @@ fn one_more_than_the_queue_holds_is_turned_away() {
 
 #[test]
 fn slot_that_has_become_free_meanwhile_needs_no_queue() {
-    let slots = Slots::new(1, 1, 0);
+    let slots = Slots::new(Box::new([1; 1]), 0);
     assert!(matches!(slots.enter(Some(0), || slots.take(0).then_some(0)), Entry::Taken(0)));
     assert_eq!((slots.waiting(), slots.taken(0)), (0, 1));
 }
@@ -119,7 +119,7 @@ fn who_gives_up_hears_of_a_slot_that_came_at_the_last_moment() {
 #[test]
 fn no_slot_is_lost_or_doubled_between_threads() {
     const ROUNDS: usize = 2_000;
-    let slots = Slots::new(2, 2, 1_000);
+    let slots = Slots::new(Box::new([2; 2]), 1_000);
     let at_once = [AtomicU32::new(0), AtomicU32::new(0)];
     std::thread::scope(|scope| {
         for seed in 0..4 {

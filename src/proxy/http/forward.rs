@@ -44,6 +44,8 @@ struct Errand<'a> {
     pool: &'a Pool,
     /// `None` while it is on its way.
     request: Option<Box<Request<RequestBody>>>,
+    /// The hash that it goes by, where the pool picks by one.
+    key: Option<u64>,
     /// What other protocol it asks for.
     wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
@@ -96,6 +98,7 @@ pub async fn forward(
         Err(why) => return respond::stopped(client, pool, why),
     }
     let mut visit = visit(transaction, pool, &request);
+    let key = pool.hash_of_request(transaction.ip, request.uri(), request.headers());
     if let Some(sticky) = &pool.sticky {
         sticky.recall(&client.site().sessions, &mut visit).await;
     }
@@ -126,6 +129,7 @@ pub async fn forward(
         index,
         pool,
         request,
+        key,
         wanted_protocol,
         visit,
         wanted,
@@ -244,7 +248,8 @@ impl Errand<'_> {
             self.client.marks.wait();
         }
         let entrance =
-            queue::enter(thread, deadlines, self.index, wanted, |server| !self.failed.contains(&server)).await;
+            queue::enter(thread, deadlines, self.index, wanted, self.key, |server| !self.failed.contains(&server))
+                .await;
         if may_wait {
             self.client.marks.queued();
         }
@@ -297,6 +302,7 @@ impl Errand<'_> {
         let since = self.client.site().times_servers(self.index).then(Instant::now);
         let took = || since.map(|since| since.elapsed());
         let spare = self.pool.config.retries.hedge_after.and_then(|after| Some((after, self.spare(copy.as_ref()?)?)));
+        let began = self.pool.measures.then(Instant::now);
         let answer = match spare {
             None => upstream.exchange(request, deadlines, timeout).await,
             // Boxed, as it is rare: each request would carry the room for a second one about.
@@ -318,6 +324,12 @@ impl Errand<'_> {
         match answer {
             Some(Ok(response)) => {
                 self.came_of(server, self.outcome(&response), took());
+                // An error that comes soon is no good answer.
+                if response.status().is_server_error() {
+                    self.pool.failed(server);
+                } else {
+                    self.pool.answered(server, began);
+                }
                 self.after_response(server, response, copy).await
             }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
@@ -372,7 +384,7 @@ impl Errand<'_> {
     fn second(&mut self, first: usize) -> Option<Second> {
         let (thread, retries) = (self.client.thread(), &self.pool.config.retries);
         let may_try = |server: usize| server != first && !self.failed.contains(&server);
-        let (server, slot) = queue::enter_now(thread, self.index, may_try)?;
+        let (server, slot) = queue::enter_now(thread, self.index, self.key, may_try)?;
         let now = thread.timers.coarse_now();
         let has_budget = thread.retry_budget(self.index).is_some_and(|mut budget| budget.take(retries, now));
         self.attempts += u32::from(has_budget);
@@ -429,6 +441,7 @@ impl Errand<'_> {
         response: Response<Arriving>,
         copy: Option<Box<Request<RequestBody>>>,
     ) -> Attempt {
+        self.pool.reported(server, response.headers());
         let failure = Failure::Status(response.status().as_u16());
         if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
             return Attempt::Answered(server, response);
@@ -518,6 +531,7 @@ impl Errand<'_> {
     }
 
     fn failed(&mut self, server: usize, status: StatusCode, error: &'static str) {
+        self.pool.failed(server);
         self.failed.push(server);
         self.fault = Some((status, Fault { error, server: self.name(server) }));
     }

@@ -9,7 +9,7 @@ mod relay;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -339,7 +339,8 @@ impl Passage<'_> {
     /// A server that has room: `wanted`, or else the next in turn. Waits for it where the pool has it so.
     async fn enter(&self, wanted: Option<usize>, failed: &[usize]) -> Option<(usize, Option<Slot>)> {
         let may_try = |server: usize| !failed.contains(&server);
-        match queue::enter(self.thread, self.deadlines(), self.index, wanted, may_try).await {
+        let key = self.pool.hash_of_address(self.address);
+        match queue::enter(self.thread, self.deadlines(), self.index, wanted, key, may_try).await {
             Entrance::Server(server, slot) => Some((server, slot)),
             Entrance::Nowhere => None,
             Entrance::Refused(reason) => {
@@ -354,8 +355,13 @@ impl Passage<'_> {
         let address = self.pool.config.servers.get(server)?.address;
         self.account.marks.wait();
         let dial = self.pool.dialer.dial_for_bytes(address, self.behalf);
+        let began = self.pool.measures.then(Instant::now);
         let dialled = self.deadlines().within(self.pool.config.connect_timeout, dial).await;
         self.account.marks.connected();
+        match &dialled {
+            Some(Ok(_)) => self.pool.answered(server, began),
+            Some(Err(_)) | None => self.pool.failed(server),
+        }
         let site = &self.thread.site;
         let Some(Ok(stream)) = dialled else {
             if let Some(Err(error)) = dialled {

@@ -143,7 +143,9 @@ impl Pending {
     /// Sends it and reads the answer. `None` when something went wrong.
     async fn exchange(&mut self) -> Option<()> {
         let thread = Rc::clone(&self.connection.thread);
-        let server = thread.pick(self.pool, |_| true)?;
+        let (_, uri, headers) = &self.head;
+        let key = thread.site.pool(self.pool)?.hash_of_request(self.connection.ip, uri, headers);
+        let server = thread.pick(self.pool, key, |_| true, |_| true)?;
         let place = Place { pool: self.pool, server };
         let pool = thread.site.pool(self.pool)?;
         // One of its own: its deadlines wake this task and not that of the request.
