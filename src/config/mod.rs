@@ -22,6 +22,7 @@ mod identity;
 mod key;
 mod machine;
 mod model;
+mod networkd;
 mod pairing;
 mod pools;
 mod protection;
