@@ -40,10 +40,12 @@ pub(super) fn of_pool(value: Option<Value<'_>>, mistakes: &Mistakes<'_>) -> Pool
     if value.is_table() {
         return value.block().map_or(PoolCompression::Inherited, |table| PoolCompression::Own(read(table, mistakes)));
     }
-    let off = value.parsed(|text| match text {
-        "off" => Ok(()),
-        _ => Err(Wrong::new("must be a block, or \"off\"", "write compression = {} to have all of its defaults")),
-    });
+    let (rule, remedy) = ("must be a block, or \"off\"", "write compression = {} to have all of its defaults");
+    if value.text().is_none() {
+        mistakes.value(value.place(), rule, remedy);
+        return PoolCompression::Inherited;
+    }
+    let off = value.parsed(|text| if text == "off" { Ok(()) } else { Err(Wrong::new(rule, remedy)) });
     off.map_or(PoolCompression::Inherited, |_| PoolCompression::Off)
 }
 

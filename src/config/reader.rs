@@ -187,6 +187,13 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Reports the keys that were asked for in vain, and no others: what is there cannot be judged without them.
+    pub(super) fn finish_missing(self) {
+        for (key, remedy) in self.missing {
+            self.mistakes.absent(&self.place.below(key, self.place.span.clone()), "missing", remedy);
+        }
+    }
+
     /// Reports the keys that nobody asked for, and those that were asked for in vain.
     pub(super) fn finish(mut self) {
         let free: Vec<&str> = self.asked.iter().filter(|key| !self.entries.contains_key(**key)).copied().collect();
@@ -440,6 +447,10 @@ impl<'a> Value<'a> {
                 let remedy = format!("write it once, as [{}]", plain(&key));
                 self.mistakes.block(&self.place, "must stand once, not in a list", remedy);
                 None
+            }
+            DeValue::Boolean(true) => {
+                let name = key.rsplit('.').next().unwrap_or(&key);
+                self.wrong_type("a table", format!("write {name} = {{}} to have all of its defaults"))
             }
             _ => self.wrong_type("a table", format!("write [{}] and its keys below", plain(&key))),
         }

@@ -20,12 +20,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use self::attention::{Attention, Paced};
+use super::administration::Said;
 use super::files::Snapshot;
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
 use crate::link::files::HandedFiles;
-use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
 use crate::status::CertificateStatus;
 
@@ -97,8 +98,8 @@ pub enum Event {
     Ended(String),
     /// It wants to know how the node is.
     StatusAsked,
-    /// What operators have said of servers, for the next worker.
-    Administration(Vec<KeptFact>),
+    /// What operators have said of servers, or the servers that were found, for the next worker.
+    Administration(Said),
     /// The certificates that it serves.
     Certificates(Vec<CertificateStatus>),
     /// It has drained and ended, as it was told to.
@@ -277,7 +278,8 @@ impl Supervisor {
             FromWorker::Failed { reason } => heard.failure = Some(reason),
             FromWorker::Answer { id, answer } => questions.answered(id, answer),
             FromWorker::AskStatus => heard.status_asked.put(()),
-            FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
+            FromWorker::Administration(facts) => self.tell(Event::Administration(Said::Facts(facts))).await,
+            FromWorker::Found(lists) => self.tell(Event::Administration(Said::Found(lists))).await,
             FromWorker::FilesTaken { are_good, certificates } => {
                 heard.good_files = heard.files.take().filter(|_| are_good);
                 self.tell(Event::Certificates(certificates)).await;

@@ -31,7 +31,7 @@ refused! {
         5, "listener[web].compression.level", "must be a string";
     unknown_level: [LISTENER, "compression = { level = \"best\" }\n", POOL],
         5, "listener[web].compression.level", "must be \"fast\"";
-    neither_block_nor_off: [LISTENER, "compression = true\n", POOL], 5, "listener[web].compression", "must be a string";
+    neither_block_nor_off: [LISTENER, "compression = true\n", POOL], 5, "listener[web].compression", "must be a block, or \"off\"";
     on: [LISTENER, "compression = \"on\"\n", POOL], 5, "listener[web].compression", "must be a block, or \"off\"";
     of_a_pool: [LISTENER, POOL, "compression = { level = 1 }\n"], 8, "pool[app].compression.level", "must be a string";
     of_tcp: [LISTENER, "protocol = \"tcp\"\ncompression = {}\n", POOL], 6, "listener[web].compression", "there are no responses";

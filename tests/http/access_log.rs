@@ -125,6 +125,25 @@ fn a_line_names_the_route_of_its_request() {
 }
 
 #[test]
+fn connections_that_servers_close_are_no_reason_for_retries() {
+    for head in ["HTTP/1.0 200 OK\r\n", "HTTP/1.1 200 OK\r\nConnection: Foo, Close\r\n"] {
+        let server = Server::start(move |exchange| {
+            exchange.request()?;
+            exchange.send(&format!("{head}Content-Length: 2\r\n\r\nok"))
+        });
+        let log = Log::new();
+        let baton = Baton::with(&[&server], &log.settings(""));
+        let mut client = baton.client();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").text(), "ok");
+        }
+        for line in objects(&log.path(), 3) {
+            assert_eq!(line.get("retries"), None, "{line}");
+        }
+    }
+}
+
+#[test]
 fn combined_lines_are_those_of_nginx() {
     let (log, server) = (Log::new(), greeter());
     let baton = Baton::with(&[&server], &log.settings("format = \"combined\""));

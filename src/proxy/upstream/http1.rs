@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, Version, header};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -46,6 +46,8 @@ pub struct Http1 {
     bell: Bell,
     /// Has carried a request before: the server may be about to close it.
     pub reused: bool,
+    /// The server has said that it closes the connection after the response.
+    is_last: bool,
 }
 
 impl Http1 {
@@ -58,7 +60,14 @@ impl Http1 {
         let io = TokioIo::new(ServerIo::new(stream, watch.clone()));
         let handshake = http1::Builder::new().max_buf_size(RESPONSE_HEAD_BYTES_MAX).handshake(io).await;
         let (sender, connection) = handshake?;
-        Ok(Box::new(Self { sender, driven: Driven::Open(connection), watch, bell: Bell::new(), reused: false }))
+        Ok(Box::new(Self {
+            sender,
+            driven: Driven::Open(connection),
+            watch,
+            bell: Bell::new(),
+            reused: false,
+            is_last: false,
+        }))
     }
 
     /// Sends a request and waits for the head of its response. Drives the connection meanwhile. `None` when the
@@ -68,13 +77,13 @@ impl Http1 {
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
     pub async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
         self.watch.expect_head(UNANSWERED_BYTES_MAX);
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut response = std::pin::pin!(self.sender.try_send_request(*request));
         let (driven, bell) = (&mut self.driven, &self.bell);
         let answer = std::future::poll_fn(|context| {
             // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.
@@ -96,7 +105,9 @@ impl Http1 {
             let is_garbage = unsent.is_none() && (has_broken_rules || error.into_error().is_parse());
             ExchangeError { kind: if is_garbage { Broken::Garbage } else { Broken::Off }, unsent }
         };
-        answer.map(|answer| answer.map_err(into_error))
+        let answer = answer?.map_err(into_error);
+        self.is_last = answer.as_ref().is_ok_and(|response| is_last(response.version(), response.headers()));
+        Some(answer)
     }
 
     /// What comes next of a body that this connection reads: what is there already, else what it can bring now.
@@ -134,6 +145,15 @@ impl Http1 {
         let closed = drive(&mut self.driven, &mut Context::from_waker(Waker::noop())).is_ready();
         !closed && self.sender.is_ready()
     }
+}
+
+/// Whether a server closes the connection after a response with this head (RFC 9112 section 9.3).
+fn is_last(version: Version, headers: &HeaderMap) -> bool {
+    let says = |wanted: &str| {
+        let options = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        options.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(wanted))
+    };
+    says("close") || (version == Version::HTTP_10 && !says("keep-alive"))
 }
 
 /// What hyper makes of a connection.
@@ -243,9 +263,9 @@ impl IdleConnections {
         self.stack.borrow_mut().pop().map(|(upstream, _)| upstream)
     }
 
-    /// Keeps a connection whose response has been read to its end; closes it when there are enough.
+    /// Keeps a connection whose response has been read to its end; closes it when there are enough, or when the server does.
     pub fn put(&self, mut upstream: Box<Http1>, now: Instant) {
-        if self.stack.borrow().len() >= self.count_max {
+        if upstream.is_last || self.stack.borrow().len() >= self.count_max {
             return;
         }
         upstream.reused = true;
