@@ -22,7 +22,7 @@ mod worker;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::NodeHints;
 
@@ -71,6 +71,11 @@ enum Command {
     /// The process that tells others of events; started by `run`
     #[command(hide = true)]
     Courier(courier::Arguments),
+}
+
+/// The command line, for those who write manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs what the command line says.

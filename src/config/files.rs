@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::key::not_ours;
 use super::model::{Config, DiscoverySource, Listener, RESOLV_CONF};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
@@ -100,9 +101,7 @@ impl FileError {
     /// What an operator does about it.
     pub fn remedy(&self) -> String {
         match self {
-            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "run as root, or as the user who owns the file".to_owned()
-            }
+            Self::Unreadable { path, source } if source.kind() == io::ErrorKind::PermissionDenied => not_ours(path),
             Self::Unreadable { .. } => "put the file there, or change the path".to_owned(),
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
             Self::TooMany { .. } => "spread them over several listeners".to_owned(),

@@ -56,7 +56,7 @@ impl KeyError {
             KeyError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 format!("make one with `baton keygen --out {}` on one node, and copy it to the other", path.display())
             }
-            KeyError::Unreadable { .. } => "run as root, or as the user who owns the file".to_owned(),
+            KeyError::Unreadable { path, .. } => not_ours(path),
             KeyError::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
             KeyError::NotAFile { .. } => "name the file that `baton keygen` made".to_owned(),
             KeyError::Malformed { path } => {
@@ -146,8 +146,8 @@ impl PasswordError {
     fn remedy_for(&self, whose: &str) -> String {
         match self {
             PasswordError::File(error @ (KeyError::Exposed { .. } | KeyError::Malformed { .. })) => error.remedy(),
-            PasswordError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                "run as root, or as the user who owns the file".to_owned()
+            PasswordError::File(KeyError::Unreadable { path, source }) if source.kind() != io::ErrorKind::NotFound => {
+                not_ours(path)
             }
             PasswordError::File(_) | PasswordError::Malformed { .. } => {
                 format!("write the password {whose} into a file of its own, with mode 0600")
@@ -260,8 +260,8 @@ impl TokenError {
     pub fn remedy(&self) -> String {
         match self {
             TokenError::File(error @ KeyError::Exposed { .. }) => error.remedy(),
-            TokenError::File(KeyError::Unreadable { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                "run as root, or as the user who owns the file".to_owned()
+            TokenError::File(KeyError::Unreadable { path, source }) if source.kind() != io::ErrorKind::NotFound => {
+                not_ours(path)
             }
             TokenError::File(_) | TokenError::Malformed { .. } => {
                 "make one with `baton keygen --out FILE`, or write random characters into a file with mode 0600"
@@ -300,21 +300,43 @@ impl fmt::Debug for AdminToken {
     }
 }
 
-/// The beginning of a file that its owner alone can use.
+/// What an operator does about a file that we may not read.
+pub(super) fn not_ours(path: &Path) -> String {
+    format!("let the user that baton runs as own it, as with `chown baton {}`, or run as root", path.display())
+}
+
+/// The beginning of a file that its owner alone can use. Where it is another user's, what the service manager has handed
+/// over under its name.
 fn read_secret(path: &Path, max_bytes: usize) -> Result<Vec<u8>, KeyError> {
     let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
     // Non-blocking, so that a named pipe is refused instead of waited for.
     let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            refuse_exposed(path, std::fs::metadata(path).map_err(unreadable)?.mode())?;
+            return handed_over(path, max_bytes).ok_or_else(|| unreadable(error));
+        }
+        opened => opened.map_err(unreadable)?,
+    };
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(KeyError::NotAFile { path: path.to_owned() });
     }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode });
-    }
+    refuse_exposed(path, metadata.mode())?;
     read_at_most(&file, max_bytes).map_err(unreadable)
+}
+
+fn refuse_exposed(path: &Path, mode: u32) -> Result<(), KeyError> {
+    let mode = mode & 0o7777;
+    if mode & 0o077 == 0 { Ok(()) } else { Err(KeyError::Exposed { path: path.to_owned(), mode }) }
+}
+
+/// What systemd's `LoadCredential=NAME:PATH` has copied for this service alone, where NAME is the file's own name. An empty
+/// line stands for a file that was not there.
+fn handed_over(path: &Path, max_bytes: usize) -> Option<Vec<u8>> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    let file = File::open(Path::new(&directory).join(path.file_name()?)).ok()?;
+    read_at_most(&file, max_bytes).ok().filter(|content| !content.trim_ascii().is_empty())
 }
 
 /// The content of a file, cut after `max` bytes.

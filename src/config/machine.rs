@@ -17,6 +17,7 @@ use super::error_pages;
 use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
 use super::model::{Certificate, ClientAuthMode, Config, Node, RESOLV_CONF};
+use super::networkd;
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
 use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
@@ -280,8 +281,11 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
 /// What is odd on this machine and may be meant: reported, and nothing more.
 pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
     let mut warnings = Vec::new();
+    let interfaces = if config.vips.is_empty() { Vec::new() } else { pnet::datalink::interfaces() };
+    let carries = |name: &str| config.vips.iter().any(|vip| vip.addresses.iter().any(|at| at.interface == name));
+    let carriers = interfaces.iter().filter(|interface| carries(&interface.name));
+    warnings.extend(carriers.filter_map(|interface| networkd::warning(&interface.name, interface.index)));
     if let Some(node) = node.filter(|_| !config.vips.is_empty()) {
-        let interfaces = pnet::datalink::interfaces();
         let is_here =
             |address: IpAddr| interfaces.iter().any(|at| at.ips.iter().any(|network| network.ip() == address));
         for address in node.all_addresses().filter(|address| !is_here(*address)) {

@@ -25,6 +25,7 @@ mod identity;
 mod key;
 mod machine;
 mod model;
+mod networkd;
 mod pairing;
 mod passive;
 mod pools;

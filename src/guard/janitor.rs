@@ -119,7 +119,7 @@ impl Janitor {
 
     fn spawn(&self) -> io::Result<Child> {
         // Killed when this process ends in an orderly way and has nothing left to clean up.
-        let (child, ours) = child::spawn("janitor")?;
+        let (child, ours) = child::spawn("janitor", child::Capabilities::Ours)?;
         let mut file = File::from(memfd_create("baton-janitor", MemfdFlags::CLOEXEC)?);
         serde_json::to_writer(&file, &self.bootstrap).map_err(io::Error::other)?;
         file.flush()?;

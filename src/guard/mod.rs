@@ -45,7 +45,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
@@ -167,7 +167,9 @@ struct Guard {
     questions: mpsc::Receiver<Question>,
     memory: Memory,
     keeper: Keeper,
-    is_ready: bool,
+    ready_at: Option<Instant>,
+    /// What to warn of where nobody gives the priority that we could not take.
+    not_realtime: Option<String>,
     status_line: String,
 }
 
@@ -205,7 +207,7 @@ impl Guard {
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
-        let (mut pulse, mut witness_health) = (None, None);
+        let (mut pulse, mut witness_health, mut not_realtime) = (None, None, None);
         if !config.vips.is_empty() {
             let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
             let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
@@ -224,8 +226,8 @@ impl Guard {
             let janitor = Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), inheritance);
             tokio::task::spawn_local(janitor.keep());
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
-            warnings
-                .extend(error.map(|error| format!("adverts have no real-time priority ({error}): set LimitRTPRIO=99")));
+            not_realtime =
+                error.map(|error| format!("adverts have no real-time priority ({error}): {REALTIME_REMEDY}"));
             (vips, pulse) = (setups.vips, Some(beat.pulse));
         }
         warnings.extend(fitness::warnings(&config));
@@ -260,7 +262,8 @@ impl Guard {
             questions,
             memory,
             keeper: Keeper::new(state_dir),
-            is_ready: false,
+            ready_at: None,
+            not_realtime,
             status_line: String::new(),
         };
         Ok((guard, bootstrapping))
@@ -401,6 +404,7 @@ impl Guard {
     /// Looks at links again, and lets VIPs try again that failed.
     async fn review(&mut self) {
         self.node.retry();
+        self.warn_of_priority();
         let of_vips = self.node.config.vips.iter().flat_map(state::interfaces).map(str::to_owned);
         let carriers = self.node.checks.carriers.iter().map(|(name, _)| name.clone());
         let names: std::collections::BTreeSet<_> = of_vips.chain(carriers).collect();
@@ -413,6 +417,17 @@ impl Guard {
             };
             let interface = self.netlink.interface(&name).await.unwrap_or_else(gone);
             self.node.interface_changed(&interface);
+        }
+    }
+
+    /// A service manager may give the priority from outside, as soon as the node is ready (`ExecStartPost=+chrt`).
+    fn warn_of_priority(&mut self) {
+        if self.ready_at.is_some_and(|at| at.elapsed() >= REVIEW_INTERVAL)
+            && let Some(warning) = self.not_realtime.take()
+            && !realtime::is_first()
+        {
+            warn!("{warning}");
+            self.node.warnings.push(warning);
         }
     }
 
@@ -448,8 +463,8 @@ impl Guard {
     }
 
     fn tell_service_manager(&mut self) {
-        if !self.is_ready && self.node.is_settled() {
-            self.is_ready = true;
+        if self.ready_at.is_none() && self.node.is_settled() {
+            self.ready_at = Some(Instant::now());
             info!("baton is ready");
             notify::ready();
         }
@@ -470,6 +485,8 @@ async fn sleep_until(deadline: Option<std::time::Instant>) {
         None => std::future::pending().await,
     }
 }
+
+const REALTIME_REMEDY: &str = "set LimitRTPRIO=99, or have the service manager run chrt";
 
 const NEEDS_CAPABILITIES: &str = "raw sockets cannot be opened: baton needs CAP_NET_ADMIN and CAP_NET_RAW";
 

@@ -204,7 +204,7 @@ impl Supervisor {
 
     /// Starts a worker and hands it its bootstrap, the files among it. Never waits for it.
     fn spawn(&mut self) -> io::Result<(Child, UnixStream, Arc<HandedFiles>)> {
-        let (child, ours) = child::spawn("worker")?;
+        let (child, ours) = child::spawn("worker", child::Capabilities::None)?;
         let files = Arc::clone(&self.files.borrow_and_update().files);
         let (mut bootstrap, mut further) = (self.bootstrap)();
         let (reload_socket, theirs) = StdUnixStream::pair()?;

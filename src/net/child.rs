@@ -8,18 +8,29 @@ use std::process::Stdio;
 use rustix::process::{Resource, getrlimit};
 use tokio::process::{Child, Command};
 
+use super::privileges;
+
 /// What children take over of our environment: how to log, and where an operator keeps certificate authorities.
 const KEPT_VARIABLES: [&str; 5] = ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// More descriptors than a worker has at its usual limits; the kernel's table of them has eight bytes for each.
 const DESCRIPTORS_MAX: u64 = 65_536;
 
+/// What a child may do that is not root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capabilities {
+    /// As much as we may.
+    Ours,
+    /// Nothing, from its first moment.
+    None,
+}
+
 /// Starts `baton SUBCOMMAND DESCRIPTOR`, and gives our end of the socket whose other end has that number in the child.
 /// The child is killed when the handle is dropped.
 ///
 /// # Errors
 /// What socketpair(2), fork(2) or execve(2) says.
-pub fn spawn(subcommand: &str) -> io::Result<(Child, UnixStream)> {
+pub fn spawn(subcommand: &str, capabilities: Capabilities) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let descriptor = theirs.as_raw_fd();
     // This very program, even when the file it came from has been replaced by an upgrade meanwhile.
@@ -31,10 +42,13 @@ pub fn spawn(subcommand: &str) -> io::Result<(Child, UnixStream)> {
             command.env(kept, value);
         }
     }
-    // SAFETY: between fork and exec only fcntl(2) is called, on a descriptor that is open in the child; it allocates
-    // nothing and takes no lock.
+    // SAFETY: between fork and exec only fcntl(2), on a descriptor that is open in the child, and prctl(2) are called,
+    // which allocate nothing and take no lock.
     unsafe {
         command.pre_exec(move || {
+            if capabilities == Capabilities::None {
+                privileges::keep_none_over_exec()?;
+            }
             rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), rustix::io::FdFlags::empty())
                 .map_err(io::Error::from)
         });

@@ -103,8 +103,30 @@ pub fn drop_all(user: Option<&User>) -> io::Result<()> {
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    rustix::thread::set_capabilities(None, none)?;
-    Ok(())
+    match rustix::thread::set_capabilities(None, none) {
+        // A filter on system calls forbids the change. What is inheritable alone cannot be used after no_new_privs.
+        Err(rustix::io::Errno::PERM) if has_none()? => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Whether this thread can use no capability.
+fn has_none() -> io::Result<bool> {
+    let sets = rustix::thread::capabilities(None)?;
+    Ok(sets.effective.is_empty() && sets.permitted.is_empty())
+}
+
+/// Has the program that this process is about to become start without capabilities, unless it is root: whoever is not
+/// root keeps over execve(2) what is ambient, and nothing else (capabilities(7)). Calls prctl(2) alone.
+///
+/// # Errors
+/// What prctl(2) says.
+pub fn keep_none_over_exec() -> io::Result<()> {
+    match rustix::thread::clear_ambient_capability_set() {
+        // A kernel that knows no ambient set keeps nothing in any case.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Groups, group, user: in the order that still permits the next step.

@@ -20,6 +20,13 @@ pub fn schedule_first(priority: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the calling thread comes before ordinary ones, whoever has put it there.
+pub fn is_first() -> bool {
+    // SAFETY: takes a plain number; 0 means the calling thread.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
+}
+
 /// Puts the calling thread on `SCHED_BATCH` (sched(7)): it gets as much of the processor as before, but does not push aside
 /// whoever runs when there is something for it to do. Needs no privilege.
 ///

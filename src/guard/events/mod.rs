@@ -295,7 +295,7 @@ impl Shared {
         let mut backoff = BACKOFF_MIN;
         loop {
             let started = Instant::now();
-            let reason = match child::spawn("courier") {
+            let reason = match child::spawn("courier", child::Capabilities::None) {
                 Ok((child, socket)) => self.serve(child, socket, &settings).await,
                 Err(error) => format!("it could not be started: {error}"),
             };
