@@ -11,6 +11,7 @@ use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
 use super::error_pages::ErrorPageBlock;
+use super::health::HealthBlock;
 use super::identity::AccessFiles;
 use super::model::{
     AdvertChecksum, Announce, Authentication, Compression, Events, HeaderEdits, Hsts, Identity, ListenerAccess,
@@ -230,6 +231,8 @@ pub(super) struct PoolBlock {
     pub(super) sticky_by: Option<Located<StickyBy>>,
     /// What TLS to its servers needs.
     pub(super) files: WayFiles,
+    /// What its health checks need of this machine.
+    pub(super) health: HealthBlock,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }
@@ -370,7 +373,7 @@ pub(super) struct Rhythm {
 }
 
 /// The longest that may lie between two looks, and so the longest that one may take.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+pub(super) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const LOOK_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
 /// Interval and timeout. They are not compared when the interval is broken, which is reported already.

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::model::Config;
+use super::model::{Config, Health};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
@@ -128,7 +128,11 @@ impl Config {
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
-        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        let health = || self.pools.iter().filter_map(|pool| pool.health.as_ref());
+        let passwords = health().filter_map(|health| health.way.password_file.clone());
+        files.extend(passwords.map(|path| WorkerFile { path, kind: FileKind::Secret }));
+        let of_checks = || health().filter_map(Health::own_tls);
+        let tls = || self.pools.iter().filter_map(|pool| pool.tls.as_ref()).chain(of_checks());
         for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
             files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
             files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });

@@ -18,6 +18,7 @@ mod compression;
 mod cross;
 mod error_pages;
 mod files;
+mod health;
 mod identity;
 mod key;
 mod machine;

@@ -1,26 +1,21 @@
-//! Reads `[[pool]]` with its servers and health checks. Its stickiness is in `sticky`.
+//! Reads `[[pool]]` with its servers. Its health checks are in `health`, its stickiness in `sticky`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Algorithm, Check, Health, Pool, Server};
+use super::blocks::PoolBlock;
+use super::model::{Algorithm, Pool, Server};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, protection, routes, sticky, upstream, values};
+use super::{compression, health, protection, routes, sticky, upstream, values};
 
 const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const HEALTH_RHYTHM: Rhythm = Rhythm {
-    interval_min: Duration::from_millis(100),
-    interval_default: Duration::from_secs(2),
-    timeout_default: Duration::from_secs(1),
-};
 
 /// Named in the design, not built yet.
 const ALGORITHMS_PLANNED: [&str; 8] = [
@@ -33,7 +28,6 @@ const ALGORITHMS_PLANNED: [&str; 8] = [
     "power_of_two",
     "resource",
 ];
-const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "script", "exec", "redis", "postgres"];
 
 /// Reads a `[[pool]]`.
 pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> PoolBlock {
@@ -41,6 +35,9 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
     let way = upstream::way(&mut table, mistakes, directory);
+    let checked = table.block("health");
+    let checked = checked.map(|table| health::health(table, mistakes, directory, way.tls.is_some()));
+    let mut checked = checked.unwrap_or_default();
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
         algorithm: table
@@ -48,7 +45,8 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
             .and_then(|value| value.choice(&[("round_robin", Algorithm::RoundRobin)], &ALGORITHMS_PLANNED))
             .map_or(Algorithm::RoundRobin, |found| found.value),
         servers: servers(&mut table, mistakes),
-        health: table.block("health").map(|table| health(table, mistakes)),
+        health: checked.health.take(),
+        agent: table.block("agent").map(|table| health::agent(table, mistakes)),
         sticky: sticky.flatten(),
         request_headers: routes::request_headers(&mut table),
         response_headers: routes::response_headers(&mut table),
@@ -74,7 +72,7 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         retries: upstream::retries(&mut table),
     };
     table.finish();
-    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, pool }
+    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, health: checked, pool }
 }
 
 fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {
@@ -115,43 +113,4 @@ fn server(mut table: Table<'_>) -> (Option<Located<String>>, Option<Located<Sock
     }
     table.finish();
     (name, address, backup)
-}
-
-#[derive(Clone, Copy)]
-enum CheckKind {
-    Http,
-    Tcp,
-}
-
-fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
-    let kind = table
-        .optional("type")
-        .and_then(|value| value.choice(&[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)], &CHECKS_PLANNED))
-        .map_or(CheckKind::Http, |found| found.value);
-    let path = table.optional("path");
-    let host = table.optional("host");
-    if let CheckKind::Tcp = kind {
-        for value in path.iter().chain(&host) {
-            mistakes.block(
-                value.place(),
-                "has no meaning with type = \"tcp\"",
-                "leave it out, or write type = \"http\"",
-            );
-        }
-    }
-    let path = path.and_then(|value| value.parsed(values::path)).map_or_else(|| "/".to_owned(), |found| found.value);
-    let host = host.and_then(|value| value.parsed(values::host_header)).map(|found| found.value);
-    let (interval, timeout) = interval_and_timeout(&mut table, mistakes, &HEALTH_RHYTHM);
-    let health = Health {
-        check: match kind {
-            CheckKind::Http => Check::Http { path, host },
-            CheckKind::Tcp => Check::Tcp,
-        },
-        interval,
-        timeout,
-        fall: table.integer("fall", 1..=100, 3),
-        rise: table.integer("rise", 1..=100, 2),
-    };
-    table.finish();
-    health
 }

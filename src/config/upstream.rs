@@ -88,8 +88,8 @@ fn check_protocol(protocol: &Located<ServerProtocol>, has_tls: bool, tells_clien
     }
 }
 
-/// Reads a `[pool.tls]`.
-fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<ServerTls>, WayFiles) {
+/// Reads a `[pool.tls]`, or what a health check has in its place.
+pub(super) fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<ServerTls>, WayFiles) {
     let verify = table.boolean("verify", true);
     let ca_file = table.optional("ca_file");
     if let Some(value) = ca_file.as_ref().filter(|_| !verify) {

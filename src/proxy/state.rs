@@ -295,7 +295,9 @@ fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
 
 impl Pool {
     fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
-        let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
+        let starts_up = config.health.as_ref().is_none_or(|health| health.starts_up);
+        let server = || Arc::new(Server::starting(config.health.is_none(), starts_up));
+        let servers = config.servers.iter().map(|_| server()).collect();
         let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
@@ -326,6 +328,7 @@ impl Pool {
                 checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
+                agent: self.config.agent.as_ref().map(|_| server.agent().to_string()),
                 requests: requests(index),
                 in_flight: self.slots.as_ref().map(|slots| u64::from(slots.taken(index))),
             }

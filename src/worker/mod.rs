@@ -27,14 +27,15 @@ use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
 use crate::config::{self, Config};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
-use crate::probe;
+use crate::probe::command::{self, Asked, Pending};
+use crate::probe::{self, Checks};
 use crate::proxy::access::Access;
 use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
@@ -76,7 +77,7 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
     runtime.block_on(async {
         socket.set_nonblocking(true)?;
         let (mut sender, receiver) = link::halves(UnixStream::from_std(child::close_first(socket)?)?);
-        match Worker::start(bootstrap, handed, warnings) {
+        match Worker::start(bootstrap, handed, warnings).await {
             Ok(worker) => worker.serve(sender, receiver).await,
             Err(error) => {
                 sender.send(&FromWorker::Failed { reason: format!("{error:#}") }).await?;
@@ -122,10 +123,15 @@ struct Worker {
     file_warnings: Vec<String>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
+    /// Whoever checks the servers.
+    checks: Checks,
+    /// Checks that the guard has to make, and those that it was asked for.
+    checks_asked: mpsc::Receiver<Asked>,
+    checks_pending: Pending,
 }
 
 impl Worker {
-    fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
+    async fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let Handed { mut sockets, mut further } = handed;
@@ -150,6 +156,8 @@ impl Worker {
         let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
         let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&site, &tickets) };
         let link = peer::start(link).context("the sync link cannot be started")?;
+        let (asker, checks_asked) = command::channel();
+        let checks = start_checks(&site, &asker, bootstrap.down.as_deref()).await;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
@@ -171,6 +179,9 @@ impl Worker {
             warnings,
             file_warnings: Vec::new(),
             link,
+            checks,
+            checks_asked,
+            checks_pending: Pending::default(),
         };
         if let Some(files) = &bootstrap.changed_files {
             worker.take_files(Files::new(files.clone()));
@@ -204,10 +215,9 @@ impl Worker {
 
     /// Answers the guard until it says to drain, or is gone.
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
-        probe::spawn_all(&self.site);
         sender.send(&FromWorker::Ready).await?;
         self.tell_files(&mut sender).await?;
-        info!(threads = self.threads.len(), "worker serves");
+        info!(threads = self.threads.len(), checks = self.checks.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
         let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
@@ -231,6 +241,7 @@ impl Worker {
                         self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
+                    Some(ToWorker::Checked { id, result }) => self.checks_pending.answered(id, result),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 Some((_, sequence)) = self.alive.recv() => {
@@ -243,6 +254,10 @@ impl Worker {
                     if self.has_to_ask(asker) {
                         sender.send(&FromWorker::AskStatus).await?;
                     }
+                }
+                Some(Asked { pool, server, address, reply }) = self.checks_asked.recv() => {
+                    let id = self.checks_pending.insert(reply);
+                    sender.send(&FromWorker::Check { id, pool, server, address }).await?;
                 }
                 Some((id, answer)) = answers.recv() => {
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
@@ -560,6 +575,17 @@ fn share_out(
         }
     }
     Ok(shares)
+}
+
+/// Begins to check servers. A worker after another believes what that one knew, and serves at once; the first one waits a
+/// little, so that no request goes to a server that was down before.
+async fn start_checks(site: &Arc<Site>, asker: &command::Asker, down: Option<&[KnownServer]>) -> Checks {
+    let mut checks = probe::spawn_all(site, asker);
+    match down {
+        Some(down) => site.recall(down),
+        None => checks.first_round().await,
+    }
+    checks
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

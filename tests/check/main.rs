@@ -5,6 +5,7 @@
 mod access_log;
 mod compression;
 mod error_pages;
+mod health;
 mod heartbeat;
 mod identity;
 mod limits;
