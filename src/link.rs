@@ -23,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use self::files::HandedFiles;
+use crate::config::FoundServer;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
 use crate::status::{CertificateStatus, LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
@@ -62,6 +63,9 @@ pub struct Bootstrap {
     pub further: Vec<Further>,
     /// What operators have said of servers, as an earlier worker last knew it.
     pub administration: Vec<KeptFact>,
+    /// The servers that an earlier worker has found.
+    #[serde(default)]
+    pub found: Vec<KeptList>,
     /// The token that changes over the admin listener need; `None` refuses them. A secret.
     pub admin_token: Option<Vec<u8>>,
     /// What the session store takes, when there is one. A secret.
@@ -112,6 +116,28 @@ pub struct KeptFact {
     pub value: Vec<u8>,
     /// Its version.
     pub version: u64,
+    /// Whether it is also kept when the guard ends.
+    #[serde(default = "yes")]
+    pub is_for_disk: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The servers of a pool as they were found last, for the next worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptList {
+    /// The pool.
+    pub pool: String,
+    /// What had been asked, in words: those that another source has said count no more.
+    pub source: String,
+    /// When they were found, in seconds since 1970.
+    pub found_at_s: u64,
+    /// The servers.
+    pub servers: Vec<FoundServer>,
+    /// Whether they are also kept when the guard ends.
+    pub is_for_disk: bool,
 }
 
 /// What the session store takes to be spoken with.
@@ -206,6 +232,8 @@ pub enum FromWorker {
     },
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
+    /// The servers that were found, for the next worker: all lists, whenever one changes.
+    Found(Vec<KeptList>),
     /// The files that it was handed are taken: once at its start, and after each [`ToWorker::Files`].
     FilesTaken {
         /// Whether all of them are good. What is not is as it was before.

@@ -495,6 +495,30 @@ pub struct PoolStatus {
     /// Requests that wait for a server; `None` where a server gets any number of them.
     #[serde(default)]
     pub queue: Option<QueueStatus>,
+    /// Where servers of it are found; `None` where all of them stand in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryStatus>,
+}
+
+/// How the source of a pool's servers is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscoveryStatus {
+    /// `dns`, `consul`, `file` or `http`.
+    pub kind: String,
+    /// What is asked, in words.
+    pub source: String,
+    /// Servers of the list in use.
+    pub servers: u64,
+    /// Time since the source said last that the list holds, in milliseconds; `None` before it has said anything.
+    pub age_ms: Option<u64>,
+    /// Whether the list is one that an earlier worker has left, which the source has not said yet to this one.
+    pub is_kept: bool,
+    /// Good answers since the worker started.
+    pub answers: u64,
+    /// Answers that could not be used, and those that did not come.
+    pub failures: u64,
+    /// What is wrong now; `None` while the last answer is good.
+    pub problem: Option<String>,
 }
 
 /// What became of copies of requests.
@@ -536,6 +560,9 @@ pub struct ServerStatus {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Where it comes from: the `file`, an `operator` or the source of its pool (`found`).
+    #[serde(default)]
+    pub origin: String,
     /// Whether it is healthy.
     pub up: bool,
     /// What an operator has ordered: `enabled`; `draining`, which keeps the clients that it has and takes no new ones; or

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
+use super::discovery::DiscoveryFiles;
 use super::error_pages::ErrorPageBlock;
 use super::health::HealthBlock;
 use super::identity::AccessFiles;
@@ -233,6 +234,8 @@ pub(super) struct PoolBlock {
     pub(super) files: WayFiles,
     /// What its health checks need of this machine.
     pub(super) health: HealthBlock,
+    /// What is needed to find its servers.
+    pub(super) discovery_files: DiscoveryFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod compression;
+mod discovery;
 mod error_pages;
 mod health;
 mod identity;
@@ -19,6 +20,7 @@ pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+pub use discovery::*;
 pub use health::*;
 pub use identity::*;
 pub use protection::*;
@@ -320,8 +322,10 @@ pub struct Pool {
     pub name: String,
     /// How a server is picked. Default round robin.
     pub algorithm: Algorithm,
-    /// 1 to 1024 servers with unique names.
+    /// 1 to 1024 servers with unique names; there may be none where they are found.
     pub servers: Vec<Server>,
+    /// Where further servers are found.
+    pub discovery: Option<Discovery>,
     /// Active checks; without them a server counts as up.
     pub health: Option<Health>,
     /// Where its servers say by themselves how they are.
@@ -408,6 +412,9 @@ pub struct Retries {
     /// Bodies up to this many bytes are read before a server is chosen, so that they can be sent again, 0 to 1 MiB; those
     /// without a length never. Default 0.
     pub replay_body_max: u32,
+    /// Time after which a second copy of such a request goes to another server when the first has not begun to answer,
+    /// 1 ms to 10 min. Counts as a retry. Default none.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Default for Retries {
@@ -422,6 +429,7 @@ impl Default for Retries {
             budget_percent: 20,
             budget_per_second: 10,
             replay_body_max: 0,
+            hedge_after: None,
         }
     }
 }
@@ -464,6 +472,31 @@ pub struct Server {
     pub address: SocketAddr,
     /// Used only when no other server of the pool is up.
     pub backup: bool,
+    /// Where it comes from.
+    pub origin: ServerOrigin,
+}
+
+/// Where a server comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerOrigin {
+    /// The configuration.
+    #[default]
+    File,
+    /// An operator, who has added it.
+    Operator,
+    /// The source of the pool's servers.
+    Found,
+}
+
+impl ServerOrigin {
+    /// As it is said to people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServerOrigin::File => "file",
+            ServerOrigin::Operator => "operator",
+            ServerOrigin::Found => "found",
+        }
+    }
 }
 
 /// Keeps a client on its server.

@@ -1,6 +1,7 @@
 //! Reads what a `[[pool]]` says about the way to its servers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::blocks::file;
 use super::model::{Certificate, Retries, SendProxy, ServerHttp2, ServerProtocol, ServerTls};
@@ -14,6 +15,8 @@ const STREAMS_MAX: u32 = 1000;
 const ATTEMPTS_MAX: u32 = 10;
 const BUDGET_PER_SECOND_MAX: u32 = 10_000;
 const REPLAY_BODY_MAX: u32 = 1 << 20;
+const HEDGE_AFTER_MIN: Duration = Duration::from_millis(1);
+const HEDGE_AFTER_MAX: Duration = Duration::from_secs(600);
 /// What a retry can be for: four words and any status.
 const CAUSES_MAX: usize = 204;
 
@@ -88,7 +91,7 @@ fn check_protocol(protocol: &Located<ServerProtocol>, has_tls: bool, tells_clien
     }
 }
 
-/// Reads a `[pool.tls]`, or what a health check has in its place.
+/// Reads a `[pool.tls]`, or the same of something else that is asked over TLS.
 pub(super) fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<ServerTls>, WayFiles) {
     let verify = table.boolean("verify", true);
     let ca_file = table.optional("ca_file");
@@ -139,8 +142,13 @@ const CAUSES: [(&str, Cause); 4] = [
     ("response_timeout", Cause::ResponseTimeout),
 ];
 
-/// Reads a `[pool.retries]`.
-pub(super) fn retries(pool: &mut Table<'_>) -> Retries {
+/// Reads a `[pool.retries]` of a pool whose servers have `response_timeout` to answer.
+pub(super) fn retries(
+    pool: &mut Table<'_>,
+    mistakes: &Mistakes<'_>,
+    response_timeout: Duration,
+    is_sticky: bool,
+) -> Retries {
     let mut retries = Retries::default();
     let Some(mut table) = pool.block("retries") else { return retries };
     retries.attempts = table.integer("attempts", 1..=ATTEMPTS_MAX, retries.attempts);
@@ -151,8 +159,41 @@ pub(super) fn retries(pool: &mut Table<'_>) -> Retries {
     retries.budget_per_second =
         table.integer("budget_per_second", 0..=BUDGET_PER_SECOND_MAX, retries.budget_per_second);
     retries.replay_body_max = table.integer("replay_body_max", 0..=REPLAY_BODY_MAX, retries.replay_body_max);
+    let hedge_after = table.optional("hedge_after").and_then(|value| value.duration(HEDGE_AFTER_MIN..=HEDGE_AFTER_MAX));
+    if let Some(found) = &hedge_after {
+        check_hedge(found, &retries, mistakes, response_timeout, is_sticky);
+    }
+    retries.hedge_after = hedge_after.map(|found| found.value);
     table.finish();
     retries
+}
+
+fn check_hedge(
+    hedge_after: &Located<Duration>,
+    retries: &Retries,
+    mistakes: &Mistakes<'_>,
+    response_timeout: Duration,
+    is_sticky: bool,
+) {
+    let place = &hedge_after.place;
+    match () {
+        () if is_sticky => mistakes.value(
+            place,
+            "sends copies to other servers, and in this pool a client stays with one (sticky)",
+            "leave hedge_after out",
+        ),
+        () if retries.attempts < 2 => mistakes.value(
+            place,
+            "sends a second copy, and attempts = 1 is the first alone",
+            "write attempts = 2 or more, or leave hedge_after out",
+        ),
+        () if hedge_after.value >= response_timeout => mistakes.value(
+            place,
+            "must be below response_timeout, after which a request is given up",
+            "write a time that most requests are answered in, such as \"100ms\"",
+        ),
+        () => {}
+    }
 }
 
 fn causes(list: Value<'_>, retries: &mut Retries) {

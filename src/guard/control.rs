@@ -53,6 +53,15 @@ pub enum Request {
         /// What it is to be.
         order: inquiry::Order,
     },
+    /// Add a server to a pool, or remove one.
+    Change {
+        /// The pool.
+        pool: String,
+        /// The server's name.
+        server: String,
+        /// What of it.
+        change: inquiry::ServerOrder,
+    },
 }
 
 /// What is answered.

@@ -14,7 +14,7 @@ use anyhow::{anyhow, bail};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{FileError, FileKind, WorkerFile, list_directory, read_file};
+use crate::config::{FileError, FileKind, WorkerFile, list_directory, list_servers, read_file};
 use crate::link::files::{COST_MAX, FileContent, HandedFiles};
 use crate::status::CertificateStatus;
 
@@ -83,14 +83,22 @@ impl Reader {
         let all = expand(&wanted).map_err(|(_, error)| refused(error))?;
         let stamps = stamps(&all);
         let mut files = HandedFiles::default();
+        let mut failures = BTreeMap::new();
         for file in &all {
-            files.0.insert(file.path.clone(), read(file).map_err(refused)?);
+            match read(file) {
+                Ok(content) => drop(files.0.insert(file.path.clone(), content)),
+                Err(error) if file.kind == FileKind::Servers => {
+                    warn!("{}", not_there(&error));
+                    failures.insert(file.path.clone(), not_there(&error));
+                }
+                Err(error) => return Err(refused(error)),
+            }
         }
         if files.cost() > COST_MAX {
             bail!("the files that the configuration names are too large together: {}", TOO_LARGE_REMEDY);
         }
-        let snapshot = Snapshot { files: Arc::new(files), warnings: Vec::new() };
-        Ok(Self { wanted, stamps, snapshot, failures: BTreeMap::new() })
+        let snapshot = Snapshot { files: Arc::new(files), warnings: failures.values().cloned().collect() };
+        Ok(Self { wanted, stamps, snapshot, failures })
     }
 
     /// The files as they were last read.
@@ -139,6 +147,11 @@ impl Reader {
             }
             let failure = match read(file) {
                 Ok(content) => files.0.insert(file.path.clone(), content).and(None),
+                // The worker keeps the servers that it has, and knows that they are the last ones.
+                Err(error) if file.kind == FileKind::Servers => {
+                    files.0.remove(&file.path);
+                    Some(not_there(&error))
+                }
                 Err(error) => Some(in_use(&error)),
             };
             self.fail(&file.path, failure);
@@ -218,6 +231,10 @@ fn in_use(error: &FileError) -> String {
     format!("{error}; what it held before is in use: {}", error.remedy())
 }
 
+fn not_there(error: &FileError) -> String {
+    format!("{error}; the servers found last are in use: {}", error.remedy())
+}
+
 /// All files, with those of the directories.
 fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)> {
     let mut all = Vec::new();
@@ -226,6 +243,8 @@ fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)
             FileKind::Certificates => {
                 all.extend(list_directory(&file.path).map_err(|error| (file.path.clone(), error))?)
             }
+            // What cannot be listed is said where it is read.
+            FileKind::Servers => all.extend(list_servers(&file.path).unwrap_or_else(|_| vec![file.clone()])),
             FileKind::Public | FileKind::Secret => all.push(file.clone()),
         }
     }
@@ -233,6 +252,9 @@ fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)
 }
 
 fn read(file: &WorkerFile) -> Result<FileContent, FileError> {
+    if file.kind == FileKind::Servers && file.path.is_dir() {
+        list_servers(&file.path)?;
+    }
     read_file(&file.path, file.kind).map(|content| FileContent(content.into()))
 }
 

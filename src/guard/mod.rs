@@ -18,6 +18,7 @@ mod counters;
 mod events;
 mod files;
 mod fitness;
+mod found;
 mod heartbeat;
 pub mod janitor;
 pub mod leases;
@@ -411,6 +412,9 @@ impl Guard {
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
             Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+            Request::Change { pool, server, change } => {
+                questions::start(worker, WorkerQuestion::Change { pool, server, change }, reply);
+            }
             Request::Sessions { question } => questions::start(worker, WorkerQuestion::Sessions(question), reply),
             Request::Server { pool, server, order } => {
                 questions::start(worker, WorkerQuestion::Server { pool, server, order }, reply);
@@ -536,6 +540,7 @@ impl Bootstrapping {
             changed_files: None,
             further: Vec::new(),
             administration: self.administration.facts(),
+            found: self.administration.found(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
             // As above.

@@ -21,12 +21,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use self::attention::{Attention, Paced};
+use super::administration::Said;
 use super::files::Snapshot;
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
 use crate::link::files::HandedFiles;
-use crate::link::{self, Bootstrap, FromWorker, KeptFact, KnownServer, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
 
@@ -100,8 +101,8 @@ pub enum Event {
     StatusAsked,
     /// It wants a command to be run that checks a server.
     CheckAsked(CheckAsked),
-    /// What operators have said of servers, for the next worker.
-    Administration(Vec<KeptFact>),
+    /// What operators have said of servers, or the servers that were found, for the next worker.
+    Administration(Said),
     /// The certificates that it serves.
     Certificates(Vec<CertificateStatus>),
     /// It has drained and ended, as it was told to.
@@ -311,7 +312,8 @@ impl Supervisor {
             FromWorker::Check { id, pool, server, address } => {
                 self.tell(Event::CheckAsked(CheckAsked { id, pool, server, address })).await;
             }
-            FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
+            FromWorker::Administration(facts) => self.tell(Event::Administration(Said::Facts(facts))).await,
+            FromWorker::Found(lists) => self.tell(Event::Administration(Said::Found(lists))).await,
             FromWorker::FilesTaken { are_good, certificates } => {
                 heard.good_files = heard.files.take().filter(|_| are_good);
                 self.tell(Event::Certificates(certificates)).await;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::http::trace::Hedge;
 use super::refusals::Refusals;
 use super::tcp::Moved;
 use crate::config::PoolIndex;
@@ -145,6 +146,10 @@ pub struct PoolCounters {
     pub first_bytes: Histogram,
     /// Times that a request was sent again.
     pub retries: Count,
+    /// Second copies that were not answered with.
+    pub hedges_lost: Count,
+    /// Those that were.
+    pub hedges_won: Count,
 }
 
 /// A request that was served, or could not be.
@@ -164,6 +169,8 @@ pub struct Served {
     pub bytes_out: u64,
     /// Times that it was sent again.
     pub retries: u32,
+    /// What came of its second copy.
+    pub hedge: Hedge,
     /// Time until the server answered; `None` where nobody wanted to know.
     pub first_byte_us: Option<u64>,
     /// Time that all of it took; `None` where nobody wanted to know.
@@ -192,6 +199,11 @@ impl Counters {
         served.first_byte_us.into_iter().for_each(|us| pool.first_bytes.count(us));
         if served.retries > 0 {
             pool.retries.add(u64::from(served.retries));
+        }
+        match served.hedge {
+            Hedge::Unsent => {}
+            Hedge::Lost => pool.hedges_lost.add(1),
+            Hedge::Won => pool.hedges_won.add(1),
         }
         if let Some(server) = served.server.and_then(|server| pool.by_server.get(server)) {
             server.count(served.status);
@@ -236,6 +248,7 @@ mod tests {
             bytes_in: 3,
             bytes_out: 4,
             retries: 2,
+            hedge: Hedge::Won,
             first_byte_us: Some(7),
             total_us: None,
         };
@@ -253,5 +266,6 @@ mod tests {
         assert_eq!(sums(&counters.by_pool[0].by_server[1]), [0, 1, 0, 0, 0]);
         assert_eq!(counters.by_listener[0].bytes_in.get(), 9);
         assert_eq!(counters.by_pool[0].retries.get(), 4);
+        assert_eq!((counters.by_pool[0].hedges_lost.get(), counters.by_pool[0].hedges_won.get()), (0, 2));
     }
 }

@@ -68,7 +68,8 @@ pub async fn enter(
     if wanted.is_none() && !(0..pool.servers.len()).any(|server| pool.may_serve(server, &may_try)) {
         return Entrance::Nowhere;
     }
-    match wait(pool, slots, deadlines, wanted, take).await {
+    // Boxed: a request that need not wait would carry the room for it about.
+    match Box::pin(wait(pool, slots, deadlines, wanted, take)).await {
         // One that this request has tried in vain may be all that has come free.
         Ok(server) if wanted.is_some() || may_try(server) => slot(server),
         Ok(server) => {
@@ -77,6 +78,18 @@ pub async fn enter(
         }
         Err(reason) => Entrance::Refused(reason),
     }
+}
+
+/// The next server that `may_try` allows and that has room. Waits for none.
+pub fn enter_now(
+    thread: &Rc<Thread>,
+    index: PoolIndex,
+    may_try: impl Fn(usize) -> bool,
+) -> Option<(usize, Option<Slot>)> {
+    let pool = thread.site.pool(index)?;
+    let Some(slots) = &pool.slots else { return Some((thread.pick(index, may_try)?, None)) };
+    let server = next_with_room(thread, index, pool, slots, &may_try)?;
+    Some((server, Some(Slot { site: Arc::clone(&thread.site), place: Place { pool: index, server } })))
 }
 
 /// Takes a slot of the next server that has one.

@@ -323,6 +323,7 @@ impl Pool {
             ServerStatus {
                 name: config.name.clone(),
                 address: config.address,
+                origin: config.origin.as_str().to_owned(),
                 up: server.is_up(),
                 admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
@@ -334,6 +335,6 @@ impl Pool {
             }
         });
         let (name, queue) = (self.config.name.clone(), self.queue_status());
-        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue }
+        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue, discovery: None }
     }
 }

@@ -43,6 +43,8 @@ pub struct PoolTraffic {
     pub responses: [u64; CLASSES],
     /// Times that a request was sent again.
     pub retries: u64,
+    /// Second copies of requests, by what came of them: lost, won.
+    pub hedges: [u64; 2],
     /// From the head of a request to that of the server's response.
     pub first_bytes: Times,
     /// Responses of each server.
@@ -82,6 +84,10 @@ impl Site {
                 name: pool.config.name.clone(),
                 responses: sum(counted.iter().copied(), |counted| Some(&counted.responses)),
                 retries: counted.iter().map(|counted| counted.retries.get()).sum(),
+                hedges: [
+                    counted.iter().map(|counted| counted.hedges_lost.get()).sum(),
+                    counted.iter().map(|counted| counted.hedges_won.get()).sum(),
+                ],
                 first_bytes,
                 servers: servers.collect(),
             }

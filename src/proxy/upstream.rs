@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use self::http1::Http1;
 use self::http2::Stream;
 use super::http::body::RequestBody;
-use super::server_io::ServerIo;
+use super::http::tunnel::ServerEnd;
 use super::timers::Deadlines;
 
 /// What carries one request to a server.
@@ -69,7 +69,7 @@ impl Upstream {
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
     pub async fn exchange(
         self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Arriving>, ExchangeError>> {
@@ -132,8 +132,14 @@ impl Arriving {
     }
 
     /// The connection below, once its protocol has changed, and what has been read of it since.
-    pub fn take_tunnel(&mut self) -> Option<(ServerIo, Bytes)> {
-        self.take_connection().and_then(|connection| connection.into_tunnel())
+    pub fn take_tunnel(&mut self) -> Option<(ServerEnd, Bytes)> {
+        match self {
+            Self::Http1 { connection, .. } => {
+                let (io, read_ahead) = connection.take()?.into_tunnel()?;
+                Some((ServerEnd::Connection(Box::new(io)), read_ahead))
+            }
+            Self::Http2(arriving) => Some((arriving.take_tunnel()?, Bytes::new())),
+        }
     }
 
     /// The connection, where it has been this body's alone.

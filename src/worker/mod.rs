@@ -5,6 +5,7 @@
 //! It opens no file and outlives its guard by nothing.
 
 mod archive;
+mod found;
 mod pressure;
 pub mod tickets;
 
@@ -25,9 +26,10 @@ use self::archive::Archive;
 use self::pressure::Pressure;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ServerChange};
+use crate::discovery::{Discovery, Overview};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KnownServer, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
 use crate::net::privileges;
@@ -121,6 +123,12 @@ struct Worker {
     warnings: Vec<String>,
     /// Files whose last state cannot be used.
     file_warnings: Vec<String>,
+    /// The configuration as it is written: without the servers that were found, or that operators have added.
+    base: Config,
+    /// The sources of servers.
+    discovery: Discovery,
+    /// What the guard keeps of them for the next worker, as it was told last.
+    found: Vec<KeptList>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
     /// Whoever checks the servers.
@@ -135,6 +143,11 @@ impl Worker {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let Handed { mut sockets, mut further } = handed;
+        let files = Files::new(bootstrap.changed_files.clone().unwrap_or_else(|| bootstrap.files.clone()));
+        let discovery = Discovery::start(&config, &files, &bootstrap.found);
+        // With the servers that are known so far: sessions that were on them are not lost.
+        let base = config;
+        let config = discovery.applied_to(&base, &found::changes_kept(&bootstrap.administration));
         let tickets = Arc::new(Tickets::default());
         let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
         site.restore_administration(&bootstrap.administration);
@@ -146,15 +159,27 @@ impl Worker {
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked =
-            start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref(), &access_logs)
-                .context("the thread of [admin] cannot be started")?;
+        let status_asked = start_admin(
+            &bootstrap,
+            &config,
+            &site,
+            &counters,
+            admin_socket,
+            archive.as_ref(),
+            &access_logs,
+            discovery.overview(),
+        )
+        .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
         let makes_keys = config.vips.is_empty() || pair.is_none();
         let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
-        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&site, &tickets) };
+        let link = peer::Setup {
+            sessions: Arc::clone(&site.sessions),
+            pair,
+            apply: apply(&site, &tickets, discovery.overview()),
+        };
         let link = peer::start(link).context("the sync link cannot be started")?;
         let (asker, checks_asked) = command::channel();
         let checks = start_checks(&site, &asker, bootstrap.down.as_deref()).await;
@@ -178,6 +203,9 @@ impl Worker {
             administration: bootstrap.administration.clone(),
             warnings,
             file_warnings: Vec::new(),
+            base,
+            discovery,
+            found: bootstrap.found.clone(),
             link,
             checks,
             checks_asked,
@@ -237,7 +265,9 @@ impl Worker {
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
-                        self.take_files(Files::new(*files));
+                        let files = Files::new(*files);
+                        self.discovery.reconfigured(&self.base, &files, &[]);
+                        self.take_files(files);
                         self.tell_files(&mut sender).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
@@ -259,7 +289,12 @@ impl Worker {
                     let id = self.checks_pending.insert(reply);
                     sender.send(&FromWorker::Check { id, pool, server, address }).await?;
                 }
+                () = self.discovery.changed() => self.apply_found(&mut sender).await?,
                 Some((id, answer)) = answers.recv() => {
+                    if let Answer::Changed(_) = &answer {
+                        // Who is told that it is done may rely on it.
+                        self.apply_found(&mut sender).await?;
+                    }
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
                         // Or they would be back after a restart.
                         archive.write_soon();
@@ -352,11 +387,14 @@ impl Worker {
         let expired_lists = self.site.expired_lists(now.as_secs().cast_signed());
         let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
         let store_warning = self.site.sessions.store().and_then(Store::warning);
+        let mut pools = self.site.pool_status(&self.counters);
+        let overview = self.discovery.overview();
+        overview.add_to(&mut pools);
         let log_problems = self.access_logs.status().into_iter().filter_map(|log| log.problem);
         Report {
             connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
             requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
-            pools: self.site.pool_status(&self.counters),
+            pools,
             listeners: self.site.listener_load(&self.counters),
             load: self.site.load.status(),
             sessions: SessionsStatus {
@@ -372,6 +410,7 @@ impl Worker {
                 .chain(expired_lists)
                 .chain(store_warning)
                 .chain(log_problems)
+                .chain(overview.warnings())
                 .collect(),
         }
     }
@@ -493,9 +532,11 @@ fn start_admin(
     socket: Option<OwnedFd>,
     archive: Option<&Archive>,
     logs: &AccessLogs,
+    changes: Overview,
 ) -> io::Result<mpsc::Receiver<Asker>> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
     let Some(socket) = socket else { return Ok(status_asked) };
+    let overview = changes.clone();
     let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
     let (measured, measured_threads, logs) = (Arc::clone(site), counters.to_vec(), logs.watch());
     server::start(server::Setup {
@@ -504,7 +545,12 @@ fn start_admin(
         token: bootstrap.admin_token.clone(),
         names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
-        pools: Box::new(move || of_site.pool_status(&of_threads)),
+        pools: Box::new(move || {
+            let mut pools = of_site.pool_status(&of_threads);
+            overview.add_to(&mut pools);
+            pools
+        }),
+        changes,
         traffic: Box::new(move || measured.traffic(&measured_threads, logs())),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
     })?;
@@ -512,14 +558,19 @@ fn start_admin(
 }
 
 /// What is done with facts of the other node.
-fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
+fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>, changes: Overview) -> peer::Apply {
     let (site, tickets) = (Arc::clone(site), Arc::clone(tickets));
     Box::new(move |facts| {
+        let mut has_changes = false;
         for (key, value) in facts {
             match key {
                 FactKey::TicketKeys => tickets.received(value),
+                FactKey::Admin { server, .. } if ServerChange::name_in_key(server).is_some() => has_changes = true,
                 FactKey::Admin { .. } | FactKey::Health { .. } => site.apply_fact(key, value),
             }
+        }
+        if has_changes {
+            let _applied_later = changes.changed();
         }
     })
 }

@@ -260,6 +260,10 @@ refused! {
     retries_of_good_status: [pool("retries = { on = [\"200\"] }")], 4, "pool[p].retries.on[#1]", "from 400 to 599";
     retries_of_no_cause: [pool("retries = { on = [\"connect\"] }")], 4, "pool[p].retries.on[#1]", "no cause";
     retries_budget_above_all: [pool("retries = { budget_percent = 101 }")], 4, "pool[p].retries.budget_percent", "must be 0 to 100";
+    hedge_at_once: [pool("retries = { hedge_after = \"0s\" }")], 4, "pool[p].retries.hedge_after", "must be 1ms to 10m";
+    hedge_after_the_end: [pool("response_timeout = \"1s\"\nretries = { hedge_after = \"1s\" }")], 5, "pool[p].retries.hedge_after", "below response_timeout";
+    hedge_of_one_attempt: [pool("retries = { attempts = 1, hedge_after = \"1s\" }")], 4, "pool[p].retries.hedge_after", "attempts = 1";
+    hedge_of_sticky_clients: [pool("sticky = {}\nretries = { hedge_after = \"1s\" }")], 5, "pool[p].retries.hedge_after", "sticky";
     retries_replay_too_large: [pool("retries = { replay_body_max = 1048577 }")], 4, "pool[p].retries.replay_body_max", "must be 0 to 1048576";
     server_h2_without_tls: [pool("protocol = \"h2\"")], 4, "pool[p].protocol", "within TLS";
     server_auto_without_tls: [pool("protocol = \"auto\"")], 4, "pool[p].protocol", "this pool has no tls";

@@ -12,7 +12,7 @@ use crate::PATIENCE;
 use crate::baton::{Baton, Directory, Settings};
 use crate::redis::server::free_port;
 use crate::server::{Port, Server};
-use crate::tls::certificate;
+use crate::tls_files::{Authority, Kind};
 
 /// A process, killed at its drop.
 struct Process(Child);
@@ -212,25 +212,26 @@ fn commands_check_servers_without_privileges() {
 #[test]
 fn certificates_are_looked_at() {
     let directory = Directory::new();
-    let pair = certificate(&directory, "a.example");
+    let authority = Authority::new(&directory, "ca");
+    let [cert, key] = authority.server(&directory, "server", Kind::Ecdsa);
     let port = free_port();
     let mut openssl = Command::new("openssl");
-    openssl.args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-cert"]).arg(&pair.cert);
-    openssl.arg("-key").arg(&pair.key).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    openssl.args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-cert"]).arg(&cert);
+    openssl.arg("-key").arg(&key).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _server = Process(openssl.spawn().expect("package openssl is installed"));
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let tls = format!("tls = {{ ca_file = {:?}, server_name = \"a.example\" }}", pair.cert);
+    let tls = format!("tls = {{ ca_file = {:?}, server_name = \"localhost\" }}", authority.cert);
     let baton = Baton::before_addresses(&[address], &with(&format!("type = \"tls\", {tls}")));
     assert!(wait_for(&baton, 0, true).starts_with("TLS handshake in "));
-    // It is good for two days.
-    let soon = format!("type = \"tls\", {tls}, expires_within = \"72h\"");
+    // It is good for ninety days.
+    let soon = format!("type = \"tls\", {tls}, expires_within = \"2400h\"");
     let warned = Baton::before_addresses(&[address], &with(&soon));
     let said = wait_for(&warned, 0, true);
-    assert!(said.starts_with("TLS handshake; warning: its certificate expires in 1 day in "), "{said}");
+    assert!(said.starts_with("TLS handshake; warning: its certificate expires in 89 days in "), "{said}");
     let failed = Baton::before_addresses(&[address], &with(&format!("{soon}, expiring = \"fail\"")));
-    assert_eq!(wait_for(&failed, 0, false), "its certificate expires in 1 day");
+    assert_eq!(wait_for(&failed, 0, false), "its certificate expires in 89 days");
     let other = "type = \"tls\", tls = { server_name = \"b.example\", ca_file = ";
-    let refused = Baton::before_addresses(&[address], &with(&format!("{other}{:?} }}", pair.cert)));
+    let refused = Baton::before_addresses(&[address], &with(&format!("{other}{:?} }}", authority.cert)));
     assert!(wait_for(&refused, 0, false).starts_with("TLS failed: "));
 }
 

@@ -196,7 +196,10 @@ fn ask(baton: &Baton) -> Result<(u16, String), String> {
     let mut client = baton.client();
     client.set_patience(Duration::from_secs(5));
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let head = client.head().map_err(|error| format!("no head: {error}"))?;
+    let mut head = client.head().map_err(|error| format!("no head: {error}"))?;
+    while (100..200).contains(&head.status()) {
+        head = client.head().map_err(|error| format!("no head: {error}"))?;
+    }
     if head.status() == 204 {
         return Ok((204, String::new()));
     }

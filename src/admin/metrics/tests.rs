@@ -9,6 +9,7 @@ use crate::status::{
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
     ServerStatus {
         name: name.to_owned(),
+        origin: "file".to_owned(),
         address: "10.0.0.1:80".parse().unwrap(),
         up,
         admin: admin.to_owned(),
@@ -72,6 +73,7 @@ fn status() -> NodeStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
+            discovery: None,
             queue: Some(QueueStatus {
                 length: 4,
                 length_max: 5,

@@ -2,6 +2,7 @@
 
 use super::{Label, Text, seconds_of_us};
 use crate::proxy::counters::{BOUNDS_US, CLASSES, Times};
+use crate::proxy::http::trace::Hedge;
 use crate::proxy::traffic::Traffic;
 
 /// The names of the classes of statuses.
@@ -67,6 +68,14 @@ fn pools(text: &mut Text, traffic: &Traffic) {
     for pool in &traffic.pools {
         text.sample("baton_pool_retries_total", &[("pool", &pool.name)], pool.retries);
     }
+    let help = "Second copies of requests that took too long, by whether they were answered with.";
+    text.family("baton_pool_hedges_total", "counter", help);
+    for pool in &traffic.pools {
+        for (outcome, count) in [Hedge::Lost, Hedge::Won].into_iter().zip(pool.hedges) {
+            let labels = [("pool", pool.name.as_str()), ("outcome", outcome.as_str())];
+            text.sample("baton_pool_hedges_total", &labels, count);
+        }
+    }
     if traffic.is_measured {
         let help = "From the head of a request to that of the server's response.";
         text.family("baton_first_byte_seconds", "histogram", help);
@@ -117,6 +126,7 @@ mod tests {
         let pool = PoolTraffic {
             name: "app".to_owned(),
             retries: 4,
+            hedges: [2, 3],
             servers: vec![("app1".to_owned(), [0, 7, 0, 0, 0])],
             ..PoolTraffic::default()
         };
@@ -133,6 +143,8 @@ mod tests {
             "baton_request_duration_seconds_count{listener=\"web\"} 3",
             "baton_server_responses_total{pool=\"app\",server=\"app1\",class=\"2xx\"} 7",
             "baton_pool_retries_total{pool=\"app\"} 4",
+            "baton_pool_hedges_total{pool=\"app\",outcome=\"lost\"} 2",
+            "baton_pool_hedges_total{pool=\"app\",outcome=\"won\"} 3",
             "baton_access_log_lines_total{log=\"stdout\"} 5",
             "baton_access_log_dropped_lines_total{log=\"stdout\"} 6",
         ] {

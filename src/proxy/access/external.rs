@@ -217,7 +217,7 @@ impl External {
             *request.uri_mut() = self.path.clone();
             request.headers_mut().clone_from(&fields);
             let was_reused = connection.reused;
-            match connection.exchange(request, question.deadlines, question.left()).await {
+            match connection.exchange(Box::new(request), question.deadlines, question.left()).await {
                 Some(Ok(response)) => {
                     let (parts, incoming) = response.into_parts();
                     let body = read(&mut connection, question, incoming).await?;

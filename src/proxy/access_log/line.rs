@@ -44,6 +44,8 @@ pub struct Entry<'a> {
     pub retries: u32,
     /// What the last of these was for.
     pub retried_for: &'a str,
+    /// What came of its second copy.
+    pub hedge: &'a str,
     /// The version of TLS.
     pub tls: &'a str,
     /// The host that the client named in its TLS handshake.
@@ -126,6 +128,7 @@ fn json(entry: &Entry<'_>, line: &mut Vec<u8>) {
         number(b"retries", u64::from(entry.retries), line);
     }
     text(b"retried_for", entry.retried_for.as_bytes(), line);
+    text(b"hedge", entry.hedge.as_bytes(), line);
     text(b"tls", entry.tls.as_bytes(), line);
     text(b"sni", entry.sni.as_bytes(), line);
     let phases = &entry.phases;

@@ -27,13 +27,14 @@ pub async fn authorize<B>(transaction: &mut Transaction, request: &mut Request<B
     if !access.admits_to(route, transaction.ip) {
         return Some(shut_out(&client));
     }
+    // Boxed: requests that are not asked would carry the room for it about.
     if let Some(basic) = access.basic_auth(route)
-        && let Some(refusal) = by_password(basic, transaction, request).await
+        && let Some(refusal) = Box::pin(by_password(basic, transaction, request)).await
     {
         return Some(refusal);
     }
     match access.external(route) {
-        Some(external) => by_word_of(external, transaction, request).await,
+        Some(external) => Box::pin(by_word_of(external, transaction, request)).await,
         None => None,
     }
 }

@@ -283,7 +283,7 @@ impl Body for RequestBody {
 pub struct ResponseBody {
     source: Source,
     /// Ends with it.
-    transaction: Option<Transaction>,
+    transaction: Option<Box<Transaction>>,
 }
 
 enum Source {
@@ -335,7 +335,7 @@ impl ResponseBody {
     }
 
     /// The same, as the body of a transaction's response.
-    pub fn of(mut self, transaction: Transaction) -> Self {
+    pub fn of(mut self, transaction: Box<Transaction>) -> Self {
         self.transaction = Some(transaction);
         self
     }

@@ -11,6 +11,7 @@ use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
 use super::headers;
+use super::hedge::{self, Raced, Second};
 use super::respond::{self, Fault};
 use super::trace::ChosenBy;
 use super::transaction::Transaction;
@@ -39,7 +40,7 @@ struct Errand<'a> {
     index: PoolIndex,
     pool: &'a Pool,
     /// `None` while it is on its way.
-    request: Option<Request<RequestBody>>,
+    request: Option<Box<Request<RequestBody>>>,
     /// What other protocol it asks for.
     wanted_protocol: Option<Wanted>,
     /// What is known of the client, where the pool is sticky.
@@ -64,7 +65,8 @@ struct Errand<'a> {
 
 /// What came of one attempt.
 enum Attempt {
-    Answered(Response<Arriving>),
+    /// By this server, which need not be the one that was tried.
+    Answered(usize, Response<Arriving>),
     /// It may be tried again, for this reason.
     Again(&'static str),
     /// It may have been executed, or there is nothing left to send.
@@ -75,7 +77,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -127,11 +129,11 @@ pub async fn forward(
     let mut server = errand.pick().await;
     while let Some(tried) = server {
         match errand.attempt(tried).await {
-            Attempt::Answered(response) => {
+            Attempt::Answered(server, response) => {
                 client.marks.answered();
-                transaction.place = Some(Place { pool: index, server: tried });
+                transaction.place = Some(Place { pool: index, server });
                 transaction.slot = errand.slot.take();
-                return errand.finish(tried, response).await;
+                return errand.finish(server, response).await;
             }
             Attempt::Again(reason) => {
                 transaction.retries += 1;
@@ -162,9 +164,9 @@ fn closed(client: &Client, pool: &Pool, server: usize) -> Response<ResponseBody>
 async fn prepare(
     client: &Rc<Client>,
     pool: &Pool,
-    request: Request<ClientBody>,
-) -> Result<(Request<RequestBody>, Option<Wanted>), BodyError> {
-    let (mut parts, body) = request.into_parts();
+    request: Box<Request<ClientBody>>,
+) -> Result<(Box<Request<RequestBody>>, Option<Wanted>), BodyError> {
+    let (mut parts, body) = (*request).into_parts();
     let wanted = Wanted::by(&parts, !body.is_end_stream());
     let version = parts.version;
     let expects_100 = parts.headers.contains_key(header::EXPECT);
@@ -173,15 +175,15 @@ async fn prepare(
     let len = body.size_hint().exact().filter(|len| *len > 0 && *len <= replay_body_max && !expects_100);
     let mut body = RequestBody::begin(client, body, expects_100, pool.config.response_timeout)?;
     if let Some(len) = len.and_then(|len| usize::try_from(len).ok()) {
-        body = body.read_whole(len).await?;
+        body = Box::pin(body.read_whole(len)).await?;
         client.deadlines().clear(Party::Server);
     }
     headers::to_server(&mut parts, client, pool.dialer.may_be_http2());
     if let Some(wanted) = &wanted {
         wanted.ask(&mut parts.headers);
     }
-    let mut request = Request::from_parts(parts, body);
-    client.interim.listen(version, &mut request);
+    let mut request = Box::new(Request::from_parts(parts, body));
+    client.interim.listen(version, pool.dialer.may_be_http2(), &mut request);
     Ok((request, wanted))
 }
 
@@ -251,20 +253,43 @@ impl Errand<'_> {
         let place = Place { pool: self.index, server };
         let Some(upstream) = self.connection(place).await else { return self.again_elsewhere(Failure::Connect) };
         let Some(mut request) = self.request.take() else { return Attempt::GivenUp };
+        let upstream = match &self.wanted_protocol {
+            None => upstream,
+            // Boxed, as it is rare.
+            Some(wanted) => match Box::pin(self.for_switch(place, upstream, wanted, &mut request)).await {
+                Some(upstream) => upstream,
+                None => {
+                    self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
+                    return Attempt::GivenUp;
+                }
+            },
+        };
         if matches!(upstream, Upstream::Http1(_)) && self.pool.dialer.may_be_http2() {
             // Kept for a server of HTTP/2; here it would have to stand in Connection too.
             request.headers_mut().remove(header::TE);
         }
-        if self.wanted_protocol.is_some() && matches!(upstream, Upstream::Http2(_)) {
-            // RFC 8441 towards servers is not spoken here.
-            self.failed(server, StatusCode::NOT_IMPLEMENTED, "http_upgrade_failed");
-            return Attempt::GivenUp;
-        }
         let copy = copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
-        let deadlines = self.client.deadlines();
-        match upstream.exchange(request, deadlines, self.pool.config.response_timeout).await {
+        let (deadlines, timeout) = (self.client.deadlines(), self.pool.config.response_timeout);
+        let spare = self.pool.config.retries.hedge_after.and_then(|after| Some((after, self.spare(copy.as_ref()?)?)));
+        let answer = match spare {
+            None => upstream.exchange(request, deadlines, timeout).await,
+            // Boxed, as it is rare: each request would carry the room for a second one about.
+            Some((after, spare)) => {
+                let first = upstream.exchange(request, deadlines, timeout);
+                let errand = hedge::Errand { client: self.client, index: self.index, pool: self.pool };
+                match Box::pin(hedge::race(errand, first, spare, after, || self.second(server))).await {
+                    Raced::First(answer) => answer,
+                    Raced::Second(second, response) => {
+                        self.client.marks.chosen_by.set(ChosenBy::Hedge);
+                        self.slot = second.slot;
+                        return self.after_response(second.server, response, copy).await;
+                    }
+                }
+            }
+        };
+        match answer {
             Some(Ok(response)) => self.after_response(server, response, copy).await,
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
             None => {
@@ -273,6 +298,55 @@ impl Errand<'_> {
                 self.again_elsewhere(Failure::Timeout)
             }
         }
+    }
+
+    /// What carries a request for another protocol: a stream of HTTP/2 where the server takes extended CONNECT (RFC 8441),
+    /// else a connection of HTTP/1, which a pool of `protocol = "auto"` makes for it. `None` where there is neither.
+    async fn for_switch(
+        &self,
+        place: Place,
+        upstream: Upstream,
+        wanted: &Wanted,
+        request: &mut Request<RequestBody>,
+    ) -> Option<Upstream> {
+        // Another server may have been asked before.
+        Wanted::ask_by_upgrade(request);
+        let Upstream::Http2(stream) = upstream else { return Some(upstream) };
+        let (pool, deadlines) = (self.pool, self.client.deadlines());
+        let is_taken = deadlines.within(pool.config.connect_timeout, stream.takes_extended_connect()).await;
+        if is_taken == Some(true) && wanted.ask_by_connect(request) {
+            return Some(Upstream::Http2(stream));
+        }
+        drop(stream);
+        if !pool.dialer.may_be_http1() {
+            return None;
+        }
+        let address = pool.config.servers.get(place.server)?.address;
+        let dial = pool.dialer.dial_http1(address, self.client.connection.on_behalf());
+        match deadlines.within(pool.config.connect_timeout, dial).await? {
+            Ok(stream) => Http1::begin(stream).await.ok().map(Upstream::Http1),
+            Err(error) => {
+                self.client.thread().warn_of_dial(place, &error);
+                None
+            }
+        }
+    }
+
+    /// A copy to send to another server if this one takes too long.
+    fn spare(&self, copy: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+        let may_hedge = self.wanted_protocol.is_none() && self.attempts < self.pool.config.retries.attempts;
+        may_hedge.then(|| copy_if_repeatable(copy)).flatten()
+    }
+
+    /// The server for a second copy, where there is one that has room, and budget for it.
+    fn second(&mut self, first: usize) -> Option<Second> {
+        let (thread, retries) = (self.client.thread(), &self.pool.config.retries);
+        let may_try = |server: usize| server != first && !self.failed.contains(&server);
+        let (server, slot) = queue::enter_now(thread, self.index, may_try)?;
+        let now = thread.timers.coarse_now();
+        let has_budget = thread.retry_budget(self.index).is_some_and(|mut budget| budget.take(retries, now));
+        self.attempts += u32::from(has_budget);
+        has_budget.then_some(Second { server, slot })
     }
 
     /// Tries again on another server, where that is safe, wanted, and within all bounds.
@@ -297,18 +371,18 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         response: Response<Arriving>,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
     ) -> Attempt {
         let failure = Failure::Status(response.status().as_u16());
         if copy.is_none() || self.is_at_home || !retry::is_wanted(&self.pool.config.retries, failure) {
-            return Attempt::Answered(response);
+            return Attempt::Answered(server, response);
         }
         self.request = copy;
         if !self.may_retry(failure) {
-            return Attempt::Answered(response);
+            return Attempt::Answered(server, response);
         }
         self.failed.push(server);
-        let Some(other) = self.pick().await else { return Attempt::Answered(response) };
+        let Some(other) = Box::pin(self.pick()).await else { return Attempt::Answered(server, response) };
         self.wanted = Some(other);
         Attempt::Again(failure.word())
     }
@@ -333,7 +407,12 @@ impl Errand<'_> {
                 None
             }
             None => {
-                self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout");
+                let is_full = thread.shared_connections(place).is_some_and(|shared| shared.is_full());
+                match is_full && pool.dialer.may_be_http2() {
+                    // RFC 9209 section 2.3.12.
+                    true => self.failed(place.server, StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
+                    false => self.failed(place.server, StatusCode::GATEWAY_TIMEOUT, "connection_timeout"),
+                }
                 None
             }
         }
@@ -345,7 +424,7 @@ impl Errand<'_> {
         &mut self,
         server: usize,
         error: ExchangeError,
-        copy: Option<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
         was_reused: bool,
     ) -> Attempt {
         if self.client.refusal.get().is_some() {
@@ -356,7 +435,7 @@ impl Errand<'_> {
             Broken::Off => (Some(Failure::Broken), "connection_terminated"),
             Broken::Refused => (Some(Failure::Refused), "http_request_denied"),
         };
-        self.request = error.unsent.map(|request| *request).or(copy.filter(|_| failure.is_some()));
+        self.request = error.unsent.or(copy.filter(|_| failure.is_some()));
         let is_about_idleness = was_reused && failure == Some(Failure::Broken) && self.request.is_some();
         if is_about_idleness && self.repeats < REPEATS_MAX {
             self.repeats += 1;
@@ -378,7 +457,7 @@ impl Errand<'_> {
         self.pool.config.servers.get(server).map(|server| server.name.clone())
     }
 
-    async fn finish(self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
+    async fn finish(&self, server: usize, response: Response<Arriving>) -> Response<ResponseBody> {
         let (mut parts, mut body) = response.into_parts();
         let granted = self.wanted_protocol.as_ref().and_then(|wanted| wanted.granted(&parts));
         let is_switch = granted.is_some() && tunnel::open(self.client, body.take_tunnel());
@@ -427,7 +506,8 @@ impl Errand<'_> {
         };
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
-            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2, which has no upgrade to another protocol",
+            StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",
+            StatusCode::NOT_IMPLEMENTED => "the server speaks HTTP/2 and takes no other protocol there (RFC 8441)",
             _ => "the server could not be reached or broke off",
         };
         respond::own(self.client, status, message, Some(fault))
@@ -460,13 +540,13 @@ pub(super) async fn obtain(
 }
 
 /// A second copy of a request that may be sent twice (RFC 9110 section 9.2.2) and whose body is not lost.
-fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+pub(super) fn copy_if_repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let is_idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     if !is_idempotent {
         return None;
     }
-    let mut copy = Request::new(request.body().copy()?);
+    let mut copy = Box::new(Request::new(request.body().copy()?));
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

@@ -144,10 +144,14 @@ fn has_length(parts: &Parts) -> bool {
 /// 4.2.2). True for other protocols.
 pub fn accepts(request_key: Option<&HeaderValue>, response: &HeaderMap) -> bool {
     let Some(key) = request_key else { return true };
-    let text = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text);
     let answer = response.get(header::SEC_WEBSOCKET_ACCEPT).map(|answer| answer.as_bytes().trim_ascii());
-    answer == Some(base64(digest.as_ref()).as_bytes())
+    answer == Some(digest_of_key(key).as_bytes())
+}
+
+/// What a server that speaks WebSocket answers a key with.
+pub fn digest_of_key(key: &HeaderValue) -> String {
+    let text = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+    base64(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &text).as_ref())
 }
 
 /// RFC 4648 section 4.

@@ -115,8 +115,38 @@ async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Repl
     let Some((request, receiver)) = accept(client, request, &reply) else { return End::GivenUp };
     let is_head = request.method() == Method::HEAD;
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).filter(|_| receiver.is_some()).cloned();
+    let Some(response) = answered(client, request, &reply).await else { return End::TakenBack };
+    match (client.tunnel.take(), receiver) {
+        (Some(tunnel), Some(receiver)) if h2_request::accepts(key.as_ref(), response.headers()) => {
+            let (sender, response) = match switch(&reply, response) {
+                Ok(switched) => switched,
+                Err(_ended) => return End::TakenBack,
+            };
+            // The transaction ends with its response.
+            drop(response);
+            // Boxed: every stream would hold the memory that tunnels need.
+            Box::pin(tunnel.relay(client, StreamIo::new(sender, receiver), Bytes::new())).await;
+            End::Complete
+        }
+        (Some(_), _) => {
+            reply.reset(Reason::CONNECT_ERROR);
+            End::GivenUp
+        }
+        (None, _) => match respond(client, &reply, response, is_head) {
+            Ok(mut sending) => std::future::poll_fn(|context| sending.poll(context)).await,
+            Err(end) => end,
+        },
+    }
+}
+
+/// The response to a request, and on its way there what servers say in between. `None` once nobody wants it any more.
+async fn answered(
+    client: &Rc<Client>,
+    request: Box<Request<ClientBody>>,
+    reply: &Reply,
+) -> Option<Response<ResponseBody>> {
     let mut answer = pin!(answer(Rc::clone(client), request));
-    let response = std::future::poll_fn(|context| {
+    std::future::poll_fn(|context| {
         client.deadlines().attach(context);
         let answered = answer.as_mut().poll(context);
         for interim in client.interim.take() {
@@ -127,25 +157,7 @@ async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Repl
             Poll::Pending => reply.poll_reset(context).map(|()| None),
         }
     })
-    .await;
-    let Some(response) = response else { return End::TakenBack };
-    match (client.tunnel.take(), receiver) {
-        (Some(tunnel), Some(receiver)) if h2_request::accepts(key.as_ref(), response.headers()) => {
-            let (sender, response) = match switch(&reply, response) {
-                Ok(switched) => switched,
-                Err(_ended) => return End::TakenBack,
-            };
-            // The transaction ends with its response.
-            drop(response);
-            tunnel.relay(client, StreamIo::new(sender, receiver), Bytes::new()).await;
-            End::Complete
-        }
-        (Some(_), _) => {
-            reply.reset(Reason::CONNECT_ERROR);
-            End::GivenUp
-        }
-        (None, _) => respond(client, &reply, response, is_head).await,
-    }
+    .await
 }
 
 /// Tells the client that its tunnel is open (RFC 8441 section 5).
@@ -164,7 +176,7 @@ fn accept(
     client: &Rc<Client>,
     request: Request<RecvStream>,
     reply: &Reply,
-) -> Option<(Request<ClientBody>, Option<RecvStream>)> {
+) -> Option<(Box<Request<ClientBody>>, Option<RecvStream>)> {
     let (mut parts, stream) = request.into_parts();
     let is_connect = parts.method == Method::CONNECT;
     match h2_request::translate(&mut parts, &client_io::limits(client)) {
@@ -176,16 +188,24 @@ fn accept(
         Err(Fault::Refused(rejection)) => client.refusal.set(Some(Refusal::Malformed(rejection))),
     }
     if is_connect {
-        return Some((Request::from_parts(parts, ClientBody::Empty), Some(stream)));
+        return Some((Box::new(Request::from_parts(parts, ClientBody::Empty)), Some(stream)));
     }
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expects_100 = parts.headers.contains_key(header::EXPECT).then(|| reply.clone());
     let body = StreamBody::new(stream, Rc::clone(client), length, expects_100);
-    Some((Request::from_parts(parts, ClientBody::Http2(body)), None))
+    Some((Box::new(Request::from_parts(parts, ClientBody::Http2(body))), None))
 }
 
-/// Sends a response.
-async fn respond(client: &Rc<Client>, reply: &Reply, response: Response<ResponseBody>, is_head: bool) -> End {
+/// Begins a response.
+///
+/// # Errors
+/// The end of the stream, where nothing is left to send.
+fn respond<'a>(
+    client: &'a Rc<Client>,
+    reply: &Reply,
+    response: Response<ResponseBody>,
+    is_head: bool,
+) -> Result<Sending<'a>, End> {
     let (mut parts, body) = response.into_parts();
     remove_connection_specific(&mut parts.headers);
     parts.headers.entry(header::DATE).or_insert_with(super::date::now);
@@ -196,18 +216,18 @@ async fn respond(client: &Rc<Client>, reply: &Reply, response: Response<Response
         parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     match reply.begin(Response::from_parts(parts, ()), is_end) {
-        Ok(_) if is_end => End::Complete,
-        Ok(stream) => {
-            let mut sending = Sending { client, stream, body };
-            std::future::poll_fn(|context| sending.poll(context)).await
-        }
-        Err(_ended) => End::TakenBack,
+        Ok(_) if is_end => Err(End::Complete),
+        Ok(stream) => Ok(Sending { client, stream, body }),
+        Err(_ended) => Err(End::TakenBack),
     }
 }
 
 fn remove_connection_specific(headers: &mut HeaderMap) {
-    for name in CONNECTION_SPECIFIC {
-        headers.remove(name);
+    // Nearly always there are none, and one pass over the names costs less than looking for each of them.
+    if headers.keys().any(|name| CONNECTION_SPECIFIC.contains(name)) {
+        for name in CONNECTION_SPECIFIC {
+            headers.remove(name);
+        }
     }
 }
 

@@ -24,10 +24,14 @@ pub struct Interim {
 pub struct Mailbox(Arc<Mutex<Vec<Interim>>>);
 
 impl Mailbox {
-    /// Has the interim responses to a request come here, where its client can take them.
-    pub fn listen<B>(&self, client_version: Version, request: &mut Request<B>) {
+    /// Has the interim responses to a request come here, where its client can take them. Over HTTP/2, whoever reads them
+    /// finds the mailbox among the request's extensions and calls [`Mailbox::put`].
+    pub fn listen<B>(&self, client_version: Version, may_be_http2: bool, request: &mut Request<B>) {
         if client_version == Version::HTTP_10 {
             return;
+        }
+        if may_be_http2 {
+            request.extensions_mut().insert(self.clone());
         }
         let mailbox = self.clone();
         hyper::ext::on_informational(request, move |response| mailbox.put(response.status(), response.headers()));
@@ -43,7 +47,8 @@ impl Mailbox {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn put(&self, status: StatusCode, headers: &HeaderMap) {
+    /// One has come.
+    pub fn put(&self, status: StatusCode, headers: &HeaderMap) {
         // 100 is between us and the server: the client was told by us, or has not asked.
         if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
             return;

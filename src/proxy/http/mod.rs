@@ -26,10 +26,11 @@ mod h2_io;
 mod h2_request;
 mod h2_stream;
 mod headers;
+mod hedge;
 pub mod https;
 pub mod identity;
 pub mod ids;
-mod interim;
+pub mod interim;
 mod protection;
 mod respond;
 pub mod route;
@@ -117,7 +118,7 @@ enum Spell {
 
 /// Answers requests for as long as they come one soon after the other.
 async fn exchange(client: &Rc<Client>, io: ClientIo) -> Spell {
-    let service = service_fn(|request: Request<_>| answer(Rc::clone(client), request.map(ClientBody::Http1)));
+    let service = service_fn(|request: Request<_>| answer(Rc::clone(client), Box::new(request.map(ClientBody::Http1))));
     // In a box of its own, which is gone while the connection rests.
     let mut connection = Box::new(builder(client).serve_connection(TokioIo::new(io), service));
     let mut told_to_end = false;
@@ -168,8 +169,9 @@ fn is_time_to_rest(client: &Client) -> bool {
     deadlines.is_late(Party::Rest) && !client.thread().is_draining()
 }
 
-/// From a request to its response.
-async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Response<ResponseBody>, Infallible> {
+/// From a request to its response. The request is boxed, as each of the steps that it is handed on to would have room for
+/// it, and whoever polls this moves it about.
+async fn answer(client: Rc<Client>, request: Box<Request<ClientBody>>) -> Result<Response<ResponseBody>, Infallible> {
     let mut transaction = Transaction::begin(&client);
     let is_waited_for = tunnel::is_waited_for(&request);
     let is_on_http2 = request.version() == Version::HTTP_2;
@@ -185,17 +187,17 @@ async fn answer(client: Rc<Client>, request: Request<ClientBody>) -> Result<Resp
 }
 
 /// Finds out who asks and what for, and gets it.
-async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>) -> Response<ResponseBody> {
+async fn process(transaction: &mut Transaction, mut request: Box<Request<ClientBody>>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
     client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         // On HTTP/1 another one stands in its place.
-        transaction.note(Some(&request).filter(|request| request.version() == Version::HTTP_2));
+        transaction.note(Some(&*request).filter(|request| request.version() == Version::HTTP_2));
         return respond::refused(&client, client.refusal.get());
     }
-    transaction.note(Some(&request));
+    transaction.note(Some(&*request));
     transaction.accepted = compression::accepted(transaction, &request);
-    identity::establish(transaction, &mut request);
+    identity::establish(transaction, &mut *request);
     if let Some(refusal) = access::admit(transaction).or_else(|| protection::admit(transaction, &request)) {
         return refusal;
     }
@@ -208,7 +210,7 @@ async fn process(transaction: &mut Transaction, mut request: Request<ClientBody>
     if let Some(refusal) = protection::admit_to_route(transaction, &request) {
         return refusal;
     }
-    if let Some(refusal) = access::authorize(transaction, &mut request).await {
+    if let Some(refusal) = access::authorize(transaction, &mut *request).await {
         return refusal;
     }
     match action::perform(transaction, &request).await {
@@ -224,7 +226,7 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
 }
 
 /// Makes a response ready for the client. The transaction lasts as long as the response's body.
-fn finish(mut transaction: Transaction, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+fn finish(mut transaction: Box<Transaction>, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);

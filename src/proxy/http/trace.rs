@@ -20,6 +20,8 @@ pub enum ChosenBy {
     Session,
     /// Another one had failed.
     Retry,
+    /// Another one took too long, and this one was faster.
+    Hedge,
 }
 
 impl ChosenBy {
@@ -30,6 +32,30 @@ impl ChosenBy {
             Self::Algorithm => "algorithm",
             Self::Session => "session",
             Self::Retry => "retry",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
+/// What came of the second copy of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hedge {
+    /// None was sent.
+    #[default]
+    Unsent,
+    /// The first copy was answered with, or neither was.
+    Lost,
+    /// The second one was.
+    Won,
+}
+
+impl Hedge {
+    /// As the log has it; nothing for none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "",
+            Self::Lost => "lost",
+            Self::Won => "won",
         }
     }
 }
@@ -80,6 +106,8 @@ pub struct Marks {
     pub retries: Cell<u32>,
     /// Why the server was chosen that has it now.
     pub chosen_by: Cell<ChosenBy>,
+    /// Its second copy.
+    pub hedge: Cell<Hedge>,
     /// Bytes of the request's body.
     pub bytes_in: Cell<u64>,
     /// How it ended and why, where that is known before the end.
@@ -104,6 +132,7 @@ impl Marks {
         }
         self.retries.set(0);
         self.chosen_by.set(ChosenBy::Nothing);
+        self.hedge.set(Hedge::Unsent);
         self.bytes_in.set(0);
         self.ended.set(None);
     }

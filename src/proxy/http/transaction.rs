@@ -74,12 +74,12 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Begins with a request's head.
-    pub fn begin(client: &Rc<Client>) -> Self {
+    /// Begins with a request's head. Boxed, as it is handed on from the request's steps to the response's body.
+    pub fn begin(client: &Rc<Client>) -> Box<Self> {
         client.in_flight.set(client.in_flight.get() + 1);
         client.deadlines().clear(Party::ClientRead);
         client.marks.begin(client.is_timed());
-        Self {
+        Box::new(Self {
             client: Rc::clone(client),
             ip: client.connection.ip,
             request_id: None,
@@ -101,7 +101,7 @@ impl Transaction {
             retried_for: None,
             under_way: None,
             slot: None,
-        }
+        })
     }
 
     /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read.
@@ -158,6 +158,7 @@ impl Transaction {
             bytes_in: self.client.marks.bytes_in.get(),
             bytes_out: self.bytes_out,
             retries: self.retries,
+            hedge: self.client.marks.hedge.get(),
             first_byte_us: phases.and_then(|phases| phases.first_byte_us),
             total_us: phases.map(|phases| phases.total_us),
         };
@@ -193,6 +194,7 @@ impl Transaction {
             chosen_by: server.map_or("", |_| marks.chosen_by.get().as_str()),
             retries: self.retries,
             retried_for: self.retried_for.unwrap_or(""),
+            hedge: marks.hedge.get().as_str(),
             tls: tls.map_or("", TlsFacts::version),
             sni: tls.and_then(TlsFacts::server_name).unwrap_or(""),
             phases,

@@ -8,14 +8,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request, response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::client::Client;
+use super::h2_request;
 use crate::proxy::server_io::ServerIo;
 use crate::proxy::tcp;
 use crate::proxy::timers::Party;
+use crate::proxy::upstream::http2;
 
 /// Another protocol that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,27 @@ impl Wanted {
         if let Self::Upgrade(protocols) = self {
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(header::UPGRADE, protocols.clone());
+        }
+    }
+
+    /// Has a request for a server of HTTP/2, which [`Wanted::ask`] has prepared for HTTP/1, ask for it as RFC 8441 has it.
+    /// False for what has no such form.
+    pub fn ask_by_connect<B>(&self, request: &mut Request<B>) -> bool {
+        let Self::Upgrade(protocols) = self else { return false };
+        if *request.method() != Method::GET {
+            return false;
+        }
+        // Extended CONNECT names one protocol, and there is no saying which of several a server would choose.
+        let Some(protocol) = protocols.to_str().ok().filter(|names| !names.contains(',')) else { return false };
+        request.extensions_mut().insert(Protocol::from(protocol.trim()));
+        *request.method_mut() = Method::CONNECT;
+        true
+    }
+
+    /// Takes back what [`Wanted::ask_by_connect`] did.
+    pub fn ask_by_upgrade<B>(request: &mut Request<B>) {
+        if request.extensions_mut().remove::<Protocol>().is_some() {
+            *request.method_mut() = Method::GET;
         }
     }
 
@@ -103,16 +127,68 @@ fn is_http(protocol: &str) -> bool {
     ["h2c", "h2", "http", "h3"].iter().any(|http| name.eq_ignore_ascii_case(http))
 }
 
+/// Makes of a server's answer to an extended CONNECT the answer to the upgrade that it stands for.
+pub fn as_switch(parts: &mut response::Parts, protocol: &Protocol, key: Option<&HeaderValue>) {
+    parts.status = StatusCode::SWITCHING_PROTOCOLS;
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Ok(name) = HeaderValue::try_from(protocol.as_str()) {
+        parts.headers.insert(header::UPGRADE, name);
+    }
+    if let Some(accept) = key.and_then(|key| HeaderValue::try_from(h2_request::digest_of_key(key)).ok()) {
+        parts.headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+}
+
+/// The server's end of a tunnel.
+pub enum ServerEnd {
+    /// A connection that was one of HTTP/1.
+    Connection(Box<ServerIo>),
+    /// A stream of HTTP/2, with its place on the connection.
+    Stream(StreamIo, Box<http2::Stream>),
+}
+
+impl AsyncRead for ServerEnd {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(server) => Pin::new(&mut **server).poll_read(context, buffer),
+            Self::Stream(stream, _) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ServerEnd {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Connection(server) => Pin::new(&mut **server).poll_write(context, bytes),
+            Self::Stream(stream, _) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(server) => Pin::new(&mut **server).poll_flush(context),
+            Self::Stream(stream, _) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(server) => Pin::new(&mut **server).poll_shutdown(context),
+            Self::Stream(stream, _) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
 /// The server's end of a tunnel, which waits for the client's.
 pub struct Tunnel {
-    server: ServerIo,
+    server: ServerEnd,
     /// Read behind the server's response.
     read_ahead: Bytes,
 }
 
 impl Tunnel {
     /// Behind the head with which a server grants it.
-    pub fn new((server, read_ahead): (ServerIo, Bytes)) -> Self {
+    pub fn new((server, read_ahead): (ServerEnd, Bytes)) -> Self {
         Self { server, read_ahead }
     }
 
@@ -241,7 +317,7 @@ pub type Rest = (super::ClientStream, Bytes);
 pub type Slot = std::cell::RefCell<Option<Tunnel>>;
 
 /// Opens the tunnel that a response grants. False when the server's connection is not to be had.
-pub fn open(client: &Rc<Client>, server: Option<(ServerIo, Bytes)>) -> bool {
+pub fn open(client: &Rc<Client>, server: Option<(ServerEnd, Bytes)>) -> bool {
     let is_open = server.is_some();
     *client.tunnel.borrow_mut() = server.map(Tunnel::new);
     is_open

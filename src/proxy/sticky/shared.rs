@@ -19,7 +19,7 @@ impl Stickiness {
     /// Asks the store for a client that the table does not know. Waits for no longer than the store's timeout.
     pub async fn recall(&self, sessions: &Sessions, visit: &mut Visit) {
         let (Some(key), None, Some(store)) = (visit.key, visit.home, sessions.store()) else { return };
-        if let Found::At(server) = store.lookup(&key, self.pool).await {
+        if let Found::At(server) = Box::pin(store.lookup(&key, self.pool)).await {
             let standing = sessions.table.claim(&key, server, sessions.now());
             visit.home = Some(usize::from(standing.server));
             visit.is_known = true;
@@ -40,7 +40,7 @@ impl Stickiness {
         let (Some(key), Some(store)) = (visit.key, sessions.store()) else { return picked };
         let Some(own) = self.server(picked) else { return picked };
         let by_hash = || self.server(by_hash(&key)?);
-        let Some(standing) = store.find_or_claim(&key, own, by_hash).await else { return picked };
+        let Some(standing) = Box::pin(store.find_or_claim(&key, own, by_hash)).await else { return picked };
         let standing = usize::from(standing.server);
         if standing == picked || may_take(standing) {
             return standing;
@@ -52,7 +52,7 @@ impl Stickiness {
     /// Waits until the store knows what was learned, or does not answer in time.
     pub async fn share(&self, sessions: &Sessions, learned: Option<Learned>) {
         if let (Some(Learned { key, server }), Some(store)) = (learned, sessions.store()) {
-            store.put(&key, server).await;
+            Box::pin(store.put(&key, server)).await;
         }
     }
 }

@@ -76,6 +76,7 @@ impl Account {
             chosen_by: server.map_or("", |_| self.marks.chosen_by.get().as_str()),
             retries: self.marks.retries.get(),
             retried_for: "",
+            hedge: "",
             tls: self.tls.get(),
             sni: &sni,
             phases,

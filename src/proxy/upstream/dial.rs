@@ -174,6 +174,14 @@ impl Dialer {
         Ok((stream, spoken))
     }
 
+    /// As [`Dialer::dial`], for HTTP/1.1 where there is a choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn dial_http1(&self, address: SocketAddr, behalf: OnBehalf) -> Result<ServerStream, DialError> {
+        self.connect(address, behalf, Within::Http1).await
+    }
+
     /// As [`Dialer::dial`], for bytes of any kind.
     ///
     /// # Errors

@@ -77,13 +77,13 @@ impl Http1 {
     /// The connection broke, or what came is not HTTP; `unsent` says whether another connection may be tried blindly.
     pub async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Incoming>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
         self.watch.expect_head(UNANSWERED_BYTES_MAX);
-        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let mut response = std::pin::pin!(self.sender.try_send_request(*request));
         let (driven, bell) = (&mut self.driven, &self.bell);
         let answer = std::future::poll_fn(|context| {
             // Nothing but the connection, polled here, fills `response`, so there is no need for it to wake this task.

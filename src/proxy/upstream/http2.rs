@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::ext::Protocol;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header, request};
 use http_body::{Body, Frame, SizeHint};
@@ -26,6 +27,8 @@ use self::upload::{Progress, Upload};
 use super::dial::{DialError, Spoken};
 use super::{Broken, ExchangeError};
 use crate::proxy::http::body::RequestBody;
+use crate::proxy::http::interim::Mailbox;
+use crate::proxy::http::tunnel::{self, ServerEnd, StreamIo};
 use crate::proxy::server_io::ServerStream;
 use crate::proxy::timers::{Deadlines, Party};
 
@@ -90,6 +93,8 @@ struct Shared {
     health: RefCell<Liveness>,
     owner: Weak<SharedConnections>,
     driver: RefCell<Option<AbortHandle>>,
+    /// The server may have said what it takes.
+    settled: Notify,
 }
 
 /// Whether a connection on which a request has timed out is dead.
@@ -143,6 +148,12 @@ impl SharedConnections {
         }
     }
 
+    /// Whether there are as many connections as may be, and none has a stream left.
+    pub fn is_full(&self) -> bool {
+        let open = self.open.borrow();
+        open.len() >= self.limits.connections_max && !open.iter().any(|shared| shared.has_room())
+    }
+
     async fn connect<F>(self: &Rc<Self>, dial: impl FnOnce() -> F) -> Result<Obtained, DialError>
     where
         F: Future<Output = Result<(ServerStream, Spoken), DialError>>,
@@ -189,6 +200,7 @@ impl SharedConnections {
             health: RefCell::default(),
             owner: Rc::downgrade(self),
             driver: RefCell::new(None),
+            settled: Notify::new(),
         });
         let pings = connection.ping_pong();
         let task = tokio::task::spawn_local(drive(connection, pings, Rc::downgrade(&shared), Rc::downgrade(self)));
@@ -250,6 +262,10 @@ impl Shared {
         self.streams_max.get() != STREAMS_UNTIL_KNOWN || self.has_answered.get()
     }
 
+    fn takes_extended_connect(&self) -> bool {
+        self.sender.borrow().is_extended_connect_protocol_enabled()
+    }
+
     fn answered(&self) {
         if !self.has_answered.replace(true)
             && let Some(owner) = self.owner.upgrade()
@@ -297,6 +313,9 @@ impl Shared {
     fn follow(&self, streams_max: usize, pings: Option<&mut PingPong>, context: &mut Context<'_>) -> bool {
         let limit = self.owner.upgrade().map_or(1, |owner| owner.limits.streams_max);
         let has_more = self.streams_max.replace(streams_max.min(limit)) < streams_max.min(limit);
+        if has_more {
+            self.settled.notify_waiters();
+        }
         let mut health = self.health.borrow_mut();
         health.task = Some(context.waker().clone());
         let Some(pings) = pings.filter(|_| health.is_suspect) else { return has_more };
@@ -340,6 +359,9 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.settled.notify_waiters();
+        }
         if let Some(owner) = self.owner.upgrade() {
             owner.ended(&self.shared);
         }
@@ -364,17 +386,30 @@ impl Stream {
         self.is_reused
     }
 
-    /// As [`super::Upstream::exchange`].
+    /// Whether the server takes extended CONNECT (RFC 8441 section 3). Waits until it has said so, or not. Cancel safe.
+    pub async fn takes_extended_connect(&self) -> bool {
+        loop {
+            let is_taken = self.shared.takes_extended_connect();
+            if is_taken || self.shared.is_known() || self.shared.is_closing() {
+                return is_taken;
+            }
+            self.shared.settled.notified().await;
+        }
+    }
+
+    /// As [`super::Upstream::exchange`]. A request with a [`Protocol`] among its extensions is an extended CONNECT, whose
+    /// success is made a switch of protocols.
     pub async fn exchange(
         self: Box<Self>,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         deadlines: &Deadlines,
         timeout: Duration,
     ) -> Option<Result<Response<Arriving>, ExchangeError>> {
         deadlines.set(Party::Server, timeout);
-        let (parts, body) = request.into_parts();
+        let (parts, body) = (*request).into_parts();
         let mut sender = self.shared.sender.borrow().clone();
-        let is_whole = body.is_end_stream();
+        let tunnel = parts.extensions.get::<Protocol>();
+        let is_whole = body.is_end_stream() && tunnel.is_none();
         let sent = match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => sender.send_request(head(&parts, &self.shared.scheme), is_whole),
             Poll::Ready(Err(error)) => return Some(Err(failed(&error, parts, Some(body)))),
@@ -386,12 +421,12 @@ impl Stream {
             Err(_unsendable) => return Some(Err(ExchangeError { kind: Broken::Off, unsent: None })),
         };
         let mut upload = Upload::new(body, stream);
-        let mut interim_count = 0;
+        let mut interim = Interim { count: 0, mailbox: parts.extensions.get::<Mailbox>() };
         let answer = std::future::poll_fn(|context| {
             if let Poll::Ready(Progress::BrokenByClient) = upload.poll(context) {
                 return Poll::Ready(Some(Err(None)));
             }
-            match poll_response(&mut response, &mut interim_count, context) {
+            match poll_response(&mut response, &mut interim, context) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 Poll::Pending if deadlines.is_server_late() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
@@ -402,7 +437,15 @@ impl Stream {
         match answer {
             Some(Ok(response)) => {
                 self.shared.answered();
-                Some(Ok(response.map(|body| Arriving::new(body, upload, self))))
+                let Some(protocol) = tunnel else {
+                    return Some(Ok(response.map(|body| Arriving::new(body, upload, self))));
+                };
+                let (mut head, body) = response.into_parts();
+                if !head.status.is_success() {
+                    return Some(Ok(Response::from_parts(head, Arriving::new(body, upload.ended(), self))));
+                }
+                tunnel::as_switch(&mut head, protocol, parts.headers.get(header::SEC_WEBSOCKET_KEY));
+                Some(Ok(Response::from_parts(head, Arriving::tunnel(upload.into_stream(), body, self))))
             }
             Some(Err(Some(error))) => Some(Err(failed(&error, parts, upload.into_untouched()))),
             Some(Err(None)) => Some(Err(ExchangeError { kind: Broken::Garbage, unsent: None })),
@@ -423,17 +466,27 @@ impl Drop for Stream {
     }
 }
 
+/// Interim responses to one request.
+struct Interim<'a> {
+    count: usize,
+    /// Where the client's wait, where it can take any.
+    mailbox: Option<&'a Mailbox>,
+}
+
 /// The final response. `Err(None)`: what came before it, or how much of that, breaks the rules.
 fn poll_response(
     response: &mut ResponseFuture,
-    interim_count: &mut usize,
+    interim: &mut Interim<'_>,
     context: &mut Context<'_>,
 ) -> Poll<Result<Response<RecvStream>, Option<h2::Error>>> {
-    while let Poll::Ready(Some(Ok(interim))) = response.poll_informational(context) {
-        *interim_count += 1;
+    while let Poll::Ready(Some(Ok(came))) = response.poll_informational(context) {
+        interim.count += 1;
         // HTTP/2 has no switch of protocols (RFC 9113 section 8.6).
-        if *interim_count > INTERIM_MAX || interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if interim.count > INTERIM_MAX || came.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Poll::Ready(Err(None));
+        }
+        if let Some(mailbox) = interim.mailbox {
+            mailbox.put(came.status(), came.headers());
         }
     }
     Pin::new(response).poll(context).map_err(Some)
@@ -458,6 +511,7 @@ fn failed(error: &h2::Error, parts: request::Parts, body: Option<RequestBody>) -
 fn head(parts: &request::Parts, scheme: &Scheme) -> Request<()> {
     let mut head = Request::new(());
     head.method_mut().clone_from(&parts.method);
+    let protocol = parts.extensions.get::<Protocol>();
     let host = parts.headers.get(header::HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut target = parts.uri.clone().into_parts();
@@ -471,23 +525,43 @@ fn head(parts: &request::Parts, scheme: &Scheme) -> Request<()> {
     headers.remove(header::HOST);
     // What of it may come this far says how HTTP/1 frames the body.
     headers.remove(header::TRANSFER_ENCODING);
+    if let Some(protocol) = protocol {
+        head.extensions_mut().insert(protocol.clone());
+        // What of the upgrade has no place in it (RFC 8441 section 5).
+        for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_KEY] {
+            headers.remove(name);
+        }
+    }
     *head.headers_mut() = headers;
     head
 }
 
 /// A response's body on its stream, and the rest of the request's.
 pub struct Arriving {
-    body: RecvStream,
+    /// `None` once it is a tunnel's.
+    body: Option<RecvStream>,
+    /// The other direction of a tunnel.
+    tunnel: Option<SendStream<Bytes>>,
     /// No data comes any more, trailers may.
     is_past_data: bool,
     upload: Option<Upload>,
     /// After the parts of the stream: room for another is there once they are gone.
-    _stream: Box<Stream>,
+    stream: Option<Box<Stream>>,
 }
 
 impl Arriving {
     fn new(body: RecvStream, upload: Upload, stream: Box<Stream>) -> Self {
-        Self { body, is_past_data: false, upload: Some(upload), _stream: stream }
+        Self { body: Some(body), tunnel: None, is_past_data: false, upload: Some(upload), stream: Some(stream) }
+    }
+
+    fn tunnel(sender: SendStream<Bytes>, body: RecvStream, stream: Box<Stream>) -> Self {
+        Self { body: Some(body), tunnel: Some(sender), is_past_data: false, upload: None, stream: Some(stream) }
+    }
+
+    /// The stream as a tunnel, once its server has granted one.
+    pub fn take_tunnel(&mut self) -> Option<ServerEnd> {
+        let io = StreamIo::new(self.tunnel.take()?, self.body.take()?);
+        Some(ServerEnd::Stream(io, self.stream.take()?))
     }
 
     /// What comes next. Sends on what is left of the request.
@@ -497,24 +571,25 @@ impl Arriving {
         {
             self.upload = None;
         }
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
         if !self.is_past_data {
-            match ready!(self.body.poll_data(context)) {
+            match ready!(body.poll_data(context)) {
                 Some(Ok(data)) => {
                     // Fails where the stream is gone, and nothing is owed then.
-                    let _gone = self.body.flow_control().release_capacity(data.len());
+                    let _gone = body.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.is_past_data = true,
             }
         }
-        let trailers = ready!(self.body.poll_trailers(context));
+        let trailers = ready!(body.poll_trailers(context));
         Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
     }
 
     /// Whether nothing more comes.
     pub fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     /// How much comes, where that is known: hyper takes a length from the head by itself.

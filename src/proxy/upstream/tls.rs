@@ -33,6 +33,8 @@ pub struct Origination {
 struct Current {
     /// Asks for the protocol that the pool speaks.
     http: Arc<ClientConfig>,
+    /// Asks for HTTP/1.1 alone.
+    http1: Arc<ClientConfig>,
     /// Asks for none: what is spoken is the client's affair.
     tcp: Arc<ClientConfig>,
 }
@@ -42,6 +44,8 @@ struct Current {
 pub enum Within {
     /// What the pool says.
     Http,
+    /// HTTP/1.1.
+    Http1,
     /// Whatever the client does.
     Tcp,
 }
@@ -79,6 +83,7 @@ impl Origination {
         let current = self.current.load_full();
         let config = match within {
             Within::Http => &current.http,
+            Within::Http1 => &current.http1,
             Within::Tcp => &current.tcp,
         };
         let name = self.config.server_name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
@@ -131,14 +136,15 @@ fn build(
         }
     };
     tcp.alpn_protocols.clear();
-    let mut http = tcp.clone();
+    let (mut http, mut http1) = (tcp.clone(), tcp.clone());
+    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
     let protocols: &[&[u8]] = match protocol {
         ServerProtocol::Http1 | ServerProtocol::H2c => &[b"http/1.1"],
         ServerProtocol::H2 => &[b"h2"],
         ServerProtocol::Auto => &[b"h2", b"http/1.1"],
     };
     http.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Current { http: Arc::new(http), tcp: Arc::new(tcp) })
+    Ok(Current { http: Arc::new(http), http1: Arc::new(http1), tcp: Arc::new(tcp) })
 }
 
 /// The authorities that are believed.

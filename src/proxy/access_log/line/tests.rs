@@ -29,6 +29,7 @@ fn entry<'a>() -> Entry<'a> {
         chosen_by: "session",
         retries: 0,
         retried_for: "",
+        hedge: "",
         tls: "TLSv1.3",
         sni: "shop.example",
         phases: Phases {

@@ -149,7 +149,7 @@ impl Pending {
         // One of its own: its deadlines wake this task and not that of the request.
         let client = Client::new(Rc::clone(&self.connection));
         client.deadlines().attach_here().await;
-        let (mut request, behalf) = (self.request(), self.connection.on_behalf());
+        let (mut request, behalf) = (Box::new(self.request()), self.connection.on_behalf());
         thread.count(place);
         let response = loop {
             let upstream = match forward::idle(&thread, pool, place) {
@@ -163,7 +163,7 @@ impl Pending {
             match upstream.exchange(request, client.deadlines(), self.timeout).await? {
                 Ok(response) => break response,
                 // The server had closed a connection that was idle. There are only so many of them.
-                Err(ExchangeError { unsent: Some(unsent), .. }) if was_reused => request = *unsent,
+                Err(ExchangeError { unsent: Some(unsent), .. }) if was_reused => request = unsent,
                 Err(_) => return None,
             }
         };

@@ -40,6 +40,18 @@ impl Upload {
         (!self.is_touched).then_some(self.body)
     }
 
+    /// The stream alone, for something else than the body.
+    pub fn into_stream(self) -> SendStream<Bytes> {
+        self.stream
+    }
+
+    /// Ends the stream where its head did not.
+    pub fn ended(mut self) -> Self {
+        // Fails on a stream that is gone.
+        let _gone = self.end();
+        self
+    }
+
     /// Sends as much as there is and as the server has room for.
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Progress> {
         while !self.is_ended {
