@@ -24,9 +24,6 @@ const SEND_BYTES_MAX: usize = 1024;
 const USER_MAX: usize = 128;
 const EXPIRY_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What else operators call a check; none of them is planned.
-const CHECKS_ELSEWHERE: [&str; 0] = [];
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
@@ -105,7 +102,7 @@ pub(super) struct HealthBlock {
 /// Reads a `[pool.health]`. `has_tls` is whether the servers of the pool are reached with TLS.
 pub(super) fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path, has_tls: bool) -> HealthBlock {
     let written = table.optional("type");
-    let kind = written.and_then(|value| value.choice(&KINDS, &CHECKS_ELSEWHERE));
+    let kind = written.and_then(|value| value.choice(&KINDS, &[]));
     let kind = kind.map_or(Kind::Http, |found| found.value);
     without_meaning(kind, &mut table);
     let mut block = HealthBlock::default();

@@ -1,6 +1,6 @@
 //! How health checks reach the servers of a pool where that is another way than that of requests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -59,7 +59,7 @@ impl Checking {
     }
 }
 
-fn read(path: &PathBuf, files: &Files) -> Result<Arc<StorePassword>, String> {
+fn read(path: &Path, files: &Files) -> Result<Arc<StorePassword>, String> {
     let content = files.get(path).unwrap_or_default();
     let password = StorePassword::from_bytes(&content).map(Arc::new);
     password.ok_or_else(|| format!("{} must hold a password on one line", path.display()))
