@@ -71,6 +71,18 @@ pub struct Bootstrap {
     /// What the session store takes, when there is one. A secret.
     #[serde(default)]
     pub store: Option<StoreSecrets>,
+    /// The servers that were down for an earlier worker's checks; `None` where there was none that checked them.
+    #[serde(default)]
+    pub down: Option<Vec<KnownServer>>,
+}
+
+/// A server of a pool, by their names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownServer {
+    /// The pool.
+    pub pool: String,
+    /// The server.
+    pub server: String,
 }
 
 /// A descriptor besides the listeners' sockets.
@@ -168,6 +180,13 @@ pub enum ToWorker {
     Files(Box<HandedFiles>),
     /// Go over to another configuration: its descriptors are in the socket [`Further::Reload`].
     Reload(Box<Reload>),
+    /// How a check ended that the worker has asked for.
+    Checked {
+        /// That of the question.
+        id: u64,
+        /// What was found, in words: good or bad.
+        result: Result<String, String>,
+    },
     /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
     Status(Box<NodeStatus>),
 }
@@ -218,6 +237,17 @@ pub enum FromWorker {
     },
     /// Somebody asks the worker how the node is.
     AskStatus,
+    /// Run the command that checks the servers of a pool, on one of them.
+    Check {
+        /// Echoed in the answer.
+        id: u64,
+        /// The pool whose command it is. The configuration says what that is, and nobody else.
+        pool: String,
+        /// The server's name.
+        server: String,
+        /// The server's address.
+        address: SocketAddr,
+    },
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
     /// The servers that were found, for the next worker: all lists, whenever one changes.

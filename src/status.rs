@@ -630,6 +630,9 @@ pub struct ServerStatus {
     pub since_ms: u64,
     /// What the last check said, in words; `not checked` without checks.
     pub last_check: String,
+    /// What its agent last said, in its words; `None` where it has none.
+    #[serde(default)]
+    pub agent: Option<String>,
     /// Requests, and connections of `protocol = "tcp"`, sent to it since the worker started.
     pub requests: u64,
     /// Those under way; `None` where nobody counts them: it gets any number of them, and the algorithm does not go by that.

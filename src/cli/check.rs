@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use crate::config::{
     self, AdvertChecksum, Algorithm, Authentication, Check, ClientAuthMode, Config, FitnessCheck, FitnessSubject,
-    HashKey, Listener, LocalNode, NodeHints, OnDown, Pool, Protocol, Scope, Sticky, StickyKey, Tls, TlsVersion,
+    HashKey, Listener, LocalNode, NodeHints, OnDown, Pool, Protocol, Role, Scope, Sticky, StickyKey, Tls, TlsVersion,
     Transport, Vip, VrrpVersion, duration_text,
 };
 
@@ -373,11 +373,7 @@ fn health(pool: &Pool) -> String {
     let Some(health) = &pool.health else {
         return "no health checks, every server counts as up".to_owned();
     };
-    let check = match &health.check {
-        Check::Http { path, host: Some(host) } => format!("GET {path} with host {host}"),
-        Check::Http { path, host: None } => format!("GET {path}"),
-        Check::Tcp => "a TCP connect".to_owned(),
-    };
+    let check = words(&health.check);
     format!(
         "health: {check} every {} within {}; down after {} failures, up after {} successes",
         duration_text(health.interval),
@@ -385,4 +381,30 @@ fn health(pool: &Pool) -> String {
         health.fall,
         health.rise,
     )
+}
+
+/// What a health check does, in words.
+fn words(check: &Check) -> String {
+    let with = |what: &str, name: Option<&String>| name.map(|name| format!(" {what} {name}")).unwrap_or_default();
+    let role = |role: &Role| match role {
+        Role::Any => "",
+        Role::Primary => ", which has to be the primary",
+        Role::Replica => ", which has to be a replica",
+    };
+    match check {
+        Check::Http(http) => format!("{} {}{}", http.method, http.path, with("with host", http.host.as_ref())),
+        Check::Tcp { send, expect: None } if send.is_empty() => "a TCP connect".to_owned(),
+        Check::Tcp { .. } => "an exchange over TCP".to_owned(),
+        Check::Tls { .. } => "a TLS handshake".to_owned(),
+        Check::Grpc { service, .. } if service.is_empty() => "gRPC health of the server".to_owned(),
+        Check::Grpc { service, .. } => format!("gRPC health of {service}"),
+        Check::Dns(dns) => format!("a DNS question for {}", if dns.name.is_empty() { "." } else { &dns.name }),
+        Check::Udp { .. } => "a UDP datagram".to_owned(),
+        Check::Postgres { user, role: wanted, .. } => format!("a login to PostgreSQL as {user}{}", role(wanted)),
+        Check::Mysql { user: None, .. } => "the greeting of MySQL".to_owned(),
+        Check::Mysql { user: Some(user), role: wanted } => format!("a login to MySQL as {user}{}", role(wanted)),
+        Check::Redis { role: wanted, .. } => format!("a PING of Redis{}", role(wanted)),
+        Check::Smtp => "the greeting of SMTP".to_owned(),
+        Check::Command(command) => format!("the command {}", command.first().map_or("", String::as_str)),
+    }
 }

@@ -288,9 +288,10 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
         };
         let of_server = sessions.and_then(|pool| pool.by_server.iter().find(|counted| counted.server == server.name));
         let count = of_server.map_or(String::new(), |counted| format!(", {} sessions", counted.entries));
+        let agent = server.agent.as_ref().map_or(String::new(), |said| format!(", its agent says {said}"));
         let _ = writeln!(
             text,
-            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}{}   {admin}{}",
+            "  {:<4} {:<16} {:<22} for {:<8} {} requests{count}{}   {admin}{}{agent}",
             if server.up { "up" } else { "down" },
             server.name,
             server.address.to_string(),

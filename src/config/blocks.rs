@@ -13,6 +13,7 @@ use super::access_log::{AccessLogBlock, ListenerLog};
 use super::balance::HashOn;
 use super::discovery::DiscoveryFiles;
 use super::error_pages::ErrorPageBlock;
+use super::health::HealthBlock;
 use super::identity::AccessFiles;
 use super::model::{
     AdvertChecksum, Announce, Authentication, Compression, Events, HeaderEdits, Hsts, Identity, ListenerAccess,
@@ -235,6 +236,8 @@ pub(super) struct PoolBlock {
     pub(super) hash_on: Option<Located<HashOn>>,
     /// What TLS to its servers needs.
     pub(super) files: WayFiles,
+    /// What its health checks need of this machine.
+    pub(super) health: HealthBlock,
     /// What is needed to find its servers.
     pub(super) discovery_files: DiscoveryFiles,
     /// Whole when the file has no mistake.
@@ -378,7 +381,7 @@ pub(super) struct Rhythm {
 }
 
 /// The longest that may lie between two looks, and so the longest that one may take.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+pub(super) const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 const LOOK_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
 /// Interval and timeout. They are not compared when the interval is broken, which is reported already.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::key::not_ours;
-use super::model::{Config, DiscoverySource, Listener, RESOLV_CONF};
+use super::model::{Config, DiscoverySource, Health, Listener, RESOLV_CONF};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
@@ -135,11 +135,15 @@ impl Config {
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
+        let health = || self.pools.iter().filter_map(|pool| pool.health.as_ref());
+        let passwords = health().filter_map(|health| health.way.password_file.clone());
+        files.extend(passwords.map(|path| WorkerFile { path, kind: FileKind::Secret }));
+        let of_checks = || health().filter_map(Health::own_tls);
         let of_sources = || self.pools.iter().filter_map(|pool| pool.discovery.as_ref()?.source.tls());
         let of_authorizers =
             || self.listeners.iter().flat_map(Listener::authorizers).filter_map(|asked| asked.tls.as_ref());
         let of_pools = || self.pools.iter().filter_map(|pool| pool.tls.as_ref());
-        let tls = || of_pools().chain(of_sources()).chain(of_authorizers());
+        let tls = || of_pools().chain(of_sources()).chain(of_authorizers()).chain(of_checks());
         for certificate in tls().filter_map(|tls| tls.certificate.as_ref()) {
             files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
             files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });

@@ -143,6 +143,11 @@ impl PasswordError {
         self.remedy_for("of the store")
     }
 
+    /// What an operator does about the file of a password that a health check needs.
+    pub fn server_remedy(&self) -> String {
+        self.remedy_for("of the server")
+    }
+
     fn remedy_for(&self, whose: &str) -> String {
         match self {
             PasswordError::File(error @ (KeyError::Exposed { .. } | KeyError::Malformed { .. })) => error.remedy(),
@@ -207,14 +212,15 @@ impl StorePassword {
     /// See [`PasswordError`].
     pub fn load(path: &Path) -> Result<Self, PasswordError> {
         let text = read_secret(path, STORE_PASSWORD_MAX + 3)?;
-        Self::parse(&text).ok_or_else(|| PasswordError::Malformed {
+        Self::from_bytes(&text).ok_or_else(|| PasswordError::Malformed {
             path: path.to_owned(),
             max: STORE_PASSWORD_MAX,
             kind: "",
         })
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    /// The password that a file holds; `None` when it is no such file.
+    pub fn from_bytes(text: &[u8]) -> Option<Self> {
         let line = text.strip_suffix(b"\n").unwrap_or(text);
         let password = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
         let good = (1..=STORE_PASSWORD_MAX).contains(&password.len()) && !password.contains(char::is_control);
@@ -399,7 +405,8 @@ mod tests {
 
     #[test]
     fn a_store_password_is_a_line_of_any_printable_characters() {
-        let parsed = |text: &str| StorePassword::parse(text.as_bytes()).map(|password| password.as_str().to_owned());
+        let parsed =
+            |text: &str| StorePassword::from_bytes(text.as_bytes()).map(|password| password.as_str().to_owned());
         assert_eq!(parsed("two words\n").as_deref(), Some("two words"));
         assert_eq!(parsed("p\u{e4}ss\r\n").as_deref(), Some("p\u{e4}ss"));
         assert_eq!(parsed(&"x".repeat(512)).map(|password| password.len()), Some(512));

@@ -49,8 +49,13 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     for tls in blocks.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
         check_tls(tls, mistakes);
     }
-    for files in blocks.pools.iter().map(|pool| &pool.files) {
+    for files in blocks.pools.iter().flat_map(|pool| [&pool.files, &pool.health.files]) {
         check_way(files, mistakes);
+    }
+    for file in blocks.pools.iter().filter_map(|pool| pool.health.password_file.as_ref()) {
+        if let Err(error) = StorePassword::load(&file.value) {
+            mistakes.value(&file.place, error.to_string(), error.server_remedy());
+        }
     }
     for files in blocks.pools.iter().map(|pool| &pool.discovery_files) {
         check_discovery(files, mistakes);
@@ -169,7 +174,7 @@ fn programs(blocks: &Blocks) -> impl Iterator<Item = &Located<String>> {
         Some(SubjectBlock::Command { command }) => command.first(),
         _ => None,
     });
-    of_checks.chain(&blocks.events.program)
+    of_checks.chain(&blocks.events.program).chain(blocks.pools.iter().filter_map(|pool| pool.health.program.as_ref()))
 }
 
 fn check_program(program: &Located<String>, mistakes: &Mistakes<'_>) {

@@ -21,6 +21,7 @@ mod cross;
 mod discovery;
 mod error_pages;
 mod files;
+mod health;
 mod identity;
 mod key;
 mod machine;

@@ -5,6 +5,7 @@ mod balance;
 mod compression;
 mod discovery;
 mod error_pages;
+mod health;
 mod identity;
 mod passive;
 mod protection;
@@ -23,6 +24,7 @@ pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHtt
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 pub use discovery::*;
+pub use health::*;
 pub use identity::*;
 pub use passive::*;
 pub use protection::*;
@@ -339,6 +341,8 @@ pub struct Pool {
     pub discovery: Option<Discovery>,
     /// Active checks; without them a server counts as up.
     pub health: Option<Health>,
+    /// Where its servers say by themselves how they are.
+    pub agent: Option<Agent>,
     /// Keeps a client on its server.
     pub sticky: Option<Sticky>,
     /// Edits of the headers of requests to its servers, after those of the listener.
@@ -507,35 +511,6 @@ impl ServerOrigin {
             ServerOrigin::Found => "found",
         }
     }
-}
-
-/// Active checks of a pool's servers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// What a check does.
-    pub check: Check,
-    /// Time between two checks of a server, 100 ms to 1 h. Default 2 s.
-    pub interval: Duration,
-    /// Time a check may take, 10 ms to the interval. Default 1 s, or the interval where that is shorter.
-    pub timeout: Duration,
-    /// Failures in a row that take a server down, 1 to 100. Default 3.
-    pub fall: u32,
-    /// Successes in a row that bring it back, 1 to 100. Default 2.
-    pub rise: u32,
-}
-
-/// What a check does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// GET of `path`; a status from 200 to 399 is a success.
-    Http {
-        /// Default `/`. Printable ASCII, at most 1024 characters, with a query or without.
-        path: String,
-        /// The Host header, in lower case, with a port or without; the server's address when `None`.
-        host: Option<String>,
-    },
-    /// A TCP connect.
-    Tcp,
 }
 
 /// Keeps a client on its server.

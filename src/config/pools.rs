@@ -1,33 +1,25 @@
-//! Reads `[[pool]]` with its servers and health checks. Its stickiness is in `sticky`.
+//! Reads `[[pool]]` with its servers. Its health checks are in `health`, its stickiness in `sticky`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
+use super::blocks::PoolBlock;
+use super::model::{POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{balance, compression, discovery, passive, protection, routes, sticky, upstream, values};
+use super::{balance, compression, discovery, health, passive, protection, routes, sticky, upstream, values};
 
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const HEALTH_RHYTHM: Rhythm = Rhythm {
-    interval_min: Duration::from_millis(100),
-    interval_default: Duration::from_secs(2),
-    timeout_default: Duration::from_secs(1),
-};
 
 const WEIGHT_MAX: u32 = 256;
 const SLOW_START_MIN: Duration = Duration::from_millis(100);
 const SLOW_START_MAX: Duration = Duration::from_secs(3600);
 const ZONE_THRESHOLD_DEFAULT: u32 = 50;
-
-/// Named in the design, not built yet.
-const CHECKS_PLANNED: [&str; 9] = ["https", "grpc", "udp", "tls", "command", "script", "exec", "redis", "postgres"];
 
 /// Reads a `[[pool]]`.
 pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> PoolBlock {
@@ -43,6 +35,9 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let (algorithm, hash_on) = balance::algorithm(&mut table);
     let servers = servers(&mut table, mistakes, is_found);
     let limits_servers = servers.iter().any(|server| server.connections_max.is_some());
+    let checked = table.block("health");
+    let checked = checked.map(|table| health::health(table, mistakes, directory, way.tls.is_some()));
+    let mut checked = checked.unwrap_or_default();
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
         algorithm,
@@ -54,7 +49,8 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         zone_threshold: table.integer("zone_threshold", 0..=100, ZONE_THRESHOLD_DEFAULT),
         servers,
         discovery,
-        health: table.block("health").map(|table| health(table, mistakes)),
+        health: checked.health.take(),
+        agent: table.block("agent").map(|table| health::agent(table, mistakes)),
         sticky: sticky.flatten(),
         request_headers: routes::request_headers(&mut table),
         response_headers: routes::response_headers(&mut table),
@@ -81,7 +77,15 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         passive: passive::passive(&mut table, mistakes),
     };
     table.finish();
-    PoolBlock { name, sticky_by: sticky_by.flatten(), hash_on, files: way.files, discovery_files, pool }
+    PoolBlock {
+        name,
+        sticky_by: sticky_by.flatten(),
+        hash_on,
+        files: way.files,
+        health: checked,
+        discovery_files,
+        pool,
+    }
 }
 
 fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec<Server> {
@@ -140,43 +144,4 @@ fn server(mut table: Table<'_>) -> ServerBlock {
     };
     table.finish();
     block
-}
-
-#[derive(Clone, Copy)]
-enum CheckKind {
-    Http,
-    Tcp,
-}
-
-fn health(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Health {
-    let kind = table
-        .optional("type")
-        .and_then(|value| value.choice(&[("http", CheckKind::Http), ("tcp", CheckKind::Tcp)], &CHECKS_PLANNED))
-        .map_or(CheckKind::Http, |found| found.value);
-    let path = table.optional("path");
-    let host = table.optional("host");
-    if let CheckKind::Tcp = kind {
-        for value in path.iter().chain(&host) {
-            mistakes.block(
-                value.place(),
-                "has no meaning with type = \"tcp\"",
-                "leave it out, or write type = \"http\"",
-            );
-        }
-    }
-    let path = path.and_then(|value| value.parsed(values::path)).map_or_else(|| "/".to_owned(), |found| found.value);
-    let host = host.and_then(|value| value.parsed(values::host_header)).map(|found| found.value);
-    let (interval, timeout) = interval_and_timeout(&mut table, mistakes, &HEALTH_RHYTHM);
-    let health = Health {
-        check: match kind {
-            CheckKind::Http => Check::Http { path, host },
-            CheckKind::Tcp => Check::Tcp,
-        },
-        interval,
-        timeout,
-        fall: table.integer("fall", 1..=100, 3),
-        rise: table.integer("rise", 1..=100, 2),
-    };
-    table.finish();
-    health
 }

@@ -439,7 +439,7 @@ fn events_are_read() {
 fn defaults_of_health_and_sticky() {
     let config = good(&format!("{MINIMAL}[pool.health]\n[pool.sticky]\n"));
     let health = config.pools[0].health.as_ref().expect("the block is there");
-    assert_eq!(health.check, Check::Http { path: "/".to_owned(), host: None });
+    assert_eq!(health.check, Check::Http(HttpCheck::default()));
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((health.fall, health.rise), (3, 2));
     let cookie = StickyCookie {

@@ -114,7 +114,7 @@ fn subject(kind: Kind, table: &mut Table<'_>, directory: &Path) -> SubjectBlock 
 }
 
 /// A program and its arguments; empty when one of them is broken.
-fn command(value: Value<'_>) -> Vec<Located<String>> {
+pub(super) fn command(value: Value<'_>) -> Vec<Located<String>> {
     let words = value.list(COMMAND_WORDS_MAX);
     let parse = |(index, value): (usize, Value<'_>)| match index {
         0 => value.parsed(values::program),

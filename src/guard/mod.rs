@@ -12,6 +12,7 @@ mod access_log;
 mod addresses;
 mod administration;
 mod archive;
+mod checks;
 pub mod control;
 mod counters;
 mod events;
@@ -297,6 +298,7 @@ impl Guard {
             commands,
             // They were checked together with the configuration.
             good_files: Arc::clone(&files.borrow().files),
+            down: None,
             files: files.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
@@ -309,6 +311,7 @@ impl Guard {
         let (checks, situation) = (&self.node.checks, self.node.situation());
         let mut looks = fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
             .context("a thread for fitness checks cannot be started")?;
+        let commands = checks::start(to_worker.clone());
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
         let mut is_stopping = false;
@@ -323,6 +326,9 @@ impl Guard {
                     if matches!(event, supervisor::Event::StatusAsked) {
                         // A full queue has the worker ask again.
                         drop(to_worker.try_send(supervisor::Command::Tell(self.status_for_worker())));
+                    }
+                    if let supervisor::Event::CheckAsked(asked) = &event {
+                        commands.ask(&self.node.config, asked);
                     }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
@@ -584,6 +590,8 @@ impl Bootstrapping {
             found: self.administration.found(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
+            // As above.
+            down: None,
         }
     }
 }

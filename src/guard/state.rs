@@ -331,7 +331,7 @@ impl Node {
                 self.set_synced(false);
                 self.take_report(Report::default());
             }
-            supervisor::Event::StatusAsked => {}
+            supervisor::Event::StatusAsked | supervisor::Event::CheckAsked(_) => {}
             supervisor::Event::Administration(facts) => {
                 if let Some(administration) = &self.administration {
                     administration.said(&self.config, facts);

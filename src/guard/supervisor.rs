@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -28,10 +28,10 @@ use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
 use crate::link::files::HandedFiles;
-use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
-use crate::status::CertificateStatus;
+use crate::status::{CertificateStatus, PoolStatus, ServerStatus};
 
 /// Time for a new worker to say that it serves.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -125,12 +125,27 @@ pub enum Event {
     Ended(String),
     /// It wants to know how the node is.
     StatusAsked,
+    /// It wants a command to be run that checks a server.
+    CheckAsked(CheckAsked),
     /// What operators have said of servers, or the servers that were found, for the next worker.
     Administration(Said),
     /// The certificates that it serves.
     Certificates(Vec<CertificateStatus>),
     /// It has drained and ended, as it was told to.
     Drained,
+}
+
+/// A check that a worker has the guard run.
+#[derive(Debug)]
+pub struct CheckAsked {
+    /// What the answer has to bear.
+    pub id: u64,
+    /// The pool whose command it is.
+    pub pool: String,
+    /// The server's name, as the worker has it.
+    pub server: String,
+    /// The server's address, as the worker has it.
+    pub address: SocketAddr,
 }
 
 /// What a worker gets besides the listeners' sockets.
@@ -163,6 +178,18 @@ pub struct Supervisor {
     /// What they held when all of them were last good. Each worker begins with these, and then takes what there is now, so
     /// that one that dies while a file is bad comes back.
     pub good_files: Arc<HandedFiles>,
+    /// The servers that were down by the last report of a worker that had checked them all.
+    pub down: Option<Vec<KnownServer>>,
+}
+
+/// `None` while the worker still knows less than one before it may have known.
+fn down_servers(report: &Report) -> Option<Vec<KnownServer>> {
+    let servers = || report.pools.iter().flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+    let known =
+        |pool: &PoolStatus, server: &ServerStatus| KnownServer { pool: pool.name.clone(), server: server.name.clone() };
+    let are_checked = servers().all(|(_, server)| server.checked);
+    let down = servers().filter(|(_, server)| !server.up);
+    are_checked.then(|| down.map(|(pool, server)| known(pool, server)).collect())
 }
 
 /// Why watching a worker ended.
@@ -214,6 +241,7 @@ impl Supervisor {
         bootstrap.further.push(link::Further::Reload);
         further.push(theirs.into());
         bootstrap.files = HandedFiles::clone(&self.good_files);
+        bootstrap.down.clone_from(&self.down);
         bootstrap.changed_files = (files != self.good_files).then(|| HandedFiles::clone(&files));
         let sockets = self.sockets.iter().map(|socket| socket.as_fd()).chain(further.iter().map(AsFd::as_fd));
         link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
@@ -255,6 +283,7 @@ impl Supervisor {
                             if let Some(result) = heard.reloaded.take() {
                                 self.reloaded(heard.reloading.take(), result);
                             }
+                            self.down = heard.down.take().or(self.down.take());
                         }
                         // It is about to end, or talks nonsense; either way it is of no more use.
                         Ok(None) | Err(_) => return Ending::Ended(self.last_words(child, heard.failure).await),
@@ -313,6 +342,7 @@ impl Supervisor {
             FromWorker::Alive { sequence, report } => {
                 // What was not asked for shows nothing.
                 if state.answered(now, sequence) {
+                    heard.down = down_servers(&report);
                     self.tell(Event::Alive(report)).await;
                 }
             }
@@ -320,6 +350,9 @@ impl Supervisor {
             FromWorker::Failed { reason } => heard.failure = Some(reason),
             FromWorker::Answer { id, answer } => questions.answered(id, answer),
             FromWorker::AskStatus => heard.status_asked.put(()),
+            FromWorker::Check { id, pool, server, address } => {
+                self.tell(Event::CheckAsked(CheckAsked { id, pool, server, address })).await;
+            }
             FromWorker::Administration(facts) => self.tell(Event::Administration(Said::Facts(facts))).await,
             FromWorker::Found(lists) => self.tell(Event::Administration(Said::Found(lists))).await,
             FromWorker::Reloaded { result, certificates } => {
@@ -498,6 +531,8 @@ struct Heard {
     /// One that waits until it has taken files.
     waiting: Option<Reloading>,
     reloaded: Option<Result<(), String>>,
+    /// What its last report says, for the next worker.
+    down: Option<Vec<KnownServer>>,
 }
 
 impl Heard {
@@ -514,6 +549,7 @@ impl Heard {
             reloading: None,
             waiting: None,
             reloaded: None,
+            down: None,
         }
     }
 

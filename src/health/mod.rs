@@ -23,9 +23,14 @@ impl Judgement {
         Self { fall, rise, up: true, streak: 0, judged: false }
     }
 
-    /// Goes on with a verdict that there is already.
-    pub fn resume(&mut self, is_up: bool) {
-        (self.up, self.judged) = (is_up, true);
+    /// A server of which there is a verdict already.
+    pub fn resumed(fall: u32, rise: u32, up: bool) -> Self {
+        Self { fall, rise, up, streak: 0, judged: true }
+    }
+
+    /// Whether the last results contradict the verdict, which may change soon.
+    pub fn is_changing(&self) -> bool {
+        self.streak > 0
     }
 
     /// Whether it counts as up.
@@ -84,6 +89,16 @@ mod tests {
     fn the_first_check_decides_alone() {
         assert_eq!(Judgement::new(3, 2).record(false), Some(false));
         assert_eq!(Judgement::new(3, 2).record(true), None);
+    }
+
+    #[test]
+    fn a_verdict_that_goes_on_takes_as_many_results_as_any() {
+        let mut judgement = Judgement::resumed(3, 2, true);
+        assert_eq!(judgement.record(false), None);
+        assert!(judgement.is_changing());
+        assert_eq!(verdicts(&mut judgement, &[false, false, true, true]), [true, false, false, true]);
+        assert!(!judgement.is_changing());
+        assert_eq!(Judgement::resumed(3, 2, false).record(true), None);
     }
 
     #[test]

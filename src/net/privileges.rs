@@ -64,6 +64,14 @@ pub fn give_up(wanted: Option<&str>) -> io::Result<Vec<String>> {
     Ok(warnings)
 }
 
+/// The user that [`give_up`] becomes; `None` where this process is not root, or there is none.
+///
+/// # Errors
+/// As there.
+pub fn unprivileged_user(wanted: Option<&str>) -> io::Result<Option<User>> {
+    if rustix::process::geteuid().is_root() { user_to_become(wanted, &mut Vec::new()) } else { Ok(None) }
+}
+
 fn user_to_become(wanted: Option<&str>, warnings: &mut Vec<String>) -> io::Result<Option<User>> {
     if let Some(name) = wanted {
         let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no user {name}"));

@@ -3,20 +3,59 @@
 
 use std::cell::LazyCell;
 use std::collections::HashSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::info;
 
 use super::server::{Admin, Server};
 use super::state::Site;
 use crate::config::ServerChange;
-use crate::link::KeptFact;
+use crate::link::{KeptFact, KnownServer};
 use crate::session::facts::FactKey;
 use crate::session::version::Version;
 
-/// The value of a health that is good.
-const UP: &[u8] = b"up";
-/// And of one that is not.
-const DOWN: &[u8] = b"down";
+/// A hint counts for so many intervals of the checks...
+const HINT_INTERVALS: u32 = 15;
+/// ...and for this long at least: clocks of two nodes differ, and a verdict is told again every ten seconds.
+const HINT_AGE_MIN: Duration = Duration::from_secs(60);
+
+/// What the checks of a node say of a server, as nodes tell each other: `up` or `down`, and when that was.
+struct Health {
+    is_up: bool,
+    /// Seconds since 1970; `None` where it was not said.
+    at_s: Option<u64>,
+}
+
+impl Health {
+    fn now(is_up: bool) -> Self {
+        Self { is_up, at_s: Some(now_s()) }
+    }
+
+    fn to_value(&self) -> Vec<u8> {
+        let at = self.at_s.map(|at_s| format!(" {at_s}")).unwrap_or_default();
+        format!("{}{at}", if self.is_up { "up" } else { "down" }).into_bytes()
+    }
+
+    fn from_value(value: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(value).ok()?.split(' ');
+        let is_up = match words.next()? {
+            "up" => true,
+            "down" => false,
+            _ => return None,
+        };
+        let at_s = words.next().and_then(|at_s| at_s.parse().ok());
+        Some(Self { is_up, at_s })
+    }
+
+    /// One from the future is fresh: the other node's clock is ahead.
+    fn age(&self, now_s: u64) -> Duration {
+        Duration::from_secs(self.at_s.map_or(0, |at_s| now_s.saturating_sub(at_s)))
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
 
 impl Admin {
     const ALL: [Admin; 3] = [Admin::Enabled, Admin::Draining, Admin::Disabled];
@@ -43,7 +82,8 @@ impl Server {
 
     /// Takes what the other node has said of it before it was there.
     pub(super) fn recall_health(&self, value: &[u8]) {
-        self.hint(value == UP);
+        let health = Health::from_value(value).filter(|health| health.age(now_s()) <= HINT_AGE_MIN);
+        health.into_iter().for_each(|health| self.hint(health.is_up));
     }
 }
 
@@ -74,7 +114,7 @@ impl Site {
     /// Lets the other node know what this node's checks say of a server.
     pub fn publish_health(&self, pool: &str, server: &str, is_up: bool) {
         let key = FactKey::Health { node: self.node.clone(), pool: pool.to_owned(), server: server.to_owned() };
-        let _is_told = self.sessions.tell(key, if is_up { UP } else { DOWN }.to_vec());
+        let _is_told = self.sessions.tell(key, Health::now(is_up).to_value());
     }
 
     /// Does what follows from a value that came from the other node and stands now. What is about servers that are not in
@@ -88,9 +128,12 @@ impl Site {
             }
             FactKey::Health { node, pool, server } => {
                 let Some(found) = self.server(pool, server) else { return };
+                let Some(health) = Health::from_value(value) else { return };
                 if *node != self.node {
-                    found.hint(value == UP);
-                } else if let Some(is_up) = found.checked().filter(|is_up| (value == UP) != *is_up) {
+                    if health.age(now_s()) <= self.hint_age_max(pool) {
+                        found.hint(health.is_up);
+                    }
+                } else if let Some(is_up) = found.checked().filter(|is_up| health.is_up != *is_up) {
                     // What an earlier worker of this node had found.
                     self.publish_health(pool, server, is_up);
                 }
@@ -98,6 +141,22 @@ impl Site {
             // Also what an earlier worker of this node had found.
             FactKey::Outcomes { pool, server, .. } => self.take_outcomes(pool, server, value),
             FactKey::TicketKeys => {}
+        }
+    }
+
+    /// How old the other node's word on a server of a pool may be.
+    fn hint_age_max(&self, pool: &str) -> Duration {
+        let pool = self.pools.iter().find(|known| known.config.name == pool);
+        let interval = pool.and_then(|pool| pool.config.health.as_ref()).map(|health| health.interval);
+        (interval.unwrap_or_default() * HINT_INTERVALS).max(HINT_AGE_MIN)
+    }
+
+    /// Takes which servers were down for an earlier worker of this node. The others were up.
+    pub fn recall_down(&self, down: &[KnownServer]) {
+        for KnownServer { pool, server } in down {
+            if let Some(found) = self.server(pool, server) {
+                found.recall(false);
+            }
         }
     }
 

@@ -160,7 +160,7 @@ impl Pool {
                 is_enabled: server.is_enabled(),
                 is_backup: config.backup,
                 is_near: self.zone.is_some() && config.zone == self.zone,
-                weight: effective(self.base_weight(config), share, ramp),
+                weight: effective(wanted(self.base_weight(config), server), share, ramp),
             }
         };
         let conditions = servers.map(condition).collect();
@@ -227,6 +227,12 @@ impl Pool {
             info!(pool, threshold, "enough servers are healthy again, and no others are used");
         }
     }
+}
+
+/// The weight that a server wants to have by its agent; of something there is always something left.
+fn wanted(weight: u32, server: &Server) -> u32 {
+    let percent = u32::from(server.agent().percent);
+    (weight.saturating_mul(percent) / 100).max(weight.min(1))
 }
 
 /// The weight that remains, in 256ths; of something there is always something left.

@@ -12,7 +12,7 @@ use super::access::Access;
 use super::counters::{Counters, PoolCounters};
 use super::files::Files;
 use super::limits;
-use super::server::Server;
+use super::server::{AgentState, Server};
 use super::sessions::Sessions;
 use super::state::{self, Listener, ListenerLog, Parts, Pool, Site};
 use super::tickets::Tickets;
@@ -185,10 +185,14 @@ impl Pool {
 
 fn next_server(former: Option<&Arc<Pool>>, pool: &config::Pool, server: &config::Server) -> Arc<Server> {
     let is_never_checked = pool.health.is_none();
+    let starts_up = pool.health.as_ref().is_none_or(|health| health.starts_up);
     let kept = former.and_then(|former| Some((former, former.servers.get(former.same_server(server)?)?)));
-    let Some((former, kept)) = kept else { return Arc::new(Server::new(is_never_checked)) };
+    let Some((former, kept)) = kept else { return Arc::new(Server::starting(is_never_checked, starts_up)) };
     if is_never_checked && former.config.health.is_some() {
         kept.judge(true, "not checked".to_owned());
+    }
+    if pool.agent.is_none() {
+        kept.set_agent(AgentState::default());
     }
     Arc::clone(kept)
 }

@@ -1,5 +1,6 @@
 //! What the threads of a worker share of one server: its health and what operators have ordered about it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub struct Server {
     needed: AtomicBool,
     /// When it came back last; 0 for never.
     returned_ms: AtomicU64,
+    /// An [`AgentState`] in bits.
+    agent: AtomicU32,
     verdict: Mutex<Verdict>,
     /// What requests have shown.
     pub measured: Measured,
@@ -102,6 +105,83 @@ pub enum Admin {
     Disabled,
 }
 
+/// What the agent beside a server last said of it; nothing is as good as `100% up ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentState {
+    /// How much of its weight it wants, 0 to 256 percent. Without any it gets no new clients.
+    pub percent: u16,
+    /// It says that it is down.
+    pub is_down: bool,
+    /// What it orders, as an operator would.
+    pub order: Admin,
+}
+
+/// A word of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentWord {
+    /// So much of the server's weight.
+    Percent(u16),
+    /// Up, as far as the agent can say.
+    Up,
+    /// Down.
+    Down,
+    /// No longer in `drain` or `maint`.
+    Ready,
+    /// As [`Admin::Draining`].
+    Drain,
+    /// As [`Admin::Disabled`].
+    Maint,
+}
+
+impl Default for AgentState {
+    fn default() -> Self {
+        Self { percent: 100, is_down: false, order: Admin::Enabled }
+    }
+}
+
+impl AgentState {
+    const DOWN_BIT: u32 = 1 << 16;
+    const ORDER_SHIFT: u32 = 24;
+
+    /// What holds after one more word.
+    #[must_use]
+    pub fn followed(self, word: AgentWord) -> Self {
+        match word {
+            AgentWord::Percent(percent) => Self { percent, ..self },
+            AgentWord::Up => Self { is_down: false, ..self },
+            AgentWord::Down => Self { is_down: true, ..self },
+            AgentWord::Ready => Self { order: Admin::Enabled, ..self },
+            AgentWord::Drain => Self { order: Admin::Draining, ..self },
+            AgentWord::Maint => Self { order: Admin::Disabled, ..self },
+        }
+    }
+
+    const fn bits(self) -> u32 {
+        let down = if self.is_down { Self::DOWN_BIT } else { 0 };
+        self.percent as u32 | down | (self.order as u32) << Self::ORDER_SHIFT
+    }
+
+    fn from_bits(bits: u32) -> Self {
+        let order = (bits >> Self::ORDER_SHIFT) as u8;
+        Self { percent: (bits & 0xffff) as u16, is_down: bits & Self::DOWN_BIT != 0, order: Admin::from_byte(order) }
+    }
+}
+
+impl fmt::Display for AgentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let order = match self.order {
+            Admin::Enabled => None,
+            Admin::Draining => Some("drain".to_owned()),
+            Admin::Disabled => Some("maint".to_owned()),
+        };
+        let down = self.is_down.then(|| "down".to_owned());
+        let is_plain = order.is_none() && down.is_none();
+        let percent = (self.percent != 100 || is_plain).then(|| format!("{}%", self.percent));
+        let words: Vec<String> = [order, down, percent].into_iter().flatten().collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
 /// What is known of a server's health beside the one bit that every request reads.
 pub struct Verdict {
     /// When it went up or down last.
@@ -112,19 +192,32 @@ pub struct Verdict {
     pub last_check: String,
 }
 
+impl Admin {
+    fn from_byte(byte: u8) -> Self {
+        let known = [Self::Draining, Self::Disabled].into_iter().find(|known| *known as u8 == byte);
+        known.unwrap_or(Self::Enabled)
+    }
+}
+
 impl Server {
     /// What an unchecked server begins with: up and enabled.
     ///
     /// Where nothing checks it, that is as good as a verdict.
     pub fn new(is_never_checked: bool) -> Self {
+        Self::starting(is_never_checked, true)
+    }
+
+    /// As [`Server::new`], for one that may have to wait for its first check.
+    pub fn starting(is_never_checked: bool, is_up: bool) -> Self {
         let verdict =
             Verdict { since: Instant::now(), is_checked: is_never_checked, last_check: "not checked".to_owned() };
         let admin = AtomicU8::new(Admin::Enabled as u8);
         Self {
-            up: AtomicBool::new(true),
+            up: AtomicBool::new(is_up),
             admin,
             needed: AtomicBool::new(false),
             returned_ms: AtomicU64::new(0),
+            agent: AtomicU32::new(AgentState::default().bits()),
             verdict: Mutex::new(verdict),
             measured: Measured::default(),
             outcomes: Outcomes::default(),
@@ -145,9 +238,23 @@ impl Server {
 
     /// What an operator has ordered.
     pub fn admin(&self) -> Admin {
-        let admin = self.admin.load(Ordering::Relaxed);
-        let known = [Admin::Draining, Admin::Disabled].into_iter().find(|known| *known as u8 == admin);
-        known.unwrap_or(Admin::Enabled)
+        Admin::from_byte(self.admin.load(Ordering::Relaxed))
+    }
+
+    /// What its agent last said.
+    pub fn agent(&self) -> AgentState {
+        AgentState::from_bits(self.agent.load(Ordering::Relaxed))
+    }
+
+    /// Takes what its agent says.
+    pub fn set_agent(&self, state: AgentState) {
+        let before = AgentState::from_bits(self.agent.swap(state.bits(), Ordering::Relaxed));
+        if before.is_down && !state.is_down {
+            self.returned();
+        }
+        if before != state {
+            changed();
+        }
     }
 
     /// Takes an operator's order.
@@ -161,12 +268,13 @@ impl Server {
 
     /// Whether it is fit to serve, whatever operators want.
     pub fn is_fit(&self) -> bool {
-        self.is_up() && self.is_trusted()
+        self.is_up() && self.is_trusted() && !self.agent().is_down
     }
 
-    /// Whether operators let it have new clients.
+    /// Whether operators and its agent let it have new clients.
     pub fn is_enabled(&self) -> bool {
-        self.admin() == Admin::Enabled
+        let agent = self.agent();
+        self.admin() == Admin::Enabled && agent.order == Admin::Enabled && agent.percent > 0
     }
 
     /// Whether what came of earlier requests is no reason to send it no more.
@@ -186,7 +294,7 @@ impl Server {
 
     /// Whether it serves the clients that belong to it.
     pub fn keeps_users(&self) -> bool {
-        self.may_serve() && self.admin() != Admin::Disabled
+        self.may_serve() && self.admin() != Admin::Disabled && self.agent().order != Admin::Disabled
     }
 
     fn may_serve(&self) -> bool {
@@ -231,9 +339,18 @@ impl Server {
         verdict.last_check = last_check;
     }
 
+    /// Takes what an earlier worker of this node knew, as [`Server::hint`] does.
+    pub fn recall(&self, up: bool) {
+        self.believe(up, format!("not checked since the worker was restarted; {} before", word(up)));
+    }
+
     /// Takes what the other node's checks say, for as long as there were none here: a node that has just started would
     /// send users to servers that are known to be down.
     pub fn hint(&self, up: bool) {
+        self.believe(up, format!("not checked here yet; {} for the other node", word(up)));
+    }
+
+    fn believe(&self, up: bool, said: String) {
         let mut verdict = self.verdict();
         if verdict.is_checked {
             return;
@@ -242,7 +359,7 @@ impl Server {
             verdict.since = Instant::now();
             self.turned(up);
         }
-        verdict.last_check = format!("not checked here yet; {} for the other node", if up { "up" } else { "down" });
+        verdict.last_check = said;
     }
 
     /// Whether it is up by this node's own checks; `None` before the first of them.
@@ -250,4 +367,8 @@ impl Server {
         let verdict = self.verdict();
         verdict.is_checked.then(|| self.is_up())
     }
+}
+
+const fn word(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
 }

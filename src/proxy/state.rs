@@ -394,7 +394,9 @@ pub(super) fn slots(config: &config::Pool) -> Option<Slots> {
 
 impl Pool {
     fn new(config: &config::Pool, dialer: Arc<Dialer>, index: usize, cookie_key: &[u8], zone: Option<&str>) -> Self {
-        let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
+        let starts_up = config.health.as_ref().is_none_or(|health| health.starts_up);
+        let server = || Arc::new(Server::starting(config.health.is_none(), starts_up));
+        let servers = config.servers.iter().map(|_| server()).collect();
         let slots = slots(config).map(Arc::new);
         Self::of(config, dialer, cookie_key, (index, zone), servers, slots, Arc::default())
     }
@@ -460,6 +462,7 @@ impl Pool {
                 checked: verdict.is_checked,
                 since_ms: u64::try_from(verdict.since.elapsed().as_millis()).unwrap_or(u64::MAX),
                 last_check: verdict.last_check.clone(),
+                agent: self.config.agent.as_ref().map(|_| server.agent().to_string()),
                 requests: requests(index),
                 in_flight: self.in_flight(index),
                 in_flight_max: self.slots.as_ref().map(|slots| slots.most(index)).filter(|most| *most < u32::MAX),

@@ -1,8 +1,9 @@
 //! Connections to servers, whatever is spoken on them.
 //!
 //! `http1` has connections that carry one request at a time and are driven by whoever uses them, `http2` those that the
-//! requests of a thread share. `dial` makes both.
+//! requests of a thread share. `dial` makes both; `checking` has what health checks need instead.
 
+mod checking;
 pub mod dial;
 pub mod head_gate;
 pub mod http1;

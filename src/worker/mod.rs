@@ -33,14 +33,15 @@ use crate::admin::{questions, server};
 use crate::config::{self, Config, ServerChange};
 use crate::discovery::{Discovery, Overview};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
-use crate::probe::Checks;
+use crate::probe::command::{self, Asked, Pending};
+use crate::probe::{self, Checks};
 use crate::proxy::access::Access;
 use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
@@ -84,7 +85,7 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
     runtime.block_on(async {
         socket.set_nonblocking(true)?;
         let (mut sender, receiver) = link::halves(UnixStream::from_std(child::close_first(socket)?)?);
-        match Worker::start(bootstrap, handed, warnings) {
+        match Worker::start(bootstrap, handed, warnings).await {
             Ok(worker) => worker.serve(sender, receiver).await,
             Err(error) => {
                 sender.send(&FromWorker::Failed { reason: format!("{error:#}") }).await?;
@@ -116,7 +117,6 @@ struct Worker {
     cookie_key: Vec<u8>,
     ticket_keys: Arc<Tickets>,
     tickets: Arc<TicketKeeper>,
-    checks: Checks,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
@@ -148,10 +148,15 @@ struct Worker {
     taking: Taking,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
+    /// Whoever checks the servers.
+    checks: Checks,
+    /// Checks that the guard has to make, and those that it was asked for.
+    checks_asked: mpsc::Receiver<Asked>,
+    checks_pending: Pending,
 }
 
 impl Worker {
-    fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
+    async fn start(bootstrap: Bootstrap, handed: Handed, warnings: Vec<String>) -> anyhow::Result<Self> {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let Handed { mut sockets, mut further } = handed;
@@ -196,13 +201,14 @@ impl Worker {
             apply: apply(&current, &tickets, discovery.overview()),
         };
         let link = peer::start(link).context("the sync link cannot be started")?;
+        let (asker, checks_asked) = command::channel();
+        let checks = start_checks(&current, asker, bootstrap.down.as_deref()).await;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
             node: bootstrap.node.clone(),
             config_path: bootstrap.config_path.clone(),
             files,
-            checks: Checks::new(Arc::clone(&current)),
             current,
             cookie_key: bootstrap.pair_key.clone().unwrap_or_default(),
             ticket_keys,
@@ -228,6 +234,9 @@ impl Worker {
             found: bootstrap.found.clone(),
             taking: Taking::default(),
             link,
+            checks,
+            checks_asked,
+            checks_pending: Pending::default(),
         };
         if let Some(files) = &bootstrap.changed_files {
             let warnings = worker.site().files_changed(&Files::new(files.clone()));
@@ -263,10 +272,9 @@ impl Worker {
 
     /// Answers the guard until it says to drain, or is gone.
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
-        self.checks.follow();
         sender.send(&FromWorker::Ready).await?;
         self.tell_files(&mut sender).await?;
-        info!(threads = self.threads.len(), "worker serves");
+        info!(threads = self.threads.len(), checks = self.checks.len(), "worker serves");
         let mut latest = Probe { sequence: 0, missing: 0 };
         let (answer_sender, mut answers) = mpsc::channel(QUEUE_MAX);
         let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
@@ -298,6 +306,7 @@ impl Worker {
                         sender.send(&FromWorker::Reloaded { result, certificates }).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
+                    Some(ToWorker::Checked { id, result }) => self.checks_pending.answered(id, result),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 warnings = self.taking.taken() => {
@@ -314,6 +323,10 @@ impl Worker {
                     if self.has_to_ask(asker) {
                         sender.send(&FromWorker::AskStatus).await?;
                     }
+                }
+                Some(Asked { pool, server, address, reply }) = self.checks_asked.recv() => {
+                    let id = self.checks_pending.insert(reply);
+                    sender.send(&FromWorker::Check { id, pool, server, address }).await?;
                 }
                 () = self.discovery.changed() => self.apply_found(&mut sender).await?,
                 Some((id, answer)) = answers.recv() => {
@@ -671,6 +684,18 @@ fn share_out(config: &Config, sockets: Vec<OwnedFd>, threads: usize) -> anyhow::
         }
     }
     Ok(shares)
+}
+
+/// Begins to check servers. A worker after another believes what that one knew, and serves at once; the first one waits a
+/// little, so that no request goes to a server that was down before.
+async fn start_checks(current: &Arc<Current>, asker: command::Asker, down: Option<&[KnownServer]>) -> Checks {
+    let mut checks = Checks::new(Arc::clone(current), asker);
+    let first_round = checks.follow();
+    match down {
+        Some(down) => current.load().site.recall_down(down),
+        None => probe::first_round(first_round).await,
+    }
+    checks
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

@@ -106,7 +106,8 @@ impl Worker {
         }
         drop(taken);
         wait_for_threads(takes, threads).await;
-        self.checks.follow();
+        // Nobody waits for the first checks of servers that are new.
+        let _first_round = self.checks.follow();
         self.renew_link(&config, &sessions);
         self.drain_timeout = config.worker.drain_timeout;
         if has_files {

@@ -6,6 +6,7 @@ mod access_log;
 mod compression;
 mod discovery;
 mod error_pages;
+mod health;
 mod heartbeat;
 mod identity;
 mod limits;

@@ -284,8 +284,7 @@ refused! {
     server_tls_ca_unverified: [pool("tls = { verify = false, ca_file = \"ca.crt\" }")], 4, "pool[p].tls.ca_file", "no meaning";
     server_tls_name: [pool("tls = { server_name = \"a b\" }")], 4, "pool[p].tls.server_name", "must be";
     server_tls_certificate_without_key: [pool("tls = { certificate = { cert = \"a.crt\" } }")], 4, "pool[p].tls.certificate.key", "missing";
-    health_type_of_a_later_release: [pool("health = { type = \"grpc\" }")], 4, "pool[p].health.type", "not in this release";
-    health_type_unknown: [pool("health = { type = \"icmp\" }")], 4, "pool[p].health.type", "must be \"http\" or \"tcp\"";
+    health_type_unknown: [pool("health = { type = \"icmp\" }")], 4, "pool[p].health.type", "must be \"http\", \"tcp\"";
     health_path_without_slash: [pool("health = { path = \"health\" }")], 4, "pool[p].health.path", "must begin with '/'";
     health_path_with_control_characters: [pool("health = { path = \"/a\\r\\nb\" }")], 4, "pool[p].health.path", "printable ASCII";
     health_path_of_tcp: [pool("health = { type = \"tcp\", path = \"/\" }")], 4, "pool[p].health.path", "no meaning";

@@ -16,6 +16,7 @@ fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
         checked: true,
         since_ms: 1,
         last_check: String::new(),
+        agent: None,
         requests: 12,
         in_flight: Some(3),
         ejection: (!up).then(|| EjectionStatus {

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use super::Rhythm;
 use crate::config::{Config, FitnessSubject};
 use crate::fitness::Finding;
+use crate::net::privileges;
+use crate::net::privileges::User;
 
 /// Where the command finds other programs; the guard's own environment is no business of it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,6 +52,26 @@ pub fn warnings(config: &Config) -> Vec<String> {
     programs.filter_map(warning).collect()
 }
 
+/// A program to run.
+#[derive(Debug)]
+pub struct Program<'p> {
+    /// Its absolute path and its arguments.
+    pub words: &'p [String],
+    /// What it finds in its environment besides `PATH`.
+    pub environment: &'p [(&'static str, String)],
+    /// As whom it runs.
+    pub as_whom: AsWhom<'p>,
+}
+
+/// As whom a program runs.
+#[derive(Debug, Clone, Copy)]
+pub enum AsWhom<'p> {
+    /// With all that the guard may do.
+    Guard,
+    /// With no privileges, and as this user where one is given.
+    Nobody(Option<&'p User>),
+}
+
 /// Runs the command at its interval until the guard ends; never twice at a time.
 pub(super) async fn watch(command: Vec<String>, rhythm: Rhythm) {
     let mut turns = rhythm.turns();
@@ -63,7 +85,7 @@ pub(super) async fn watch(command: Vec<String>, rhythm: Rhythm) {
         let finding = if is_stuck {
             Finding::Bad("it was killed and does not end".to_owned())
         } else {
-            let (finding, killed) = look(&command, rhythm.timeout).await;
+            let (finding, killed) = look(&fitness(&command), rhythm.timeout).await;
             stuck = killed;
             finding
         };
@@ -73,9 +95,13 @@ pub(super) async fn watch(command: Vec<String>, rhythm: Rhythm) {
     }
 }
 
+fn fitness(words: &[String]) -> Program<'_> {
+    Program { words, environment: &[], as_whom: AsWhom::Guard }
+}
+
 /// One run. Gives the process as well where it had to be killed and has not ended.
-async fn look(command: &[String], patience: Duration) -> (Finding, Option<Child>) {
-    let (mut child, output) = match spawn(command) {
+pub async fn look(program: &Program<'_>, patience: Duration) -> (Finding, Option<Child>) {
+    let (mut child, output) = match spawn(program) {
         Ok(started) => started,
         Err(error) => return (Finding::Bad(format!("it cannot be started: {error}")), None),
     };
@@ -94,15 +120,28 @@ async fn look(command: &[String], patience: Duration) -> (Finding, Option<Child>
 }
 
 /// In a process group of its own, so that what it starts can be ended with it, and gone with the guard.
-fn spawn(words: &[String]) -> io::Result<(Child, pipe::Receiver)> {
-    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+fn spawn(asked: &Program<'_>) -> io::Result<(Child, pipe::Receiver)> {
+    let (program, arguments) = asked.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(OsStr::new(program));
     command.args(arguments).env_clear().env("PATH", PATH).current_dir("/").process_group(0).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-    // SAFETY: between fork and exec only prctl(2) is called, which allocates nothing and takes no lock.
+    command.envs(asked.environment.iter().map(|(name, value)| (name, value)));
+    let nobody = match asked.as_whom {
+        AsWhom::Guard => None,
+        AsWhom::Nobody(user) => Some(user.cloned()),
+    };
+    // SAFETY: between fork and exec only prctl(2), capset(2) and those that set user and groups are called, which allocate
+    // nothing and take no lock: in the child there is one thread.
     unsafe {
-        command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
+        command.pre_exec(move || {
+            if let Some(user) = &nobody {
+                // As the worker does inside a user namespace that maps one user.
+                privileges::drop_all(user.as_ref()).or_else(|_| privileges::drop_all(None))?;
+            }
+            // A change of user forgets it.
+            set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)
+        });
     }
     let child = command.spawn()?;
     Ok((child, pipe::Receiver::from_owned_fd(reader.into())?))
@@ -173,7 +212,7 @@ mod tests {
     fn run(script: &str, patience_ms: u64) -> Finding {
         let words = ["/bin/sh", "-c", script].map(str::to_owned);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (finding, stuck) = runtime.block_on(look(&words, Duration::from_millis(patience_ms)));
+        let (finding, stuck) = runtime.block_on(look(&fitness(&words), Duration::from_millis(patience_ms)));
         assert!(stuck.is_none());
         finding
     }
@@ -229,7 +268,7 @@ mod tests {
     #[test]
     fn program_that_is_not_there_is_bad() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (finding, _) = runtime.block_on(look(&["/nowhere".to_owned()], Duration::from_secs(1)));
+        let (finding, _) = runtime.block_on(look(&fitness(&["/nowhere".to_owned()]), Duration::from_secs(1)));
         assert_eq!(finding, Finding::Bad("it cannot be started: No such file or directory (os error 2)".to_owned()));
     }
 }

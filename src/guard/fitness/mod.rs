@@ -4,7 +4,7 @@
 //! A task looks at its interval, one look at a time, and sends what it found; nothing here blocks the guard's loop. What
 //! the guard learns without looking (worker, carriers, addresses, adverts, servers) it tells the core itself.
 
-mod command;
+pub mod command;
 mod file;
 mod gateway;
 mod listener;

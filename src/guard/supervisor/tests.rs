@@ -39,6 +39,7 @@ impl Stage {
             stop: stopped,
             commands: command_receiver,
             good_files: Arc::default(),
+            down: None,
             files: watch::channel(Snapshot::default()).1,
         };
         let (ours, theirs) = StdUnixStream::pair().unwrap();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config;
+use crate::link::KnownServer;
 use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
 use crate::proxy::state::Prepared;
@@ -114,6 +115,39 @@ fn the_other_nodes_checks_count_until_there_was_one_here() {
 }
 
 #[test]
+fn what_the_other_node_said_long_ago_counts_no_more() {
+    let b = site(Node::Second, "lb-b");
+    let key = FactKey::Health { node: "lb-a".to_owned(), pool: "app".to_owned(), server: "app1".to_owned() };
+    let server = &b.pools[0].servers[0];
+    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for value in [format!("down {}", now_s - 90), "asleep".to_owned(), String::new()] {
+        b.apply_fact(&key, value.as_bytes());
+        assert!(server.is_up(), "{value}");
+    }
+    // A clock that is ahead, and a node that says no time.
+    for value in [format!("down {}", now_s - 50), format!("down {}", now_s + 3600), "down".to_owned()] {
+        b.apply_fact(&key, value.as_bytes());
+        assert!(!server.is_up(), "{value}");
+        b.apply_fact(&key, format!("up {now_s}").as_bytes());
+        assert!(server.is_up());
+    }
+}
+
+#[test]
+fn what_an_earlier_worker_knew_counts_until_there_was_a_check() {
+    let a = site(Node::First, "lb-a");
+    let known = |server: &str| KnownServer { pool: "app".to_owned(), server: server.to_owned() };
+    a.recall_down(&[known("app1"), known("app9")]);
+    let server = &a.pools[0].servers[0];
+    assert_eq!((server.is_up(), server.checked()), (false, None));
+    let said = "not checked since the worker was restarted; down before";
+    assert_eq!(a.pool_status(&[])[0].servers[0].last_check, said);
+    server.judge(true, "connected".to_owned());
+    a.recall_down(&[known("app1")]);
+    assert!(server.is_up());
+}
+
+#[test]
 fn what_an_earlier_worker_had_found_is_set_right() {
     let (a, b) = (site(Node::First, "lb-a"), site(Node::Second, "lb-b"));
     a.sessions.table.saw(Version::new(1_000).unwrap());
@@ -126,7 +160,7 @@ fn what_an_earlier_worker_had_found_is_set_right() {
     send(&b, &restarted);
     send(&restarted, &b);
     let key = FactKey::Health { node: "lb-a".to_owned(), pool: "app".to_owned(), server: "app1".to_owned() };
-    assert_eq!(b.sessions.facts().get(&key), Some(&b"up"[..]));
+    assert!(b.sessions.facts().get(&key).is_some_and(|value| value.starts_with(b"up ")));
     assert!(restarted.pools[0].servers[0].is_up());
 }
 

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::checking::Checking;
 use super::tls::{Origination, Within};
-use crate::config::{self, Config, SendProxy, ServerProtocol};
+use crate::config::{self, Config, SendProxy, ServerProtocol, StorePassword};
 use crate::proxy::accept::Ends;
 use crate::proxy::files::Files;
 use crate::proxy::proxy_protocol::encode;
@@ -20,6 +22,8 @@ pub struct Dialer {
     protocol: ServerProtocol,
     send_proxy: Option<SendProxy>,
     tls: Option<Origination>,
+    /// Present when health checks go another way, or need a password.
+    checking: Option<Box<Checking>>,
 }
 
 /// Whose connection it is, for a server that is told.
@@ -91,9 +95,33 @@ impl Dialer {
     /// # Errors
     /// In words: which pool's file cannot be used, and why.
     pub fn new(pool: &config::Pool, files: &Files) -> Result<Self, String> {
-        let tls = pool.tls.as_ref().map(|tls| Origination::new(tls, pool.protocol, files)).transpose();
-        let tls = tls.map_err(|reason| format!("pool {}: {reason}", pool.name))?;
-        Ok(Self { protocol: pool.protocol, send_proxy: pool.send_proxy, tls })
+        let of_pool = |reason| format!("pool {}: {reason}", pool.name);
+        let checking = Checking::new(pool, files).map_err(of_pool)?.map(Box::new);
+        Ok(Self { checking, ..Self::unchecked(pool, files).map_err(of_pool)? })
+    }
+
+    /// As the pool has it, whatever its health checks do.
+    ///
+    /// # Errors
+    /// In words: which file cannot be used, and why.
+    pub(super) fn unchecked(pool: &config::Pool, files: &Files) -> Result<Self, String> {
+        let tls = pool.tls.as_ref().map(|tls| Origination::new(tls, pool.protocol, files)).transpose()?;
+        Ok(Self { protocol: pool.protocol, send_proxy: pool.send_proxy, tls, checking: None })
+    }
+
+    /// How health checks reach the servers.
+    pub fn for_checks(&self) -> &Self {
+        self.checking.as_ref().and_then(|checking| checking.dialer()).unwrap_or(self)
+    }
+
+    /// The password that health checks log in with.
+    pub fn check_password(&self) -> Option<Arc<StorePassword>> {
+        self.checking.as_ref()?.password()
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// To a server that belongs to no pool and speaks HTTP/1.1.
@@ -103,7 +131,7 @@ impl Dialer {
     pub fn to_one(tls: Option<&config::ServerTls>, files: &Files) -> Result<Self, String> {
         let protocol = ServerProtocol::Http1;
         let tls = tls.map(|tls| Origination::new(tls, protocol, files)).transpose()?;
-        Ok(Self { protocol, send_proxy: None, tls })
+        Ok(Self { protocol, send_proxy: None, tls, checking: None })
     }
 
     /// For each pool of a configuration.
@@ -119,6 +147,7 @@ impl Dialer {
     /// # Errors
     /// In words: which file cannot be used, and why. Everything is as before then.
     pub fn files_changed(&self, files: &Files) -> Result<(), String> {
+        self.checking.as_ref().map_or(Ok(()), |checking| checking.files_changed(files))?;
         self.tls.as_ref().map_or(Ok(()), |tls| tls.files_changed(files))
     }
 
@@ -171,6 +200,31 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr, behalf: OnBehalf, within: Within) -> Result<ServerStream, DialError> {
+        let stream = self.dial_in_clear(address, behalf).await?;
+        self.encrypt(stream, address, within).await
+    }
+
+    /// Begins TLS on a connection, where the pool has any.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn encrypt(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        within: Within,
+    ) -> Result<ServerStream, DialError> {
+        match &self.tls {
+            None => Ok(ServerStream::Plain(Socket::new(stream))),
+            Some(tls) => Ok(ServerStream::Tls(Box::new(tls.connect(stream, address, within).await?))),
+        }
+    }
+
+    /// Connects, and says whose connection it is where servers are told. TLS is left to [`Dialer::encrypt`].
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn dial_in_clear(&self, address: SocketAddr, behalf: OnBehalf) -> Result<TcpStream, DialError> {
         let failed = |error: io::Error| DialError::of_connect(&error);
         let mut stream = TcpStream::connect(address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -182,9 +236,6 @@ impl Dialer {
             // In front of everything, TLS included (section 2 of the protocol).
             stream.write_all(&header).await.map_err(failed)?;
         }
-        match &self.tls {
-            None => Ok(ServerStream::Plain(Socket::new(stream))),
-            Some(tls) => Ok(ServerStream::Tls(Box::new(tls.connect(stream, address, within).await?))),
-        }
+        Ok(stream)
     }
 }
