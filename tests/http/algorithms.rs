@@ -99,8 +99,9 @@ fn least_connections_leave_a_server_alone_that_is_slow() {
     assert_eq!(waiting.response().text(), "slow");
     wait_until("the count to go down", || baton.status()["pools"][0]["servers"][0]["in_flight"] == 0);
     // Both are idle: they take turns.
-    slow.signal();
-    assert_eq!(answers(&mut baton.client(), 2), counted([("fast", 1), ("slow", 1)]));
+    (0..10).for_each(|_| slow.signal());
+    let answers = answers(&mut baton.client(), 10);
+    assert!(answers["fast"] >= 4 && answers["slow"] >= 4, "{answers:?}");
 }
 
 #[test]
