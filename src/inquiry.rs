@@ -3,6 +3,8 @@
 //! The command line and the admin listener ask, the guard passes it on, the worker answers. A session's key is never
 //! shown: a question may carry the value that a client sends, an answer has its hash alone.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::status::SessionPoolStatus;
@@ -27,6 +29,37 @@ pub enum Question {
         server: String,
         /// What it is to be.
         order: Order,
+    },
+    /// Adds a server to a pool, or removes one.
+    Change {
+        /// The pool.
+        pool: String,
+        /// The server's name.
+        server: String,
+        /// What of it.
+        change: ServerOrder,
+    },
+}
+
+/// What is to be done with a server of a pool, here and on the peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerOrder {
+    /// It is added.
+    Add {
+        /// Where it listens.
+        address: String,
+        /// Its share beside the others.
+        weight: u32,
+        /// Used when no other server of the pool is up.
+        backup: bool,
+        /// Whether it is there after a restart as well.
+        keep: bool,
+    },
+    /// It is removed: it gets no more requests, those under way end, and its clients get other servers.
+    Remove {
+        /// Whether it is gone after a restart as well.
+        keep: bool,
     },
 }
 
@@ -105,6 +138,8 @@ pub enum Answer {
     },
     /// To [`Question::Server`].
     Server(ServerAnswer),
+    /// To [`Question::Change`].
+    Changed(ChangedAnswer),
     /// It was not done, and why.
     Refused(Refusal),
 }
@@ -158,6 +193,19 @@ pub struct SessionCounts {
     pub pools: Vec<SessionPoolStatus>,
     /// Pools whose clients carry the name of their server in a cookie of ours, so that no table is needed.
     pub cookie_pools: Vec<String>,
+}
+
+/// What became of a server that was added or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedAnswer {
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub server: String,
+    /// Where it listens; `None` for one that was removed.
+    pub address: Option<SocketAddr>,
+    /// Whether that is so after a restart as well.
+    pub keep: bool,
 }
 
 /// What an order to a server came to.

@@ -8,7 +8,7 @@
 //! | values | [`units`] |
 //! | cores: decide, without sockets, clocks, logs | [`vrrp`], [`session`], [`balance`], [`health`], [`fitness`], [`limit`] |
 //! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
-//! | the data plane | [`store`], [`proxy`], [`probe`], [`admin`], [`peer`] |
+//! | the data plane | [`store`], [`proxy`], [`probe`], [`discovery`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
 //! | rehearsal: nodes in network namespaces | [`lab`] |
 //! | what an operator types | [`cli`] |
@@ -46,6 +46,8 @@ pub mod store;
 pub mod proxy;
 
 pub mod probe;
+
+pub mod discovery;
 
 pub mod admin;
 

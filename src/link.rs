@@ -9,6 +9,7 @@ pub mod files;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use self::files::HandedFiles;
+use crate::config::FoundServer;
 use crate::inquiry::{Answer, Question};
 use crate::net::descriptors;
 use crate::status::{CertificateStatus, LoadStatus, NodeStatus, PoolStatus, SessionsStatus, SyncStatus};
@@ -61,6 +63,9 @@ pub struct Bootstrap {
     pub further: Vec<Further>,
     /// What operators have said of servers, as an earlier worker last knew it.
     pub administration: Vec<KeptFact>,
+    /// The servers that an earlier worker has found.
+    #[serde(default)]
+    pub found: Vec<KeptList>,
     /// The token that changes over the admin listener need; `None` refuses them. A secret.
     pub admin_token: Option<Vec<u8>>,
     /// What the session store takes, when there is one. A secret.
@@ -83,6 +88,8 @@ pub enum Further {
         /// Its index in `Config::log_targets`.
         index: u16,
     },
+    /// A socket that brings the descriptors of a [`ToWorker::Reload`].
+    Reload,
     /// A socket that brings the files of the access log when they were opened again, as [`ToWorker::AccessLogs`] says.
     AccessLogs,
 }
@@ -99,6 +106,28 @@ pub struct KeptFact {
     pub value: Vec<u8>,
     /// Its version.
     pub version: u64,
+    /// Whether it is also kept when the guard ends.
+    #[serde(default = "yes")]
+    pub is_for_disk: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The servers of a pool as they were found last, for the next worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptList {
+    /// The pool.
+    pub pool: String,
+    /// What had been asked, in words: those that another source has said count no more.
+    pub source: String,
+    /// When they were found, in seconds since 1970.
+    pub found_at_s: u64,
+    /// The servers.
+    pub servers: Vec<FoundServer>,
+    /// Whether they are also kept when the guard ends.
+    pub is_for_disk: bool,
 }
 
 /// What the session store takes to be spoken with.
@@ -137,8 +166,24 @@ pub enum ToWorker {
     },
     /// Files have changed: all of them as they are now.
     Files(Box<HandedFiles>),
+    /// Go over to another configuration: its descriptors are in the socket [`Further::Reload`].
+    Reload(Box<Reload>),
     /// How the node is, as was asked. Without the pools, of which the worker knows more than the guard.
     Status(Box<NodeStatus>),
+}
+
+/// Another configuration, which the guard has checked. Its descriptors: for each of the addresses one a thread, then the
+/// files of access logs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reload {
+    /// Its text.
+    pub config_text: String,
+    /// What its files hold. Secrets are among them.
+    pub files: HandedFiles,
+    /// Addresses of listeners whose sockets the worker does not have yet.
+    pub addresses: Vec<SocketAddr>,
+    /// Files of access logs that it does not have yet, by their index in `Config::log_targets`.
+    pub logs: Vec<u16>,
 }
 
 /// From the worker.
@@ -175,6 +220,15 @@ pub enum FromWorker {
     AskStatus,
     /// What operators have said of servers, here or on the peer, for the next worker: all of it, whenever it changes.
     Administration(Vec<KeptFact>),
+    /// The servers that were found, for the next worker: all lists, whenever one changes.
+    Found(Vec<KeptList>),
+    /// What came of a [`ToWorker::Reload`].
+    Reloaded {
+        /// Why the configuration cannot be used; the one before is in use then.
+        result: Result<(), String>,
+        /// The certificates that are served now.
+        certificates: Vec<CertificateStatus>,
+    },
     /// The files that it was handed are taken: once at its start, and after each [`ToWorker::Files`].
     FilesTaken {
         /// Whether all of them are good. What is not is as it was before.

@@ -10,13 +10,16 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{info, warn};
 
 use crate::config::{Check, Health};
 use crate::health::Judgement;
+use crate::proxy::reload::Current;
+use crate::proxy::server::Server;
 use crate::proxy::server_io::ServerStream;
-use crate::proxy::state::Site;
+use crate::proxy::state::Pool;
 use crate::proxy::upstream::dial::{Dialer, OnBehalf, Spoken};
 
 /// The most that the head of an answer to a check may take.
@@ -24,20 +27,76 @@ const HEAD_BYTES_MAX: u32 = 16 * 1024;
 
 const USER_AGENT: &str = concat!("baton/", env!("CARGO_PKG_VERSION"));
 
-/// Checks every server of every pool that has checks, until the runtime ends.
-pub fn spawn_all(site: &Arc<Site>) {
-    for (pool_index, pool) in site.pools.iter().enumerate() {
-        let Some(health) = &pool.config.health else { continue };
-        for server_index in 0..pool.servers.len() {
-            tokio::spawn(watch(Arc::clone(site), pool_index, server_index, health.clone()));
+/// The checks that run. They end when this is dropped.
+pub struct Checks {
+    current: Arc<Current>,
+    running: Vec<Running>,
+}
+
+/// The checks of one server.
+struct Running {
+    watched: Watched,
+    health: Health,
+    task: AbortHandle,
+}
+
+/// A server that is checked.
+#[derive(Clone)]
+struct Watched {
+    pool: Arc<Pool>,
+    index: usize,
+    server: Arc<Server>,
+}
+
+impl Checks {
+    /// None yet.
+    pub fn new(current: Arc<Current>) -> Self {
+        Self { current, running: Vec::new() }
+    }
+
+    /// Checks every server of every pool that has checks. What is checked already, in the same way, goes on; a server that
+    /// stays keeps its verdict.
+    pub fn follow(&mut self) {
+        let site = Arc::clone(&self.current.load().site);
+        let mut former = std::mem::take(&mut self.running);
+        for pool in &site.pools {
+            let Some(health) = &pool.config.health else { continue };
+            for (index, server) in pool.servers.iter().enumerate() {
+                let watched = Watched { pool: Arc::clone(pool), index, server: Arc::clone(server) };
+                let kept = former.iter().position(|running| running.is_same(&watched, health));
+                let running = kept.map(|position| former.swap_remove(position));
+                self.running.push(running.unwrap_or_else(|| {
+                    let watch = watch(Arc::clone(&self.current), watched.clone(), health.clone());
+                    Running { watched, health: health.clone(), task: tokio::spawn(watch).abort_handle() }
+                }));
+            }
         }
     }
 }
 
-async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: Health) -> Option<()> {
-    let pool = site.pools.get(pool_index)?;
-    let (server, config) = (pool.servers.get(server_index)?, pool.config.servers.get(server_index)?);
+impl Running {
+    fn is_same(&self, watched: &Watched, health: &Health) -> bool {
+        let own = &self.watched;
+        Arc::ptr_eq(&own.server, &watched.server)
+            && Arc::ptr_eq(&own.pool.dialer, &watched.pool.dialer)
+            && own.pool.config.name == watched.pool.config.name
+            && self.health == *health
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn watch(current: Arc<Current>, watched: Watched, health: Health) -> Option<()> {
+    let Watched { pool, index, server } = watched;
+    let config = pool.config.servers.get(index)?;
     let mut judgement = Judgement::new(health.fall, health.rise);
+    if let Some(is_up) = server.checked() {
+        judgement.resume(is_up);
+    }
     // Spread over the interval, so that a hundred servers are not all checked in the same millisecond.
     let offset = health.interval.mul_f64(fastrand::f64());
     let mut turns = interval_at(Instant::now() + offset.min(Duration::from_secs(1)), health.interval);
@@ -55,7 +114,7 @@ async fn watch(site: Arc<Site>, pool_index: usize, server_index: usize, health: 
         let is_first = server.checked().is_none();
         server.judge(judgement.is_up(), said.clone());
         if changed.is_some() || is_first {
-            site.publish_health(&pool.config.name, &config.name, judgement.is_up());
+            current.load().site.publish_health(&pool.config.name, &config.name, judgement.is_up());
         }
         match changed {
             Some(true) => info!(pool = pool.config.name, server = config.name, check = said, "server is up"),

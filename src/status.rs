@@ -39,6 +39,12 @@ pub struct NodeStatus {
     pub version: String,
     /// SHA-256 of the configuration in use.
     pub config_checksum: String,
+    /// Time since it was loaded.
+    #[serde(default)]
+    pub config_age_ms: u64,
+    /// The last reload since then, which was refused.
+    #[serde(default)]
+    pub refused_reload: Option<RefusedReload>,
     /// Process id of the guard.
     pub guard_pid: u32,
     /// One for each VIP group.
@@ -68,6 +74,15 @@ pub struct NodeStatus {
     pub certificates: Vec<CertificateStatus>,
     /// What is less than it should be and does not stop service, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// A reload that was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedReload {
+    /// Time since then.
+    pub age_ms: u64,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A certificate that a listener serves.
@@ -495,6 +510,30 @@ pub struct PoolStatus {
     /// Requests that wait for a server; `None` where a server gets any number of them.
     #[serde(default)]
     pub queue: Option<QueueStatus>,
+    /// Where servers of it are found; `None` where all of them stand in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryStatus>,
+}
+
+/// How the source of a pool's servers is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscoveryStatus {
+    /// `dns`, `consul`, `file` or `http`.
+    pub kind: String,
+    /// What is asked, in words.
+    pub source: String,
+    /// Servers of the list in use.
+    pub servers: u64,
+    /// Time since the source said last that the list holds, in milliseconds; `None` before it has said anything.
+    pub age_ms: Option<u64>,
+    /// Whether the list is one that an earlier worker has left, which the source has not said yet to this one.
+    pub is_kept: bool,
+    /// Good answers since the worker started.
+    pub answers: u64,
+    /// Answers that could not be used, and those that did not come.
+    pub failures: u64,
+    /// What is wrong now; `None` while the last answer is good.
+    pub problem: Option<String>,
 }
 
 /// What became of copies of requests.
@@ -536,6 +575,9 @@ pub struct ServerStatus {
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Where it comes from: the `file`, an `operator` or the source of its pool (`found`).
+    #[serde(default)]
+    pub origin: String,
     /// Whether it is healthy.
     pub up: bool,
     /// What an operator has ordered: `enabled`; `draining`, which keeps the clients that it has and takes no new ones; or

@@ -1,6 +1,8 @@
 //! Answers questions about sessions and servers from what the threads of a worker share. Takes milliseconds in a table of a
 //! million entries, so that it is for a thread that nobody waits for.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -33,6 +35,7 @@ pub fn answer(site: &Site, question: &Question) -> Answer {
         Question::Sessions(SessionsQuestion::Count { filter }) => count(site, filter),
         Question::Sessions(SessionsQuestion::Clear { filter }) => clear(site, filter),
         Question::Server { pool, server, order } => set_admin(site, pool, server, *order),
+        Question::Change { pool, server, change } => changes::change(site, pool, server, change),
     };
     answered.unwrap_or_else(Answer::Refused)
 }
@@ -92,7 +95,7 @@ fn choose<'site>(site: &'site Site, filter: &Filter) -> Result<Chosen<'site>, Re
         }
     }
     if !has_server {
-        let named: Vec<&Pool> = site.pools.iter().filter(|pool| is_named(pool)).collect();
+        let named: Vec<&Pool> = site.pools.iter().map(|pool| &**pool).filter(|pool| is_named(pool)).collect();
         return Err(unknown(unknown_server(&named, filter.server.as_deref().unwrap_or_default())));
     }
     if let Some(value) = &filter.key {

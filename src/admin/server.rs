@@ -23,8 +23,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::{access, metrics, questions, target};
-use crate::inquiry::{Answer, Fault, Order, PAGE_ENTRIES_MAX, Question, SessionsQuestion};
-use crate::proxy::state::Site;
+use crate::discovery::Overview;
+use crate::inquiry::{Answer, Fault, Order, PAGE_ENTRIES_MAX, Question, ServerOrder, SessionsQuestion};
+use crate::proxy::reload::Current;
 use crate::proxy::traffic::Traffic;
 use crate::status::{NodeStatus, PoolStatus};
 
@@ -43,6 +44,9 @@ const BODY_BYTES_MAX: u64 = 4 * 1024;
 static LISTS: Semaphore = Semaphore::const_new(1);
 /// Time for the guard to say how the node is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time for servers that were added or removed to be in use.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time after which accepting is tried again when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,7 +55,7 @@ pub struct Setup {
     /// Where it listens.
     pub socket: std::net::TcpListener,
     /// What is asked about.
-    pub site: Arc<Site>,
+    pub current: Arc<Current>,
     /// What changes need; `None` refuses them.
     pub token: Option<Vec<u8>>,
     /// Names under which it may be asked, besides addresses and `localhost`.
@@ -64,6 +68,8 @@ pub struct Setup {
     pub traffic: Box<dyn Fn() -> Traffic + Send + Sync>,
     /// Called when sessions were removed.
     pub cleared: Box<dyn Fn() + Send + Sync>,
+    /// Has servers that were added or removed be applied.
+    pub changes: Overview,
 }
 
 /// Starts it. It ends with the process.
@@ -205,16 +211,22 @@ impl Setup {
                 Ok(()) => self.clear(&query).await,
                 Err(refusal) => refused(refusal),
             },
+            (["v1", "servers", pool, server], &Method::POST | &Method::DELETE) => match self.admit(&request) {
+                Ok(()) => self.change(pool, server, request.method() == Method::POST, &query).await,
+                Err(refusal) => refused(refusal),
+            },
             (["v1", "servers", pool, server, order], &Method::POST) => match self.admit(&request) {
                 Ok(()) => self.set_admin(pool, server, order).await,
                 Err(refusal) => refused(refusal),
             },
             (["metrics"] | ["v1", "status"], _) => not_allowed("GET, HEAD"),
             (["v1", "sessions"], _) => not_allowed("GET, HEAD, DELETE"),
+            (["v1", "servers", _, _], _) => not_allowed("POST, DELETE"),
             (["v1", "servers", _, _, _], _) => not_allowed("POST"),
             _ => failure(
                 StatusCode::NOT_FOUND,
-                "there are /metrics, /v1/status, /v1/sessions and /v1/servers/POOL/SERVER/{drain,disable,enable}",
+                "there are /metrics, /v1/status, /v1/sessions, /v1/servers/POOL/SERVER and \
+                 /v1/servers/POOL/SERVER/{drain,disable,enable}",
             ),
         }
     }
@@ -288,8 +300,40 @@ impl Setup {
         self.ask(Question::Server { pool: pool.to_owned(), server: server.to_owned(), order }, None).await
     }
 
+    /// Adds or removes a server, and answers when that is so.
+    async fn change(&self, pool: &str, server: &str, is_new: bool, query: &target::Query) -> Reply {
+        let known: &[&str] = if is_new { &["address", "weight", "backup", "keep"] } else { &["keep"] };
+        let flag = |name: &str| match query.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(format!("{name} must be true or false")),
+        };
+        let order = query.only(known).and_then(|()| {
+            let keep = flag("keep")?;
+            if !is_new {
+                return Ok(ServerOrder::Remove { keep });
+            }
+            let address = query.get("address").ok_or("say where it listens: ?address=10.0.0.4:8080")?.to_owned();
+            let weight = query.get("weight").map_or(Ok(1), |weight| weight.parse());
+            let weight = weight.map_err(|_| "weight must be a whole number".to_owned())?;
+            Ok(ServerOrder::Add { address, weight, backup: flag("backup")?, keep })
+        });
+        let change = match order {
+            Ok(order) => order,
+            Err(reason) => return failure(StatusCode::BAD_REQUEST, &reason),
+        };
+        let reply = self.ask(Question::Change { pool: pool.to_owned(), server: server.to_owned(), change }, None).await;
+        if reply.status() != StatusCode::OK {
+            return reply;
+        }
+        if self.changes.applied(self.changes.changed(), APPLY_TIMEOUT).await {
+            return reply;
+        }
+        failure(StatusCode::SERVICE_UNAVAILABLE, "it is noted and will hold, but the worker takes long to apply it")
+    }
+
     async fn ask(&self, question: Question, permit: Option<SemaphorePermit<'static>>) -> Reply {
-        let site = Arc::clone(&self.site);
+        let site = Arc::clone(&self.current.load().site);
         let work = move || {
             let answer = questions::answer(&site, &question);
             drop(permit);
@@ -301,6 +345,7 @@ impl Setup {
             Ok(Answer::Counts(counts)) => json(&counts),
             Ok(Answer::Cleared { count }) => json(&Removed { removed: count }),
             Ok(Answer::Server(done)) => json(&done),
+            Ok(Answer::Changed(done)) => json(&done),
             Ok(Answer::Refused(refusal)) => failure(status_of(refusal.fault), &refusal.reason),
             Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the question was not answered"),
         }

@@ -10,6 +10,7 @@ mod explain;
 mod janitor;
 mod keygen;
 mod release;
+mod reload;
 mod run;
 mod server;
 mod sessions;
@@ -43,6 +44,9 @@ enum Command {
     Explain(explain::Arguments),
     /// Move virtual addresses to the other node, planned
     Switchover(switchover::Arguments),
+    /// Read the configuration again and use it, without breaking a connection
+    #[command(long_about = reload::ABOUT)]
+    Reload(reload::Arguments),
     /// Take servers out of service, and back
     Server(server::Arguments),
     /// List, count or remove sessions: which clients belong to which servers
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Switchover(arguments) => switchover::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Server(arguments) => server::run(&arguments),
         Command::Sessions(arguments) => sessions::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),

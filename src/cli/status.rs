@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, CertificateStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
-    SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus,
+    StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -39,8 +39,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answer> {
+    ask_patiently(runtime_dir, request, PATIENCE)
+}
+
+/// As [`ask`], of what may take as long as that.
+pub(super) fn ask_patiently(runtime_dir: &Path, request: &Request, patience: Duration) -> anyhow::Result<Answer> {
     let path = control::socket_path(runtime_dir);
-    control::request(runtime_dir, request, PATIENCE).map_err(|error| match error.kind() {
+    control::request(runtime_dir, request, patience).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no baton runs here: nothing answers on {} (start it with `baton run`)", path.display())
         }
@@ -48,7 +53,7 @@ pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answe
             anyhow!("{} may only be opened by the user that runs baton: try again as root", path.display())
         }
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            anyhow!("the guard does not answer on {} within {} s", path.display(), PATIENCE.as_secs())
+            anyhow!("the guard does not answer on {} within {} s", path.display(), patience.as_secs())
         }
         // It answered, and says itself what it did not do and why.
         io::ErrorKind::Other => anyhow!("{error}"),
@@ -60,6 +65,13 @@ pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answe
 fn describe(status: &NodeStatus) -> String {
     let mut text =
         format!("node {}   baton {}   config {}\n", status.node, status.version, short(&status.config_checksum));
+    if let Some(refused) = &status.refused_reload {
+        let (seconds, reason) = (refused.age_ms / 1_000, refused.reason.replace('\n', "\n  "));
+        let _ = writeln!(
+            text,
+            "the last reload was refused {seconds} s ago, and the configuration before is in use: {reason}"
+        );
+    }
     for vip in &status.vips {
         describe_vip(&mut text, vip);
     }
@@ -253,6 +265,9 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             queue.length, queue.length_max, queue.waited
         );
     }
+    if let Some(discovery) = &pool.discovery {
+        describe_discovery(text, discovery);
+    }
     for server in &pool.servers {
         let admin = match server.admin.as_str() {
             "" | "enabled" => String::new(),
@@ -271,6 +286,17 @@ fn describe_pool(text: &mut String, pool: &PoolStatus, sessions: Option<&Session
             server.last_check
         );
     }
+}
+
+fn describe_discovery(text: &mut String, discovery: &DiscoveryStatus) {
+    let DiscoveryStatus { source, servers, age_ms, problem, is_kept, .. } = discovery;
+    let said = match age_ms {
+        None => "nothing said yet".to_owned(),
+        Some(age) if *is_kept => format!("{servers} servers, found {} ago by an earlier start", time(*age)),
+        Some(age) => format!("{servers} servers, said {} ago", time(*age)),
+    };
+    let problem = problem.as_ref().map_or(String::new(), |problem| format!("; the last list stays: {problem}"));
+    let _ = writeln!(text, "  found by {source}: {said}{problem}");
 }
 
 fn describe_store(text: &mut String, store: &StoreStatus) {

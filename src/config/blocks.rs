@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
 use super::access_log::{AccessLogBlock, ListenerLog};
+use super::discovery::DiscoveryFiles;
 use super::error_pages::ErrorPageBlock;
 use super::identity::AccessFiles;
 use super::model::{
@@ -230,6 +231,8 @@ pub(super) struct PoolBlock {
     pub(super) sticky_by: Option<Located<StickyBy>>,
     /// What TLS to its servers needs.
     pub(super) files: WayFiles,
+    /// What is needed to find its servers.
+    pub(super) discovery_files: DiscoveryFiles,
     /// Whole when the file has no mistake.
     pub(super) pool: Pool,
 }

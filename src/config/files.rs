@@ -8,10 +8,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::model::{Config, Listener};
+use super::model::{Config, DiscoverySource, Listener, RESOLV_CONF};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
+
+/// Bytes of one list of servers: the largest that there may be takes a fifth of it.
+pub const SERVERS_FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// Files in one directory.
 pub const DIRECTORY_FILES_MAX: usize = 4096;
@@ -47,6 +50,9 @@ pub enum FileKind {
     Secret,
     /// A directory of certificates and keys ([`list_directory`]).
     Certificates,
+    /// A list of servers, or a directory of such lists ([`list_servers`]). It may be missing: then the worker says so, and
+    /// keeps the servers that it has.
+    Servers,
 }
 
 /// Why a file that the worker needs cannot be used.
@@ -80,11 +86,13 @@ pub enum FileError {
         /// The directory.
         path: PathBuf,
     },
-    /// It is larger than [`WORKER_FILE_MAX_BYTES`].
-    #[error("{} is larger than {} MiB", path.display(), WORKER_FILE_MAX_BYTES >> 20)]
+    /// It is larger than [`WORKER_FILE_MAX_BYTES`], or [`SERVERS_FILE_MAX_BYTES`].
+    #[error("{} is larger than {} MiB", path.display(), max_bytes >> 20)]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// What it may have.
+        max_bytes: u64,
     },
 }
 
@@ -128,8 +136,10 @@ impl Config {
             let public = |path: &PathBuf| WorkerFile { path: path.clone(), kind: FileKind::Public };
             files.extend(listener.access.files().chain(of_routes).map(public));
         }
+        let of_sources = self.pools.iter().filter_map(|pool| pool.discovery.as_ref()?.source.tls());
         let authorizers = self.listeners.iter().flat_map(Listener::authorizers).filter_map(|asked| asked.tls.as_ref());
-        let tls: Vec<_> = self.pools.iter().filter_map(|pool| pool.tls.as_ref()).chain(authorizers).collect();
+        let of_pools = self.pools.iter().filter_map(|pool| pool.tls.as_ref());
+        let tls: Vec<_> = of_pools.chain(of_sources).chain(authorizers).collect();
         for certificate in tls.iter().filter_map(|tls| tls.certificate.as_ref()) {
             files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
             files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
@@ -137,6 +147,16 @@ impl Config {
         for tls in tls.iter().filter(|tls| tls.verify) {
             let roots = || system_roots().unwrap_or_default().into();
             files.push(WorkerFile { path: tls.ca_file.clone().unwrap_or_else(roots), kind: FileKind::Public });
+        }
+        for discovery in self.pools.iter().filter_map(|pool| pool.discovery.as_ref()) {
+            if let DiscoverySource::File { path } = &discovery.source {
+                files.push(WorkerFile { path: path.clone(), kind: FileKind::Servers });
+            }
+            if discovery.source.has_name() && discovery.resolvers.is_none() {
+                files.push(WorkerFile { path: RESOLV_CONF.into(), kind: FileKind::Public });
+            }
+            let token_file = discovery.source.token_file().into_iter();
+            files.extend(token_file.map(|path| WorkerFile { path: path.clone(), kind: FileKind::Secret }));
         }
         // What is a secret to one of those who name it is a secret.
         files.sort_by(|one, other| one.path.cmp(&other.path).then(other.kind.cmp(&one.kind)));
@@ -170,6 +190,31 @@ pub fn list_directory(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
     Ok(files)
 }
 
+/// The files of a list of servers, in the order of their names: the file itself, or those of a directory that end in
+/// `.json` or `.toml`. Hidden ones do not count.
+///
+/// # Errors
+/// When it is a directory that cannot be read, or holds too many of them.
+pub fn list_servers(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
+    if !path.is_dir() {
+        return Ok(vec![WorkerFile { path: path.to_owned(), kind: FileKind::Servers }]);
+    }
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
+        if matches!(name.rsplit_once('.'), Some((_, "json" | "toml"))) {
+            files.push(WorkerFile { path: path.join(name), kind: FileKind::Servers });
+        }
+    }
+    if files.len() > DIRECTORY_FILES_MAX {
+        return Err(FileError::TooMany { path: path.to_owned() });
+    }
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
+}
+
 /// Reads a file whole.
 ///
 /// # Errors
@@ -188,9 +233,10 @@ pub fn read_file(path: &Path, kind: FileKind) -> Result<Vec<u8>, FileError> {
     if kind == FileKind::Secret && mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned(), mode });
     }
-    let content = read_at_most(&file, WORKER_FILE_MAX_BYTES + 1).map_err(unreadable)?;
-    if content.len() as u64 > WORKER_FILE_MAX_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned() });
+    let max_bytes = if kind == FileKind::Servers { SERVERS_FILE_MAX_BYTES } else { WORKER_FILE_MAX_BYTES };
+    let content = read_at_most(&file, max_bytes + 1).map_err(unreadable)?;
+    if content.len() as u64 > max_bytes {
+        return Err(FileError::TooLarge { path: path.to_owned(), max_bytes });
     }
     Ok(content)
 }

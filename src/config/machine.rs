@@ -12,10 +12,11 @@ use super::access_log;
 use super::blocks::{Blocks, SubjectBlock, VipBlock};
 use super::certificates::{self, Unusable};
 use super::choose::{NodeHints, choose_name};
+use super::discovery::DiscoveryFiles;
 use super::error_pages;
 use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
-use super::model::{Certificate, ClientAuthMode, Config, Node};
+use super::model::{Certificate, ClientAuthMode, Config, Node, RESOLV_CONF};
 use super::report::{Located, Mistakes, Wrong};
 use super::store::StoreBlock;
 use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
@@ -49,6 +50,24 @@ pub(super) fn check(blocks: &Blocks, mistakes: &Mistakes<'_>) {
     }
     for files in blocks.pools.iter().map(|pool| &pool.files) {
         check_way(files, mistakes);
+    }
+    for files in blocks.pools.iter().map(|pool| &pool.discovery_files) {
+        check_discovery(files, mistakes);
+    }
+}
+
+/// What is needed to find servers. A list that is a file may come later.
+fn check_discovery(files: &DiscoveryFiles, mistakes: &Mistakes<'_>) {
+    check_way(&files.way, mistakes);
+    if let Some(file) = &files.token_file {
+        usable(read(&file.value, FileKind::Secret), file, mistakes);
+    }
+    if let Some(place) = files.system_resolvers.as_ref().filter(|_| !Path::new(RESOLV_CONF).exists()) {
+        mistakes.block(
+            place,
+            format!("this machine has no {RESOLV_CONF} that says whom to ask for names"),
+            "write whom to ask: resolvers = [\"192.0.2.53:53\"]",
+        );
     }
 }
 

@@ -6,16 +6,18 @@
 //!
 //! In the order of their work: `reader` walks the document, `values` says how each kind of value is written,
 //! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `protection`, `access_log`, `compression`, `error_pages`,
-//! `pools`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
+//! `pools`, `discovery`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
 //! `report`.
 
 mod access_log;
 mod blocks;
 pub mod certificates;
+mod changes;
 mod choose;
 mod compression;
 mod cross;
+mod discovery;
 mod error_pages;
 mod files;
 mod identity;
@@ -53,10 +55,12 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
+pub use discovery::name_of_address;
 pub use files::{
-    DIRECTORY_FILES_MAX, FileError, FileKind, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile, list_directory,
-    read_file,
+    DIRECTORY_FILES_MAX, FileError, FileKind, SERVERS_FILE_MAX_BYTES, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile,
+    list_directory, list_servers, read_file,
 };
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod compression;
+mod discovery;
 mod error_pages;
 mod identity;
 mod protection;
@@ -18,6 +19,7 @@ pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 
+pub use discovery::*;
 pub use identity::*;
 pub use protection::*;
 pub use routes::*;
@@ -318,8 +320,10 @@ pub struct Pool {
     pub name: String,
     /// How a server is picked. Default round robin.
     pub algorithm: Algorithm,
-    /// 1 to 1024 servers with unique names.
+    /// 1 to 1024 servers with unique names; there may be none where they are found.
     pub servers: Vec<Server>,
+    /// Where further servers are found.
+    pub discovery: Option<Discovery>,
     /// Active checks; without them a server counts as up.
     pub health: Option<Health>,
     /// Keeps a client on its server.
@@ -464,6 +468,31 @@ pub struct Server {
     pub address: SocketAddr,
     /// Used only when no other server of the pool is up.
     pub backup: bool,
+    /// Where it comes from.
+    pub origin: ServerOrigin,
+}
+
+/// Where a server comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServerOrigin {
+    /// The configuration.
+    #[default]
+    File,
+    /// An operator, who has added it.
+    Operator,
+    /// The source of the pool's servers.
+    Found,
+}
+
+impl ServerOrigin {
+    /// As it is said to people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ServerOrigin::File => "file",
+            ServerOrigin::Operator => "operator",
+            ServerOrigin::Found => "found",
+        }
+    }
 }
 
 /// Active checks of a pool's servers.

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::blocks::{PoolBlock, Rhythm, interval_and_timeout};
-use super::model::{Algorithm, Check, Health, Pool, Server};
+use super::model::{Algorithm, Check, Health, POOL_SERVERS_MAX, Pool, Server, ServerOrigin};
 use super::reader::Table;
 use super::report::{Located, Mistakes};
-use super::{compression, protection, routes, sticky, upstream, values};
+use super::{compression, discovery, protection, routes, sticky, upstream, values};
 
-const SERVERS_MAX: usize = 1024;
 const IDLE_CONNECTIONS_MAX: u32 = 65_536;
 const SERVER_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -41,6 +40,10 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
     let response_timeout = table.duration("response_timeout", SERVER_TIMEOUT_MIN..=DAY, Duration::from_secs(30));
     let (sticky_by, sticky) = table.block("sticky").map(|table| sticky::sticky(table, mistakes)).unzip();
     let is_sticky = sticky.is_some();
+    let discovery_block = table.block("discovery");
+    let is_found = table.has("discovery");
+    let (discovery, discovery_files) =
+        discovery_block.map(|table| discovery::discovery(table, mistakes, directory)).unwrap_or_default();
     let way = upstream::way(&mut table, mistakes, directory);
     let pool = Pool {
         name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
@@ -48,7 +51,8 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
             .optional("algorithm")
             .and_then(|value| value.choice(&[("round_robin", Algorithm::RoundRobin)], &ALGORITHMS_PLANNED))
             .map_or(Algorithm::RoundRobin, |found| found.value),
-        servers: servers(&mut table, mistakes),
+        servers: servers(&mut table, mistakes, is_found),
+        discovery,
         health: table.block("health").map(|table| health(table, mistakes)),
         sticky: sticky.flatten(),
         request_headers: routes::request_headers(&mut table),
@@ -75,13 +79,16 @@ pub(super) fn pool(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pa
         retries: upstream::retries(&mut table, mistakes, response_timeout, is_sticky),
     };
     table.finish();
-    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, pool }
+    PoolBlock { name, sticky_by: sticky_by.flatten(), files: way.files, discovery_files, pool }
 }
 
-fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {
-    let list =
-        pool.required("servers", "list at least one: servers = [{ name = \"app1\", address = \"10.0.0.1:8080\" }]");
-    let tables = list.map(|value| value.blocks(SERVERS_MAX)).unwrap_or_default();
+fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>, is_found: bool) -> Vec<Server> {
+    let list = if is_found {
+        pool.optional("servers")
+    } else {
+        pool.required("servers", "list at least one: servers = [{ name = \"app1\", address = \"10.0.0.1:8080\" }]")
+    };
+    let tables = list.map(|value| value.blocks(POOL_SERVERS_MAX)).unwrap_or_default();
     let mut names: HashMap<String, String> = HashMap::new();
     let mut addresses: HashMap<SocketAddr, String> = HashMap::new();
     let mut servers = Vec::new();
@@ -99,7 +106,7 @@ fn servers(pool: &mut Table<'_>, mistakes: &Mistakes<'_>) -> Vec<Server> {
             mistakes.value(place, format!("{first} has that address as well"), "leave one of the two out");
         }
         if let (Some(name), Some(address)) = (name, address) {
-            servers.push(Server { name: name.value, address: address.value, backup });
+            servers.push(Server { name: name.value, address: address.value, backup, origin: ServerOrigin::File });
         }
     }
     servers

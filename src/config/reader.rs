@@ -187,6 +187,13 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Reports the keys that were asked for in vain, and no others: what is there cannot be judged without them.
+    pub(super) fn finish_missing(self) {
+        for (key, remedy) in self.missing {
+            self.mistakes.absent(&self.place.below(key, self.place.span.clone()), "missing", remedy);
+        }
+    }
+
     /// Reports the keys that nobody asked for, and those that were asked for in vain.
     pub(super) fn finish(mut self) {
         let free: Vec<&str> = self.asked.iter().filter(|key| !self.entries.contains_key(**key)).copied().collect();

@@ -91,7 +91,7 @@ fn check_protocol(protocol: &Located<ServerProtocol>, has_tls: bool, tells_clien
     }
 }
 
-/// Reads a `[pool.tls]`, or what else says how a server is reached within TLS.
+/// Reads a `[pool.tls]`, or the same of something else that is asked over TLS.
 pub(super) fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> (Option<ServerTls>, WayFiles) {
     let verify = table.boolean("verify", true);
     let ca_file = table.optional("ca_file");

@@ -25,7 +25,7 @@ impl Config {
             if !used.contains(&PoolIndex(index)) {
                 warnings.push(format!("pool {} is used by no listener and no route", pool.name));
             }
-            if pool.servers.iter().all(|server| server.backup) {
+            if pool.discovery.is_none() && pool.servers.iter().all(|server| server.backup) {
                 warnings.push(format!("pool {} has backup servers alone", pool.name));
             }
         }

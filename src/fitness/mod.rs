@@ -266,6 +266,17 @@ impl Fitness {
         CheckId(index)
     }
 
+    /// Goes on with what another one, of the same VIPs, thought of the same subjects.
+    pub fn adopt(&mut self, former: &Self) {
+        for track in &mut self.tracks {
+            let known = former.tracks.iter().find(|known| known.check().subject == track.check().subject);
+            known.inspect(|known| track.adopt(known));
+        }
+        for (vip, known) in self.vips.iter_mut().zip(&former.vips) {
+            (vip.is_fit, vip.comparison) = (known.is_fit, known.comparison.clone());
+        }
+    }
+
     /// Takes what happened and says what follows. A timer that comes too early does no harm.
     pub fn handle(&mut self, now: Instant, input: Input) -> Vec<Change> {
         let mut changes = Vec::new();

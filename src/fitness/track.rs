@@ -59,6 +59,12 @@ pub struct Track {
 }
 
 impl Track {
+    /// Goes on with what was thought of its subject before.
+    pub(super) fn adopt(&mut self, former: &Self) {
+        let check = self.check.clone();
+        *self = Self { check, ..former.clone() };
+    }
+
     /// A subject that was not looked at.
     pub fn new(check: Check, now: Instant) -> Self {
         let evidence = format!("{} was not looked at yet", check.subject);

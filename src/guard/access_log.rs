@@ -37,6 +37,32 @@ struct LogFile {
     file: File,
 }
 
+/// A file of another configuration.
+pub struct Opened {
+    /// In [`Config::log_targets`].
+    pub index: u16,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Open; `None` where the one that is open already is the same.
+    pub file: Option<File>,
+}
+
+/// Opens the files of another configuration, but for those that are `known`. Blocks.
+///
+/// # Errors
+/// Which file cannot be opened, and why.
+pub fn open_new(config: &Config, known: &[PathBuf]) -> anyhow::Result<Vec<Opened>> {
+    let mut all = Vec::new();
+    for (index, target) in (0..).zip(config.log_targets()) {
+        if let LogTarget::File(path) = target {
+            let opened = (!known.contains(path)).then(|| open(path)).transpose();
+            let file = opened.with_context(|| format!("the access log {} cannot be opened", path.display()))?;
+            all.push(Opened { index, path: path.clone(), file });
+        }
+    }
+    Ok(all)
+}
+
 impl AccessLogs {
     /// Opens every file.
     ///
@@ -59,9 +85,6 @@ impl AccessLogs {
     /// What dup(2) or socketpair(2) says.
     pub fn for_worker(&self) -> io::Result<Vec<(Further, OwnedFd)>> {
         let files = self.files.borrow();
-        if files.is_empty() {
-            return Ok(Vec::new());
-        }
         let (ours, theirs) = UnixStream::pair()?;
         // A worker that hangs may not keep the guard waiting.
         ours.set_nonblocking(true)?;
@@ -73,14 +96,33 @@ impl AccessLogs {
         Ok(handed)
     }
 
+    /// Where the files are.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.borrow().iter().map(|file| file.path.clone()).collect()
+    }
+
+    /// Goes over to the files of another configuration.
+    pub fn replace(&self, opened: Vec<Opened>) {
+        let mut files = self.files.borrow_mut();
+        let mut former = std::mem::take(&mut *files);
+        for Opened { index, path, file } in opened {
+            let known = former.iter().position(|known| known.path == path).map(|at| former.swap_remove(at).file);
+            files.extend(file.or(known).map(|file| LogFile { index, path, file }));
+        }
+    }
+
     /// Opens the files again each time that it is told to, and hands them to the worker.
     pub async fn keep(self: Rc<Self>, mut hangups: mpsc::Receiver<()>, worker: mpsc::Sender<Command>) {
         while hangups.recv().await.is_some() {
             let paths: Vec<_> = self.files.borrow().iter().map(|file| file.path.clone()).collect();
             // The disk may take its time, and the guard has none.
+            let wanted = paths.clone();
             let opened =
-                tokio::task::spawn_blocking(move || paths.iter().map(|path| open(path)).collect::<Vec<_>>()).await;
-            for (known, opened) in self.files.borrow_mut().iter_mut().zip(opened.unwrap_or_default()) {
+                tokio::task::spawn_blocking(move || wanted.iter().map(|path| open(path)).collect::<Vec<_>>()).await;
+            for (path, opened) in paths.iter().zip(opened.unwrap_or_default()) {
+                let mut files = self.files.borrow_mut();
+                // A reload may have taken it away meanwhile.
+                let Some(known) = files.iter_mut().find(|known| known.path == *path) else { continue };
                 let file = known.path.display();
                 match opened {
                     Ok(opened) => known.file = opened,

@@ -6,7 +6,7 @@
 //! damaged is set aside as `servers.damaged` and said to be, and nothing of it is used.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -17,22 +17,30 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustix::fs::OFlags;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::config::Config;
-use crate::link::KeptFact;
+use super::found::Found;
+use crate::config::{Config, POOL_SERVERS_MAX, ServerChange};
+use crate::link::{KeptFact, KeptList};
 
 const FILE: &str = "servers";
-const NEW_FILE: &str = "servers.new";
 const DAMAGED_FILE: &str = "servers.damaged";
 /// Bytes of the file that are read: more than what is kept of as many servers as a configuration can name.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes of what is kept for each server: any state has a shorter name.
 const VALUE_BYTES_MAX: usize = 64;
+/// The same for a server that was added, with its name and address.
+const CHANGE_BYTES_MAX: usize = 512;
+const NAME_BYTES_MAX: usize = 64;
+/// What is kept of a pool besides one value for each server of the configuration: its changes, and the states of servers that
+/// are not in it.
+const CHANGES_MAX: usize = 8 * POOL_SERVERS_MAX;
 /// Time between two writes, so that a worker that goes on and on does not wear out the disk.
-const WRITE_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is kept, and the task that writes it.
 pub struct Administration {
@@ -42,6 +50,16 @@ pub struct Administration {
     /// What the file has.
     written: watch::Sender<Rc<Vec<KeptFact>>>,
     problem: RefCell<Option<String>>,
+    found: Rc<Found>,
+}
+
+/// What a worker says, to be kept for the next.
+#[derive(Debug)]
+pub enum Said {
+    /// What operators want of servers.
+    Facts(Vec<KeptFact>),
+    /// The servers that were found.
+    Found(Vec<KeptList>),
 }
 
 impl Administration {
@@ -52,7 +70,9 @@ impl Administration {
             Ok(facts) => (known(config, facts), None),
             Err(error) => (Vec::new(), Some(set_aside(state_dir, &error))),
         };
-        let outside = facts.iter().filter(|fact| fact.value != b"enabled").count();
+        let is_outside =
+            |fact: &&KeptFact| fact.value != b"enabled" && ServerChange::name_in_key(&fact.server).is_none();
+        let outside = facts.iter().filter(is_outside).count();
         if outside > 0 {
             info!(count = outside, "servers are drained or disabled, as they were before");
         }
@@ -62,6 +82,7 @@ impl Administration {
             written: watch::Sender::new(Rc::clone(&facts)),
             facts: watch::Sender::new(facts),
             problem: RefCell::new(problem),
+            found: Found::open(config, state_dir),
         });
         let changes = administration.facts.subscribe();
         tokio::task::spawn_local(keep(Rc::clone(&administration), changes));
@@ -73,8 +94,21 @@ impl Administration {
         self.facts.borrow().to_vec()
     }
 
-    /// Takes what a worker says: one value for each server, and no more of whatever it may say.
-    pub fn said(&self, config: &Config, facts: Vec<KeptFact>) {
+    /// The servers that were found, for a new worker.
+    pub fn found(&self) -> Vec<KeptList> {
+        self.found.lists()
+    }
+
+    /// Takes what a worker says.
+    pub fn said(&self, config: &Config, said: Said) {
+        match said {
+            Said::Facts(facts) => self.said_of_servers(config, facts),
+            Said::Found(lists) => self.found.said(config, lists),
+        }
+    }
+
+    /// One value for each server, and no more of whatever it may say.
+    fn said_of_servers(&self, config: &Config, facts: Vec<KeptFact>) {
         let facts = known(config, facts);
         self.facts.send_if_modified(|before| {
             let is_new = **before != facts;
@@ -97,7 +131,7 @@ impl Administration {
 
     /// What is less than it should be, in a sentence. It goes when the file is written the next time.
     pub fn warning(&self) -> Option<String> {
-        self.problem.borrow().clone()
+        self.problem.borrow().clone().or_else(|| self.found.warning())
     }
 
     fn write_ended(&self, facts: Rc<Vec<KeptFact>>, ended: io::Result<()>) {
@@ -124,25 +158,45 @@ impl Administration {
 async fn keep(administration: Rc<Administration>, mut changes: watch::Receiver<Rc<Vec<KeptFact>>>) {
     while changes.changed().await.is_ok() {
         let facts = Rc::clone(&changes.borrow_and_update());
-        let (copy, directory) = (facts.to_vec(), administration.directory.clone());
-        let ended = tokio::task::spawn_blocking(move || write(&directory, &copy)).await;
+        let copy: Vec<KeptFact> = facts.iter().filter(|fact| fact.is_for_disk).cloned().collect();
+        let directory = administration.directory.clone();
+        let ended = tokio::task::spawn_blocking(move || write(&directory, FILE, &copy)).await;
         administration.write_ended(facts, ended.unwrap_or_else(|error| Err(io::Error::other(error))));
         sleep(WRITE_INTERVAL).await;
     }
 }
 
-/// Of these, one for each server of the configuration.
+/// Of these, what is about pools of the configuration: one for each of its servers, one for each change that operators have
+/// made, and one for each server that is no longer than that, or was found.
 fn known(config: &Config, facts: Vec<KeptFact>) -> Vec<KeptFact> {
+    let mut room: HashMap<&str, usize> = config.pools.iter().map(|pool| (&*pool.name, CHANGES_MAX)).collect();
     let servers = config.pools.iter().flat_map(|pool| pool.servers.iter().map(|server| (&*pool.name, &*server.name)));
     let names: HashSet<(&str, &str)> = servers.collect();
-    let is_known =
-        |fact: &KeptFact| fact.value.len() <= VALUE_BYTES_MAX && names.contains(&(&*fact.pool, &*fact.server));
-    facts.into_iter().filter(is_known).take(names.len()).collect()
+    let mut seen: HashSet<(String, String)> = HashSet::new();
+    let finds = |pool: &str| config.pools.iter().any(|known| known.name == pool && known.discovery.is_some());
+    let added: HashSet<(String, String)> = facts
+        .iter()
+        .filter_map(|fact| Some((fact.pool.clone(), ServerChange::name_in_key(&fact.server)?.to_owned())))
+        .collect();
+    let mut is_known = |fact: &KeptFact| {
+        if names.contains(&(&*fact.pool, &*fact.server)) {
+            return fact.value.len() <= VALUE_BYTES_MAX && seen.insert((fact.pool.clone(), fact.server.clone()));
+        }
+        let is_change = ServerChange::name_in_key(&fact.server).is_some();
+        let is_of_other = || finds(&fact.pool) || added.contains(&(fact.pool.clone(), fact.server.clone()));
+        let bytes_max = if is_change { CHANGE_BYTES_MAX } else { VALUE_BYTES_MAX };
+        let is_good =
+            fact.value.len() <= bytes_max && fact.server.len() <= NAME_BYTES_MAX && (is_change || is_of_other());
+        let Some(left) = room.get_mut(&*fact.pool).filter(|left| is_good && **left > 0) else { return false };
+        *left -= 1;
+        true
+    };
+    facts.into_iter().filter(|fact| is_known(fact)).collect()
 }
 
 /// # Errors
 /// Why there is nothing to be read from it. That there is none is no error.
-fn read(path: &Path) -> io::Result<Vec<KeptFact>> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Vec<T>> {
     // Whatever is there in place of a file, such as a pipe, is not waited for.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
@@ -165,9 +219,9 @@ fn read(path: &Path) -> io::Result<Vec<KeptFact>> {
 ///
 /// # Errors
 /// What open(2), write(2), fsync(2) or rename(2) says.
-fn write(directory: &Path, facts: &[KeptFact]) -> io::Result<()> {
+pub(super) fn write<T: Serialize>(directory: &Path, name: &str, facts: &[T]) -> io::Result<()> {
     let text = serde_json::to_vec(facts).map_err(io::Error::other)?;
-    let path = directory.join(NEW_FILE);
+    let path = directory.join(format!("{name}.new"));
     // Not a file that somebody has put there with other permissions.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -179,7 +233,7 @@ fn write(directory: &Path, facts: &[KeptFact]) -> io::Result<()> {
         file.write_all(b"\n")?;
         file.write_all(&text)?;
         file.sync_all()?;
-        std::fs::rename(&path, directory.join(FILE))
+        std::fs::rename(&path, directory.join(name))
     })();
     if written.is_err() {
         // What is left of it is of no use.
@@ -255,7 +309,7 @@ mod tests {
     }
 
     fn fact(server: &str, value: &str, version: u64) -> KeptFact {
-        KeptFact { pool: "app".to_owned(), server: server.to_owned(), value: value.into(), version }
+        KeptFact { pool: "app".to_owned(), server: server.to_owned(), value: value.into(), version, is_for_disk: true }
     }
 
     fn on_a_runtime(test: impl Future<Output = ()>) {
@@ -265,7 +319,7 @@ mod tests {
 
     async fn keep_drained(directory: &Directory) {
         let administration = Administration::open(&config(), &directory.0);
-        administration.said(&config(), vec![fact("app1", "draining", 7)]);
+        administration.said(&config(), Said::Facts(vec![fact("app1", "draining", 7)]));
         administration.finish(Duration::from_secs(10)).await;
         assert_eq!(administration.warning(), None);
     }
@@ -300,7 +354,7 @@ mod tests {
                 assert!(warning.contains("servers.damaged; drain and disable servers again"), "{warning}");
                 assert_eq!(std::fs::read(directory.path("servers.damaged")).unwrap(), damaged);
                 assert!(!directory.path("servers").exists());
-                administration.said(&config(), vec![fact("app1", "draining", 7)]);
+                administration.said(&config(), Said::Facts(vec![fact("app1", "draining", 7)]));
                 administration.finish(Duration::from_secs(10)).await;
                 assert_eq!(administration.warning(), None);
             }
@@ -314,7 +368,7 @@ mod tests {
             keep_drained(&directory).await;
             let administration = Administration::open(&config(), &directory.0);
             std::fs::create_dir_all(directory.path("servers.new/in_the_way")).unwrap();
-            administration.said(&config(), vec![fact("app1", "enabled", 9)]);
+            administration.said(&config(), Said::Facts(vec![fact("app1", "enabled", 9)]));
             while administration.warning().is_none() {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -331,8 +385,8 @@ mod tests {
             let long = "x".repeat(65);
             let mut said = vec![fact("app1", &long, 1), fact("gone", "draining", 1)];
             said.extend((0..5).map(|version| fact("app2", "disabled", version)));
-            administration.said(&config(), said);
-            assert_eq!(administration.facts(), [fact("app2", "disabled", 0), fact("app2", "disabled", 1)]);
+            administration.said(&config(), Said::Facts(said));
+            assert_eq!(administration.facts(), [fact("app2", "disabled", 0)]);
         });
     }
 }

@@ -25,6 +25,8 @@ const SOCKET: &str = "control.sock";
 const CONVERSATIONS_MAX: usize = 16;
 /// Time for one question and its answer.
 const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a reload: files are read, and the worker takes them.
+pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub enum Request {
         /// What of it.
         question: SessionsQuestion,
     },
+    /// Read the configuration again and use it.
+    Reload,
     /// Set the administrative state of a server.
     Server {
         /// Its pool.
@@ -52,6 +56,15 @@ pub enum Request {
         server: String,
         /// What it is to be.
         order: inquiry::Order,
+    },
+    /// Add a server to a pool, or remove one.
+    Change {
+        /// The pool.
+        pool: String,
+        /// The server's name.
+        server: String,
+        /// What of it.
+        change: inquiry::ServerOrder,
     },
 }
 
@@ -73,6 +86,8 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// What came of each switchover.
     Switchover(Vec<SwitchoverStatus>),
+    /// What a reload has changed, a line each.
+    Reloaded(Vec<String>),
     /// What the worker says; never [`inquiry::Answer::Refused`].
     Worker(inquiry::Answer),
 }
@@ -113,7 +128,7 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
         let questions = questions.clone();
         tokio::spawn(async move {
             // Whoever asks and goes away, or dawdles, has no claim to more.
-            drop(timeout(CONVERSATION_TIMEOUT, converse(stream, questions)).await);
+            drop(timeout(RELOAD_TIMEOUT + CONVERSATION_TIMEOUT, converse(stream, questions)).await);
             drop(permit);
         });
     }
@@ -122,9 +137,14 @@ pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>) {
 async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::Result<()> {
     let (mut sender, mut receiver) = link::halves(stream);
     loop {
-        let reply = match receiver.receive::<Request>().await {
+        let received = timeout(CONVERSATION_TIMEOUT, receiver.receive::<Request>());
+        let reply = match received.await? {
             Ok(None) => return Ok(()),
-            Ok(Some(request)) => ask(&questions, request).await,
+            Ok(Some(request)) => {
+                let is_reload = request == Request::Reload;
+                let patience = if is_reload { RELOAD_TIMEOUT } else { CONVERSATION_TIMEOUT };
+                timeout(patience, ask(&questions, request)).await?
+            }
             Err(error) => Reply::Error(format!("the request is not understood: {error}")),
         };
         let is_last = matches!(reply, Reply::Error(_));

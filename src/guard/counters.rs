@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::status::PathStatus;
 use crate::vrrp::hello::Hello;
 use crate::vrrp::packet::DropReason;
 
@@ -150,4 +151,22 @@ impl PathCounters {
 /// A duration in whole milliseconds.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A path as it is shown.
+pub fn path_status(counters: &VipCounters, path: &PathCounters) -> PathStatus {
+    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    PathStatus {
+        name: path.name.clone(),
+        is_link: path.is_link,
+        sent: count(&path.sent),
+        received: count(&path.received),
+        send_failures: count(&path.send_failures),
+        last_heard_ms: (count(&path.last_heard_at_ms) != 0).then(|| counters.age_ms(&path.last_heard_at_ms)),
+    }
+}
+
+/// Time since anything valid of the peer came, on any path.
+pub fn last_heard_ms(counters: &VipCounters) -> Option<u64> {
+    counters.paths.iter().filter_map(|path| path_status(counters, path).last_heard_ms).min()
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{FileError, FileKind, WorkerFile, list_directory, read_file};
+use crate::config::{FileError, FileKind, WorkerFile, list_directory, list_servers, read_file};
 use crate::link::files::{COST_MAX, FileContent, HandedFiles};
 use crate::status::CertificateStatus;
 
@@ -83,14 +83,22 @@ impl Reader {
         let all = expand(&wanted).map_err(|(_, error)| refused(error))?;
         let stamps = stamps(&all);
         let mut files = HandedFiles::default();
+        let mut failures = BTreeMap::new();
         for file in &all {
-            files.0.insert(file.path.clone(), read(file).map_err(refused)?);
+            match read(file) {
+                Ok(content) => drop(files.0.insert(file.path.clone(), content)),
+                Err(error) if file.kind == FileKind::Servers => {
+                    warn!("{}", not_there(&error));
+                    failures.insert(file.path.clone(), not_there(&error));
+                }
+                Err(error) => return Err(refused(error)),
+            }
         }
         if files.cost() > COST_MAX {
             bail!("the files that the configuration names are too large together: {}", TOO_LARGE_REMEDY);
         }
-        let snapshot = Snapshot { files: Arc::new(files), warnings: Vec::new() };
-        Ok(Self { wanted, stamps, snapshot, failures: BTreeMap::new() })
+        let snapshot = Snapshot { files: Arc::new(files), warnings: failures.values().cloned().collect() };
+        Ok(Self { wanted, stamps, snapshot, failures })
     }
 
     /// The files as they were last read.
@@ -98,25 +106,17 @@ impl Reader {
         self.snapshot.clone()
     }
 
-    /// Watches them for as long as somebody receives what changes.
+    /// Watches them for as long as what is given lives.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn watch(self) -> io::Result<watch::Receiver<Snapshot>> {
-        let (sender, receiver) = watch::channel(self.snapshot());
-        if !self.wanted.is_empty() {
-            std::thread::Builder::new().name("files".to_owned()).spawn(move || self.run(&sender))?;
-        }
-        Ok(receiver)
-    }
-
-    fn run(mut self, sender: &watch::Sender<Snapshot>) {
-        while !sender.is_closed() {
-            std::thread::sleep(INTERVAL);
-            if self.look() {
-                sender.send_replace(self.snapshot());
-            }
-        }
+    pub fn watch(self) -> io::Result<Watch> {
+        let (sender, readers) = (watch::Sender::new(self.snapshot()), Arc::default());
+        let watch = Watch { sender, reader: Arc::clone(&readers) };
+        *readers.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+        let (sender, readers) = (watch.sender.clone(), Arc::downgrade(&readers));
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || run(&readers, &sender))?;
+        Ok(watch)
     }
 
     /// Looks whether anything has changed, and reads that. True when there is something to hand over or to say.
@@ -139,6 +139,11 @@ impl Reader {
             }
             let failure = match read(file) {
                 Ok(content) => files.0.insert(file.path.clone(), content).and(None),
+                // The worker keeps the servers that it has, and knows that they are the last ones.
+                Err(error) if file.kind == FileKind::Servers => {
+                    files.0.remove(&file.path);
+                    Some(not_there(&error))
+                }
                 Err(error) => Some(in_use(&error)),
             };
             self.fail(&file.path, failure);
@@ -187,6 +192,46 @@ impl Reader {
     }
 }
 
+/// The files as they change.
+#[derive(Debug)]
+pub struct Watch {
+    sender: watch::Sender<Snapshot>,
+    /// Who looks next. `None` while a look is under way.
+    reader: Arc<Mutex<Option<Reader>>>,
+}
+
+impl Watch {
+    /// Told of each change.
+    pub fn receiver(&self) -> watch::Receiver<Snapshot> {
+        self.sender.subscribe()
+    }
+
+    /// Watches other files from now on. Waits for nothing: what a look that is under way brings is forgotten.
+    pub fn replace(&self, reader: Reader) {
+        let snapshot = reader.snapshot();
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        self.sender.send_replace(snapshot);
+    }
+}
+
+fn run(readers: &Weak<Mutex<Option<Reader>>>, sender: &watch::Sender<Snapshot>) {
+    loop {
+        std::thread::sleep(INTERVAL);
+        let Some(shared) = readers.upgrade() else { return };
+        let taken = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut reader) = taken else { continue };
+        let is_new = reader.look();
+        let mut next = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        // Otherwise there are other files by now.
+        if next.is_none() {
+            if is_new {
+                sender.send_replace(reader.snapshot());
+            }
+            *next = Some(reader);
+        }
+    }
+}
+
 /// Time before its end in which a certificate is spoken of.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
 const DAY: i64 = 24 * 3600;
@@ -218,6 +263,10 @@ fn in_use(error: &FileError) -> String {
     format!("{error}; what it held before is in use: {}", error.remedy())
 }
 
+fn not_there(error: &FileError) -> String {
+    format!("{error}; the servers found last are in use: {}", error.remedy())
+}
+
 /// All files, with those of the directories.
 fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)> {
     let mut all = Vec::new();
@@ -226,6 +275,8 @@ fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)
             FileKind::Certificates => {
                 all.extend(list_directory(&file.path).map_err(|error| (file.path.clone(), error))?)
             }
+            // What cannot be listed is said where it is read.
+            FileKind::Servers => all.extend(list_servers(&file.path).unwrap_or_else(|_| vec![file.clone()])),
             FileKind::Public | FileKind::Secret => all.push(file.clone()),
         }
     }
@@ -233,6 +284,9 @@ fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)
 }
 
 fn read(file: &WorkerFile) -> Result<FileContent, FileError> {
+    if file.kind == FileKind::Servers && file.path.is_dir() {
+        list_servers(&file.path)?;
+    }
     read_file(&file.path, file.kind).map(|content| FileContent(content.into()))
 }
 

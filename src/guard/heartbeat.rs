@@ -69,6 +69,8 @@ pub enum Command {
     Servers(u16, u16),
     /// Whether this node has what the peer has.
     Synced(bool),
+    /// The first bytes of the checksum of the configuration in use.
+    Configured([u8; 8]),
     /// Open the sockets anew, and tell how that went.
     Reopen,
     /// Move the VIP: to the peer when we hold it, to us when the peer does.

@@ -1,29 +1,38 @@
 //! The listening sockets. The guard opens them once and keeps them, so that they survive any worker.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use super::reload::Listening;
 use crate::config::{AdminToken, Config, SyncEnds};
 
-/// Opens every socket of every listener, in the order of [`crate::link::Bootstrap`].
+/// Opens every socket of every listener.
 ///
 /// # Errors
 /// Which address could not be bound, and why.
-pub fn open(config: &Config, threads: usize) -> anyhow::Result<Vec<TcpListener>> {
-    let mut sockets = Vec::new();
+pub fn open(config: &Config, threads: usize) -> anyhow::Result<Listening> {
+    open_new(config, threads, &[])
+}
+
+/// As [`open`], but for addresses that are open already.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_new(config: &Config, threads: usize, known: &[SocketAddr]) -> anyhow::Result<Listening> {
+    let mut listening = Listening::new();
     for listener in &config.listeners {
-        for &address in &listener.bind {
+        for &address in listener.bind.iter().filter(|address| !known.contains(address)) {
             let opened = crate::net::listen::tcp(address, threads);
-            sockets.extend(
-                opened
-                    .map_err(|error| anyhow!("listener {} cannot bind {address}: {}", listener.name, hint(&error)))?,
-            );
+            let sockets = opened
+                .map_err(|error| anyhow!("listener {} cannot bind {address}: {}", listener.name, hint(&error)))?;
+            listening.insert(address, sockets.into_iter().map(Arc::new).collect());
         }
     }
-    Ok(sockets)
+    Ok(listening)
 }
 
 /// What `[admin]` is served with.

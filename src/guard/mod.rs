@@ -17,6 +17,7 @@ mod counters;
 mod events;
 mod files;
 mod fitness;
+mod found;
 mod heartbeat;
 pub mod janitor;
 pub mod leases;
@@ -25,6 +26,7 @@ mod listeners;
 mod notify;
 mod paths;
 mod questions;
+mod reload;
 mod session_store;
 mod setup;
 mod speaker;
@@ -34,6 +36,7 @@ mod supervisor;
 mod switchover;
 mod vitals;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
@@ -48,7 +51,7 @@ use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -62,6 +65,7 @@ use self::heartbeat::{Command, Witness};
 use self::janitor::Inheritance;
 use self::janitor::Janitor;
 use self::listeners::AdminListener;
+use self::reload::{Listening, Reloader};
 use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
 use self::supervisor::{Handing, Supervisor};
@@ -115,11 +119,8 @@ pub struct Options {
 pub fn run(options: Options) -> anyhow::Result<()> {
     let _lock = lock(&options.runtime_dir)?;
     let threads = options.config.worker.threads;
-    let mut sockets = listeners::open(&options.config, threads)?;
+    let listening = listeners::open(&options.config, threads)?;
     let sync_socket = listeners::open_sync(options.config.sync_ends(&options.local.name))?;
-    let has_sync_socket = sync_socket.is_some();
-    // Last, as the bootstrap of a worker has it.
-    sockets.extend(sync_socket);
     let mut warnings = Vec::new();
     if let Err(error) = realtime::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): set LimitMEMLOCK=infinity"));
@@ -127,8 +128,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let (guard, mut bootstrapping) = Guard::start(options, warnings).await?;
-        bootstrapping.has_sync_socket = has_sync_socket;
-        guard.run(bootstrapping, sockets).await
+        (bootstrapping.listening, bootstrapping.sync_socket) = (listening, sync_socket.map(Arc::new));
+        guard.run(bootstrapping).await
     })
 }
 
@@ -178,14 +179,15 @@ struct Bootstrapping {
     node: String,
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
-    files: watch::Receiver<files::Snapshot>,
+    watch: files::Watch,
     archive: Option<Rc<Archive>>,
     administration: Rc<Administration>,
     admin: Option<AdminListener>,
     access_logs: Rc<AccessLogs>,
     store: Option<StoreSecrets>,
-    /// Whether the socket of the sync link is among those that it gets.
-    has_sync_socket: bool,
+    /// The listening sockets, which outlast any worker.
+    listening: Listening,
+    sync_socket: Option<Arc<TcpListener>>,
 }
 
 impl Guard {
@@ -237,13 +239,14 @@ impl Guard {
             admin,
             access_logs: AccessLogs::open(&config)?,
             pair_key,
-            files: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
+            watch: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
             store: session_store::secrets(&config)?,
             config: config.clone(),
             path: config_path,
             text: config_text,
             node: local.name.clone(),
-            has_sync_socket: false,
+            listening: Listening::new(),
+            sync_socket: None,
         };
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
@@ -264,7 +267,7 @@ impl Guard {
     }
 
     /// The guard's loop, until it is told to stop.
-    async fn run(mut self, bootstrapping: Bootstrapping, sockets: Vec<TcpListener>) -> anyhow::Result<()> {
+    async fn run(mut self, bootstrapping: Bootstrapping) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
         let (to_worker, commands) = mpsc::channel(QUEUE_MAX);
@@ -273,10 +276,15 @@ impl Guard {
         let settings = self.node.config.worker.clone();
         let (reopen_logs, hangups) = mpsc::channel(1);
         tokio::task::spawn_local(Rc::clone(&bootstrapping.access_logs).keep(hangups, to_worker.clone()));
-        let mut files = bootstrapping.files.clone();
+        let mut files = bootstrapping.watch.receiver();
+        let sockets = bootstrapping.sockets(&self.node.config, &bootstrapping.listening);
+        let bootstrapping = Rc::new(RefCell::new(bootstrapping));
+        let (outcome_sender, mut outcomes) = mpsc::channel(QUEUE_MAX);
+        let mut reloader = Reloader::new(Rc::clone(&bootstrapping), to_worker.clone(), outcome_sender);
         let supervisor = Supervisor {
-            bootstrap: Box::new(move || bootstrapping.hand_over()),
+            bootstrap: Box::new(move || bootstrapping.borrow().hand_over()),
             sockets,
+            reload_socket: None,
             probe_interval: settings.probe_interval,
             probe_timeout: settings.probe_timeout,
             drain_timeout: settings.drain_timeout,
@@ -296,7 +304,7 @@ impl Guard {
         let mut hangup = signal(SignalKind::hangup())?;
         let (finding_sender, mut findings) = mpsc::channel(QUEUE_MAX);
         let (checks, situation) = (&self.node.checks, self.node.situation());
-        fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
+        let mut looks = fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
             .context("a thread for fitness checks cannot be started")?;
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
@@ -329,13 +337,28 @@ impl Guard {
                 () = sleep_until(self.node.took_over_due_at()) => self.node.tell_took_over(),
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
-                Some(question) = self.questions.recv() => self.answer(question, &to_worker),
+                Some(question) = self.questions.recv() => self.answer(question, &to_worker, &mut reloader),
+                Some(outcome) = outcomes.recv() => {
+                    if let Ok((config, _)) = &outcome.result
+                        && self.node.reloaded(config.clone())
+                    {
+                        // What was found until now is of checks of other numbers.
+                        drop(looks);
+                        while findings.try_recv().is_ok() {}
+                        let (checks, config) = (&self.node.checks, &self.node.config);
+                        looks = fitness::start(checks, config, &self.netlink, &situation, &finding_sender)
+                            .context("a thread for fitness checks cannot be started")?;
+                    }
+                    self.node.loaded.take(outcome.result.as_ref().map(drop));
+                    outcome.tell();
+                    reloader.done();
+                }
                 _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
                 _ = hangup.recv() => {
                     // Where one is waiting already, the files are opened once more after this.
                     let _waiting = reopen_logs.try_send(());
-                    warn!("this release does not re-read its configuration; restart to apply changes");
+                    reloader.start(None);
                 }
                 () = std::future::ready(()), if worker_events_count >= WORKER_EVENTS_MAX => worker_events_count = 0,
             }
@@ -400,11 +423,15 @@ impl Guard {
         ToWorker::Status(Box::new(status))
     }
 
-    fn answer(&self, (request, reply): Question, worker: &mpsc::Sender<supervisor::Command>) {
+    fn answer(&self, (request, reply): Question, worker: &mpsc::Sender<supervisor::Command>, reloader: &mut Reloader) {
         match request {
+            Request::Reload => reloader.start(Some(reply)),
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
             Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+            Request::Change { pool, server, change } => {
+                questions::start(worker, WorkerQuestion::Change { pool, server, change }, reply);
+            }
             Request::Sessions { question } => questions::start(worker, WorkerQuestion::Sessions(question), reply),
             Request::Server { pool, server, order } => {
                 questions::start(worker, WorkerQuestion::Server { pool, server, order }, reply);
@@ -491,6 +518,13 @@ fn ends(config: &Config, local: &LocalNode) -> Option<Ends> {
 }
 
 impl Bootstrapping {
+    /// The sockets that a worker with a configuration gets, in the order of [`Bootstrap`].
+    fn sockets(&self, config: &Config, listening: &Listening) -> Vec<Arc<TcpListener>> {
+        let addresses = config.listeners.iter().flat_map(|listener| &listener.bind);
+        let sockets = addresses.filter_map(|address| listening.get(address)).flatten();
+        sockets.chain(&self.sync_socket).cloned().collect()
+    }
+
     /// What a new worker gets, with the descriptors besides the listeners' sockets.
     fn hand_over(&self) -> Handing {
         let archive = self.archive.as_ref().map(|archive| archive.for_worker());
@@ -521,8 +555,8 @@ impl Bootstrapping {
             config_text: self.text.clone(),
             guard_pid: std::process::id(),
             threads,
-            socket_count: address_count * threads + usize::from(self.has_sync_socket),
-            has_sync_socket: self.has_sync_socket,
+            socket_count: address_count * threads + usize::from(self.sync_socket.is_some()),
+            has_sync_socket: self.sync_socket.is_some(),
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),
             // The supervisor knows which are good.
@@ -530,6 +564,7 @@ impl Bootstrapping {
             changed_files: None,
             further: Vec::new(),
             administration: self.administration.facts(),
+            found: self.administration.found(),
             admin_token: token.map(|token| token.as_bytes().to_vec()),
             store: self.store.clone(),
         }

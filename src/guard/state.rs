@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,12 +13,13 @@ use tracing::{debug, error, info, warn};
 use super::addresses;
 use super::administration::Administration;
 use super::archive::Archive;
-use super::counters::{PathCounters, VipCounters, millis};
+use super::counters::{VipCounters, last_heard_ms, millis, path_status};
 use super::events::{self, Events};
 use super::files;
 use super::fitness::{Checks, Situation};
 use super::heartbeat::{self, Command};
 use super::leases;
+use super::reload::Loaded;
 use super::supervisor;
 use super::supervisor::attention::Paced;
 use crate::config::{Authentication, Config, LocalNode};
@@ -28,8 +29,8 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PathStatus, PeerStatus, PeerVipStatus, PoolStatus,
-    Role, SessionsStatus, SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
+    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PeerStatus, PeerVipStatus, PoolStatus, Role,
+    SessionsStatus, SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
@@ -117,7 +118,7 @@ impl Vip {
     }
 
     /// The queue holds more changes than a heartbeat that lives can be behind; the watchdog sees to one that does not.
-    fn tell(&self, command: Command) {
+    pub fn tell(&self, command: Command) {
         if self.commands.try_send(command).is_err() {
             error!("the heartbeat takes no commands");
         }
@@ -155,6 +156,8 @@ impl WorkerState {
 pub struct Node {
     /// The configuration in use.
     pub config: Config,
+    /// How it came to be in use.
+    pub loaded: Loaded,
     /// Which node of it this is.
     pub local: LocalNode,
     /// In the order of the configuration.
@@ -198,6 +201,7 @@ impl Node {
         let threads = config.worker.threads;
         let synced = config.sync_ends(&local.name).map(|_| false);
         Self {
+            loaded: Loaded::now(),
             local,
             vips,
             worker: WorkerState::Starting,
@@ -596,6 +600,8 @@ impl Node {
             node: self.local.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_checksum: self.config.checksum.clone(),
+            config_age_ms: self.loaded.age_ms(),
+            refused_reload: self.loaded.refused(),
             guard_pid: std::process::id(),
             vips,
             peer: self.peer_status(),
@@ -760,23 +766,6 @@ pub fn role(state: State) -> Role {
 /// The interfaces of a VIP: of its addresses, and of its adverts.
 pub fn interfaces(vip: &crate::config::Vip) -> impl Iterator<Item = &str> {
     vip.addresses.iter().map(|at| at.interface.as_str()).chain([vip.advert_interface.as_str()])
-}
-
-fn path_status(counters: &VipCounters, path: &PathCounters) -> PathStatus {
-    let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    PathStatus {
-        name: path.name.clone(),
-        is_link: path.is_link,
-        sent: count(&path.sent),
-        received: count(&path.received),
-        send_failures: count(&path.send_failures),
-        last_heard_ms: (count(&path.last_heard_at_ms) != 0).then(|| counters.age_ms(&path.last_heard_at_ms)),
-    }
-}
-
-/// Time since anything valid of the peer came, on any path.
-fn last_heard_ms(counters: &VipCounters) -> Option<u64> {
-    counters.paths.iter().filter_map(|path| path_status(counters, path).last_heard_ms).min()
 }
 
 /// Three intervals and the skew: how long a standby waits (RFC 9568 section 6.1). By the interval that the peer's last

@@ -7,7 +7,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -20,13 +22,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use self::attention::{Attention, Paced};
+use super::administration::Said;
 use super::files::Snapshot;
 use super::fitness::threads;
 use crate::fitness::silence::{Judged, Silence};
 use crate::inquiry::{Answer, Question};
 use crate::link::files::HandedFiles;
-use crate::link::{self, Bootstrap, FromWorker, KeptFact, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Report, ToWorker};
 use crate::net::child;
+use crate::net::descriptors;
 use crate::status::CertificateStatus;
 
 /// Time for a new worker to say that it serves.
@@ -68,6 +72,30 @@ pub enum Command {
     },
     /// Tell the worker something, if there is one.
     Tell(ToWorker),
+    /// Have the worker go over to another configuration.
+    Reload(Box<Reloading>),
+}
+
+/// Another configuration, on its way to the worker.
+pub struct Reloading {
+    /// What the worker is told.
+    pub message: link::Reload,
+    /// The descriptors that go with it.
+    pub descriptors: Vec<OwnedFd>,
+    /// The listening sockets of the next workers, in the order of [`Bootstrap`].
+    pub sockets: Vec<Arc<TcpListener>>,
+    /// Time that the worker gets to drain.
+    pub drain_timeout: Duration,
+    /// Called once the worker uses it: the next one is to begin with it.
+    pub commit: Box<dyn FnOnce()>,
+    /// Told what came of it. Dropped when the worker ends before it has said so: the next one begins with what was in use.
+    pub reply: oneshot::Sender<Result<(), String>>,
+}
+
+impl std::fmt::Debug for Reloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloading").field("message", &self.message).finish_non_exhaustive()
+    }
 }
 
 /// What the supervisor tells the guard.
@@ -97,8 +125,8 @@ pub enum Event {
     Ended(String),
     /// It wants to know how the node is.
     StatusAsked,
-    /// What operators have said of servers, for the next worker.
-    Administration(Vec<KeptFact>),
+    /// What operators have said of servers, or the servers that were found, for the next worker.
+    Administration(Said),
     /// The certificates that it serves.
     Certificates(Vec<CertificateStatus>),
     /// It has drained and ended, as it was told to.
@@ -113,7 +141,9 @@ pub struct Supervisor {
     /// What each worker gets, with the descriptors that [`Bootstrap::further`] lists.
     pub bootstrap: Box<dyn Fn() -> Handing>,
     /// The listening sockets, in the order of [`Bootstrap`].
-    pub sockets: Vec<std::net::TcpListener>,
+    pub sockets: Vec<Arc<TcpListener>>,
+    /// Takes the descriptors of another configuration to the worker that runs.
+    pub reload_socket: Option<StdUnixStream>,
     /// Time between two probes.
     pub probe_interval: Duration,
     /// Time without an answer after which its threads are looked at, and it counts as hung or as starved.
@@ -176,10 +206,16 @@ impl Supervisor {
     fn spawn(&mut self) -> io::Result<(Child, UnixStream, Arc<HandedFiles>)> {
         let (child, ours) = child::spawn("worker")?;
         let files = Arc::clone(&self.files.borrow_and_update().files);
-        let (mut bootstrap, further) = (self.bootstrap)();
+        let (mut bootstrap, mut further) = (self.bootstrap)();
+        let (reload_socket, theirs) = StdUnixStream::pair()?;
+        // A worker that hangs may not keep the guard waiting.
+        reload_socket.set_nonblocking(true)?;
+        self.reload_socket = Some(reload_socket);
+        bootstrap.further.push(link::Further::Reload);
+        further.push(theirs.into());
         bootstrap.files = HandedFiles::clone(&self.good_files);
         bootstrap.changed_files = (files != self.good_files).then(|| HandedFiles::clone(&files));
-        let sockets = self.sockets.iter().map(AsFd::as_fd).chain(further.iter().map(AsFd::as_fd));
+        let sockets = self.sockets.iter().map(|socket| socket.as_fd()).chain(further.iter().map(AsFd::as_fd));
         link::send_bootstrap(&ours, &bootstrap, &sockets.collect::<Vec<_>>())?;
         ours.set_nonblocking(true)?;
         Ok((child, UnixStream::from_std(ours)?, files))
@@ -200,6 +236,9 @@ impl Supervisor {
         loop {
             let now = Instant::now();
             self.pass_on(&mut heard, now).await;
+            if let Some(reloading) = heard.waiting.take() {
+                self.reload(reloading, &mut heard, &state, &to_worker);
+            }
             // What has arrived comes before any judgement: this loop may have been late itself.
             tokio::select! {
                 biased;
@@ -212,6 +251,9 @@ impl Supervisor {
                             self.hear(message, &mut state, &mut heard, &mut questions).await;
                             if let Some(good) = heard.good_files.take() {
                                 self.good_files = good;
+                            }
+                            if let Some(result) = heard.reloaded.take() {
+                                self.reloaded(heard.reloading.take(), result);
                             }
                         }
                         // It is about to end, or talks nonsense; either way it is of no more use.
@@ -226,7 +268,7 @@ impl Supervisor {
                     }
                 }
                 // The next ones when these are taken: then it is known which of them are good.
-                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() && heard.files.is_none() => {
+                Ok(()) = self.files.changed(), if state.is_ready && order.is_none() && heard.is_free() && heard.waiting.is_none() => {
                     let files = Arc::clone(&self.files.borrow_and_update().files);
                     order = Some(ToWorker::Files(Box::new(HandedFiles::clone(&files))));
                     heard.files = Some(files);
@@ -243,6 +285,7 @@ impl Supervisor {
                     Command::Ask { question, reply } => questions.ask(question, reply, &state, &to_worker),
                     // What it has asked for and does not read is its own loss.
                     Command::Tell(message) => drop(to_worker.try_send(message)),
+                    Command::Reload(reloading) => self.reload(*reloading, &mut heard, &state, &to_worker),
                 },
                 () = sleep_until(heard.wakes_at(now)) => {}
                 () = sleep_until(state.look_at()), if state.may_look() => {
@@ -277,12 +320,58 @@ impl Supervisor {
             FromWorker::Failed { reason } => heard.failure = Some(reason),
             FromWorker::Answer { id, answer } => questions.answered(id, answer),
             FromWorker::AskStatus => heard.status_asked.put(()),
-            FromWorker::Administration(facts) => self.tell(Event::Administration(facts)).await,
+            FromWorker::Administration(facts) => self.tell(Event::Administration(Said::Facts(facts))).await,
+            FromWorker::Found(lists) => self.tell(Event::Administration(Said::Found(lists))).await,
+            FromWorker::Reloaded { result, certificates } => {
+                heard.reloaded = Some(result);
+                self.tell(Event::Certificates(certificates)).await;
+            }
             FromWorker::FilesTaken { are_good, certificates } => {
                 heard.good_files = heard.files.take().filter(|_| are_good);
                 self.tell(Event::Certificates(certificates)).await;
             }
         }
+    }
+
+    /// Passes another configuration on to the worker.
+    fn reload(&self, reloading: Reloading, heard: &mut Heard, state: &Watched, to_worker: &mpsc::Sender<ToWorker>) {
+        let refusal = if !state.is_ready || state.is_hung {
+            Some("the worker does not answer yet: try again in a moment; `baton status` says how it is".to_owned())
+        } else if !heard.is_free() {
+            // Files are on their way. There is one reload at a time.
+            heard.waiting = Some(reloading);
+            return;
+        } else {
+            self.hand_over(&reloading, to_worker).err()
+        };
+        match refusal {
+            // Whoever asked may have gone away.
+            Some(reason) => drop(reloading.reply.send(Err(reason))),
+            None => heard.reloading = Some(reloading),
+        }
+    }
+
+    fn hand_over(&self, reloading: &Reloading, to_worker: &mpsc::Sender<ToWorker>) -> Result<(), String> {
+        let socket = self.reload_socket.as_ref().ok_or("there is no worker now")?;
+        let room = to_worker.try_reserve().map_err(|_| "the worker reads nothing")?;
+        let descriptors: Vec<_> = reloading.descriptors.iter().map(AsFd::as_fd).collect();
+        // First the descriptors: the worker waits for them when it has read the message.
+        descriptors::send(socket, &descriptors).map_err(|error| format!("the worker takes no sockets: {error}"))?;
+        room.send(ToWorker::Reload(Box::new(reloading.message.clone())));
+        Ok(())
+    }
+
+    /// The worker has gone over to another configuration, or has not.
+    fn reloaded(&mut self, reloading: Option<Reloading>, result: Result<(), String>) {
+        let Some(Reloading { message, sockets, drain_timeout, commit, reply, .. }) = reloading else { return };
+        if result.is_ok() {
+            self.sockets = sockets;
+            self.good_files = Arc::new(message.files);
+            self.drain_timeout = drain_timeout;
+            commit();
+        }
+        // Whoever asked may have gone away.
+        drop(reply.send(result));
     }
 
     /// Tells the guard what it may be told now of what a worker has said.
@@ -342,9 +431,11 @@ fn write_to(mut sender: link::Sender) -> mpsc::Sender<ToWorker> {
 
 /// Answers a command that there is no worker for.
 fn refuse(command: Command, reason: &str) {
-    if let Command::Ask { reply, .. } = command {
-        // Whoever asked may have gone away.
-        drop(reply.send(Err(reason.to_owned())));
+    // Whoever asked may have gone away.
+    match command {
+        Command::Ask { reply, .. } => drop(reply.send(Err(reason.to_owned()))),
+        Command::Reload(reloading) => drop(reloading.reply.send(Err(reason.to_owned()))),
+        Command::Tell(_) => {}
     }
 }
 
@@ -402,6 +493,11 @@ struct Heard {
     files: Option<Arc<HandedFiles>>,
     /// Files that it has found to be good.
     good_files: Option<Arc<HandedFiles>>,
+    /// A configuration that it was handed and has not taken yet, and what it says of it.
+    reloading: Option<Reloading>,
+    /// One that waits until it has taken files.
+    waiting: Option<Reloading>,
+    reloaded: Option<Result<(), String>>,
 }
 
 impl Heard {
@@ -415,7 +511,15 @@ impl Heard {
             status_asked,
             files: None,
             good_files: None,
+            reloading: None,
+            waiting: None,
+            reloaded: None,
         }
+    }
+
+    /// Whether it has taken all that it was handed.
+    fn is_free(&self) -> bool {
+        self.files.is_none() && self.reloading.is_none()
     }
 
     fn listens(&self, now: Instant) -> bool {

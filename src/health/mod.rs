@@ -18,6 +18,11 @@ impl Judgement {
         Self { fall, rise, up: true, streak: 0, judged: false }
     }
 
+    /// Goes on with a verdict that there is already.
+    pub fn resume(&mut self, is_up: bool) {
+        (self.up, self.judged) = (is_up, true);
+    }
+
     /// Whether it counts as up.
     pub fn is_up(&self) -> bool {
         self.up

@@ -29,7 +29,7 @@ mod shard;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::bucket::Rate;
@@ -99,8 +99,8 @@ pub struct Counts {
 
 /// The buckets of all limits of a worker, shared by its threads.
 pub struct Buckets {
-    limits: Box<[Limit]>,
-    changes: Changes,
+    limits: Box<[Arc<Limit>]>,
+    changes: Arc<Changes>,
     sweeping: AtomicUsize,
 }
 
@@ -109,6 +109,8 @@ struct Limit {
     shards: Box<[Mutex<Shard>]>,
     /// Buckets that the other node has to be told of.
     pending: AtomicUsize,
+    /// It is configured no more: nobody is told of its buckets.
+    is_over: AtomicBool,
 }
 
 /// What the other node has not been told.
@@ -124,8 +126,31 @@ impl Buckets {
     /// process starts. `wake` is called when there is a change to send and there was none before.
     pub fn new(limits: &[Terms], seed: u16, wake: Box<dyn Fn() + Send + Sync>) -> Self {
         let changes = Changes { are_kept: AtomicBool::new(false), pending: AtomicUsize::new(0), wake };
-        let limits = limits.iter().map(|terms| Limit::new(terms, seed)).collect();
+        let limits = limits.iter().map(|terms| Arc::new(Limit::new(terms, seed))).collect();
+        Self { limits, changes: Arc::new(changes), sweeping: AtomicUsize::new(0) }
+    }
+
+    /// The buckets of another configuration: for each of its limits the terms, and the place of the one here whose buckets
+    /// it goes on with. Those here stay usable for who still has them.
+    pub fn next(&self, limits: &[(Terms, Option<u16>)], seed: u16) -> Self {
+        let next = |(terms, place): &(Terms, Option<u16>)| {
+            let kept = place.and_then(|place| self.limits.get(usize::from(place)));
+            kept.map_or_else(|| Arc::new(Limit::new(terms, seed)), Arc::clone)
+        };
+        let (limits, changes) = (limits.iter().map(next).collect(), Arc::clone(&self.changes));
         Self { limits, changes, sweeping: AtomicUsize::new(0) }
+    }
+
+    /// Forgets what the other node was to be told of limits that `next` has not, once that is in use.
+    pub fn give_way_to(&self, next: &Self) {
+        let is_kept = |limit: &Arc<Limit>| next.limits.iter().any(|kept| Arc::ptr_eq(kept, limit));
+        for limit in self.limits.iter().filter(|limit| !is_kept(limit)) {
+            limit.is_over.store(true, Ordering::SeqCst);
+            for shard in &limit.shards {
+                let forgotten = lock(shard).forget_marks();
+                self.unmark(limit, forgotten);
+            }
+        }
     }
 
     /// Takes a token for a request, if there is one. A limit that is not there limits nothing.
@@ -222,11 +247,12 @@ impl Buckets {
         let [first, ..] = *key;
         // A power of two, so that the low bits choose.
         let shard = limit.shards.get(usize::from(first) & (limit.shards.len() - 1))?;
-        Some((limit, lock(shard)))
+        Some((&**limit, lock(shard)))
     }
 
     fn mark(&self, limit: &Limit, shard: &mut Shard, number: u32) {
-        if !self.changes.are_kept.load(Ordering::Relaxed) || !shard.mark(number) {
+        let is_told = self.changes.are_kept.load(Ordering::Relaxed) && !limit.is_over.load(Ordering::Relaxed);
+        if !is_told || !shard.mark(number) {
             return;
         }
         // The limit's count comes first: whoever sees that there are changes finds them.
@@ -247,7 +273,12 @@ impl Limit {
         let entries_max = terms.entries_max.max(1);
         let shard_count = prev_power_of_two(entries_max / SHARD_ENTRIES_MIN).clamp(1, SHARDS_MAX);
         let shard = |_| Mutex::new(Shard::new(entries_max / shard_count, seed));
-        Self { rate: Rate::new(terms), shards: (0..shard_count).map(shard).collect(), pending: AtomicUsize::new(0) }
+        Self {
+            rate: Rate::new(terms),
+            shards: (0..shard_count).map(shard).collect(),
+            pending: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        }
     }
 }
 

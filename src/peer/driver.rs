@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::Apply;
+use super::Renewed;
 use super::connection::{Connection, Ending};
 use super::endpoint::Established;
 use super::refusals::{Reason, Refusal, Refusals};
@@ -84,7 +85,12 @@ impl Driver {
     }
 
     /// Runs until it is stopped.
-    pub async fn run(mut self, mut established: mpsc::Receiver<Established>, mut stop: oneshot::Receiver<()>) {
+    pub async fn run(
+        mut self,
+        mut established: mpsc::Receiver<Established>,
+        mut renewals: watch::Receiver<Option<Renewed>>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         let mut sweep_at = Instant::now();
         loop {
             let now = Instant::now();
@@ -98,6 +104,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = &mut stop => return self.part().await,
+                Ok(()) = renewals.changed() => self.renew(renewals.borrow_and_update().clone()),
                 Some(established) = established.recv() => self.begin(established),
                 progress = progress(&mut self.conversation) => match progress {
                     Ok(()) => self.heed(),
@@ -126,6 +133,21 @@ impl Driver {
         let connection = Connection::new(established);
         self.conversation = Some(Conversation { connection, replica, is_greeted: false });
         self.publish();
+    }
+
+    /// Goes over to another configuration. What was said of its pools and limits so far meant those of the one before.
+    fn renew(&mut self, renewed: Option<Renewed>) {
+        let Some(Renewed { sessions, checksum, pools, limits }) = renewed else { return };
+        let settings = self.pair.as_ref().map(|pair| &pair.settings);
+        let is_same = settings
+            .is_none_or(|before| (&before.pools, &before.limits, before.checksum) == (&pools, &limits, checksum));
+        if !is_same || !Arc::ptr_eq(&sessions, &self.sessions) {
+            self.end(Ending::Over("the configuration was reloaded".to_owned()));
+        }
+        self.sessions = sessions;
+        if let Some(pair) = &mut self.pair {
+            (pair.settings.pools, pair.settings.limits, pair.settings.checksum) = (pools, limits, checksum);
+        }
     }
 
     fn end(&mut self, ending: Ending) {

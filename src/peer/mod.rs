@@ -26,7 +26,7 @@ use self::refusals::Refusals;
 use crate::net::realtime::schedule_as_batch;
 use crate::proxy::sessions::Sessions;
 use crate::session::facts::FactKey;
-use crate::session::replica::Settings;
+use crate::session::replica::{PoolNames, Settings};
 use crate::status::SyncStatus;
 
 /// What the thread is started with.
@@ -54,8 +54,22 @@ pub struct Pair {
     pub settings: Settings,
 }
 
+/// Another configuration, as far as the link has to know it.
+#[derive(Clone)]
+pub struct Renewed {
+    /// What is shared with the other node, and swept.
+    pub sessions: Arc<Sessions>,
+    /// Of the configuration.
+    pub checksum: [u8; 8],
+    /// The pools that keep sessions.
+    pub pools: Vec<PoolNames>,
+    /// The names of the rate limits, in the order of their places.
+    pub limits: Vec<String>,
+}
+
 /// The running thread.
 pub struct Link {
+    renewed: watch::Sender<Option<Renewed>>,
     status: Option<Arc<Mutex<SyncStatus>>>,
     synced: watch::Receiver<bool>,
     stop: oneshot::Sender<()>,
@@ -81,6 +95,7 @@ pub fn start(setup: Setup) -> io::Result<Link> {
         status = Some(Arc::clone(&shown));
         conversations = Some(Conversations { settings, shown });
     }
+    let (renewed, renewals) = watch::channel(None);
     let driver = Driver::new(sessions, conversations, apply, refusals, synced_sender);
     let run = move || {
         // It wakes for every burst of changes, and each time would take the processor from a thread in the middle of a request
@@ -89,17 +104,23 @@ pub fn start(setup: Setup) -> io::Result<Link> {
         let _as_usual = schedule_as_batch();
         runtime.block_on(async {
             let opened = gate.map(|(gate, end)| tokio::spawn(gate.run(end)));
-            driver.run(established, stopped).await;
+            driver.run(established, renewals, stopped).await;
             if let Some(opened) = opened {
                 opened.abort();
             }
         });
     };
     let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(run)?;
-    Ok(Link { status, synced, stop, thread })
+    Ok(Link { renewed, status, synced, stop, thread })
 }
 
 impl Link {
+    /// Goes over to another configuration. Where what both nodes share is called otherwise than before, the conversation
+    /// with the other node begins anew.
+    pub fn renew(&self, renewed: Renewed) {
+        self.renewed.send_replace(Some(renewed));
+    }
+
     /// How it is; `None` without another node.
     pub fn status(&self) -> Option<SyncStatus> {
         self.status.as_ref().map(|status| status.lock().unwrap_or_else(PoisonError::into_inner).clone())

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::server::{Admin, Server};
 use super::state::Site;
+use crate::config::ServerChange;
 use crate::link::KeptFact;
 use crate::session::facts::FactKey;
 use crate::session::version::Version;
@@ -31,6 +32,18 @@ impl Admin {
 
     fn from_value(value: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|admin| admin.as_str().as_bytes() == value)
+    }
+}
+
+impl Server {
+    /// Takes what operators have said of it before it was there.
+    pub(super) fn recall_admin(&self, value: &[u8]) {
+        Admin::from_value(value).into_iter().for_each(|admin| self.set_admin(admin));
+    }
+
+    /// Takes what the other node has said of it before it was there.
+    pub(super) fn recall_health(&self, value: &[u8]) {
+        self.hint(value == UP);
     }
 }
 
@@ -98,22 +111,27 @@ impl Site {
         let is_known = |pool: &str, server: &str| known.contains(&(pool, server));
         let facts = self.sessions.facts();
         let kept = facts.iter_with_versions().filter_map(|(key, version, value)| match key {
-            FactKey::Admin { pool, server } if is_known(pool, server) && Admin::from_value(value).is_some() => {
-                Some(KeptFact {
+            FactKey::Admin { pool, server } => {
+                let is_state = || is_known(pool, server) && Admin::from_value(value).is_some();
+                let change = ServerChange::name_in_key(server).filter(|_| self.has_pool(pool));
+                let change = change.and_then(|name| ServerChange::from_value(name, value));
+                let is_for_disk = change.as_ref().is_none_or(|change| change.keep);
+                (change.is_some() || is_state()).then(|| KeptFact {
                     pool: pool.clone(),
                     server: server.clone(),
                     value: value.to_vec(),
                     version: version.get(),
+                    is_for_disk,
                 })
             }
-            FactKey::Admin { .. } | FactKey::Health { .. } | FactKey::TicketKeys => None,
+            FactKey::Health { .. } | FactKey::TicketKeys => None,
         });
         kept.collect()
     }
 
     /// Takes what an earlier worker has left.
     pub fn restore_administration(&self, kept: &[KeptFact]) {
-        for KeptFact { pool, server, value, version } in kept {
+        for KeptFact { pool, server, value, version, is_for_disk: _ } in kept {
             let Some(version) = Version::new(*version) else { continue };
             let key = FactKey::Admin { pool: pool.clone(), server: server.clone() };
             self.sessions.table.saw(version);
@@ -122,6 +140,10 @@ impl Site {
                 self.apply_fact(&key, value);
             }
         }
+    }
+
+    fn has_pool(&self, pool: &str) -> bool {
+        self.pools.iter().any(|known| known.config.name == pool)
     }
 
     fn server(&self, pool: &str, server: &str) -> Option<&Server> {

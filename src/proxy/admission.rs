@@ -21,8 +21,8 @@ pub struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let (Some(client), Some(listener)) = (self.client, self.site.listeners.get(self.listener)) {
-            listener.connections.give_back(client);
+        if let (Some(client), Some(listener)) = (self.client, self.site.listener(self.listener)) {
+            listener.presence.connections.give_back(client);
         }
     }
 }
@@ -30,7 +30,7 @@ impl Drop for Admission {
 /// Lets a connection in, or counts why not; then it is to be reset. `address` is the one that counts as the client's.
 pub fn admit(thread: &Rc<Thread>, listener: usize, address: IpAddr) -> Option<Admission> {
     let site = &thread.site;
-    let known = site.listeners.get(listener)?;
+    let known = site.listener(listener)?;
     match check(site, known, address) {
         Ok(client) => Some(Admission { site: Arc::clone(site), listener, client }),
         Err(reason) => {
@@ -47,7 +47,7 @@ fn check(site: &Site, listener: &Listener, address: IpAddr) -> Result<Option<u12
         None => None,
         Some(limit) => {
             let client = client(address, limit);
-            if !listener.connections.take(client, limit.connections) {
+            if !listener.presence.connections.take(client, limit.connections) {
                 return Err(Reason::ConnectionsPerAddress);
             }
             Some(client)
@@ -57,7 +57,7 @@ fn check(site: &Site, listener: &Listener, address: IpAddr) -> Result<Option<u12
     match site.sessions.limits.check_connection(rate, address, site.sessions.now()) {
         Verdict::Allowed => Ok(client),
         Verdict::Limited { .. } => {
-            client.inspect(|client| listener.connections.give_back(*client));
+            client.inspect(|client| listener.presence.connections.give_back(*client));
             Err(Reason::ConnectionRate)
         }
     }

@@ -1,5 +1,6 @@
 //! What the threads count. Each counts for itself, so that no two cores fight over a line of cache; whoever asks adds up.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::http::trace::Hedge;
@@ -84,21 +85,25 @@ impl Times {
     }
 }
 
-/// What a thread counts.
+/// What a thread counts under one configuration. What stays in the next one is counted on.
 #[derive(Default)]
 pub struct Counters {
+    /// Whatever the configuration.
+    pub totals: Arc<Totals>,
+    /// For each listener.
+    pub by_listener: Vec<Arc<ListenerCounters>>,
+    /// For each pool.
+    pub by_pool: Vec<PoolCounters>,
+}
+
+/// What a thread counts whatever the configuration.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Totals {
     /// Requests answered, whoever answered them.
     pub requests: AtomicU64,
     /// Open client connections.
     pub connections: AtomicU64,
-    /// Requests sent to each server, and connections of `protocol = "tcp"`, by pool and server.
-    pub by_server: Vec<Vec<AtomicU64>>,
-    /// For each listener.
-    pub by_listener: Vec<ListenerCounters>,
-    /// For each pool.
-    pub by_pool: Vec<PoolCounters>,
-    /// Copies of requests for each pool, by [`MirrorOutcome`].
-    pub mirrored: Vec<[AtomicU64; 5]>,
 }
 
 /// What became of a copy of a request.
@@ -116,8 +121,9 @@ pub enum MirrorOutcome {
     BrokenOff,
 }
 
-/// What a thread counts of a listener.
+/// What a thread counts of a listener. Alone on its lines of cache, as all that one thread writes.
 #[derive(Default)]
+#[repr(align(64))]
 pub struct ListenerCounters {
     /// Connections accepted.
     pub accepted: AtomicU64,
@@ -135,13 +141,33 @@ pub struct ListenerCounters {
     pub durations: Histogram,
 }
 
-/// What a thread counts of a pool.
+/// What a thread counts of a pool and of its servers.
 #[derive(Default)]
 pub struct PoolCounters {
+    /// Of the pool itself.
+    pub own: Arc<OwnPoolCounters>,
+    /// Of each server.
+    pub by_server: Vec<Arc<ServerCounters>>,
+}
+
+/// What a thread counts of a server.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ServerCounters {
+    /// Requests sent to it, and connections of `protocol = "tcp"`.
+    pub requests: AtomicU64,
+    /// Its responses.
+    pub responses: Classes,
+}
+
+/// What a thread counts of a pool, whatever its servers.
+#[derive(Default)]
+#[repr(align(64))]
+pub struct OwnPoolCounters {
+    /// Copies of requests, by [`MirrorOutcome`].
+    pub mirrored: [AtomicU64; 5],
     /// Requests, by the status that they were answered with, be it by us.
     pub responses: Classes,
-    /// Responses of each server.
-    pub by_server: Vec<Classes>,
     /// From the head of a request to that of the server's response. Only where somebody can ask for it.
     pub first_bytes: Histogram,
     /// Times that a request was sent again.
@@ -195,18 +221,18 @@ impl Counters {
             served.total_us.into_iter().for_each(|us| listener.durations.count(us));
         }
         let Some(pool) = served.pool.and_then(|pool| self.by_pool.get(pool.0)) else { return };
-        pool.responses.count(served.status);
-        served.first_byte_us.into_iter().for_each(|us| pool.first_bytes.count(us));
+        pool.own.responses.count(served.status);
+        served.first_byte_us.into_iter().for_each(|us| pool.own.first_bytes.count(us));
         if served.retries > 0 {
-            pool.retries.add(u64::from(served.retries));
+            pool.own.retries.add(u64::from(served.retries));
         }
         match served.hedge {
             Hedge::Unsent => {}
-            Hedge::Lost => pool.hedges_lost.add(1),
-            Hedge::Won => pool.hedges_won.add(1),
+            Hedge::Lost => pool.own.hedges_lost.add(1),
+            Hedge::Won => pool.own.hedges_won.add(1),
         }
         if let Some(server) = served.server.and_then(|server| pool.by_server.get(server)) {
-            server.count(served.status);
+            server.responses.count(served.status);
         }
     }
 }
@@ -237,9 +263,8 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_wherever_it_belongs() {
-        let pool = PoolCounters { by_server: vec![Classes::default(), Classes::default()], ..PoolCounters::default() };
-        let counters =
-            Counters { by_listener: vec![ListenerCounters::default()], by_pool: vec![pool], ..Counters::default() };
+        let pool = PoolCounters { by_server: vec![Arc::default(), Arc::default()], ..PoolCounters::default() };
+        let counters = Counters { by_listener: vec![Arc::default()], by_pool: vec![pool], ..Counters::default() };
         let served = Served {
             listener: 0,
             pool: Some(PoolIndex(0)),
@@ -261,11 +286,11 @@ mod tests {
             sums
         };
         assert_eq!(sums(&counters.by_listener[0].responses), [0, 1, 0, 1, 1]);
-        assert_eq!(sums(&counters.by_pool[0].responses), [0, 1, 0, 0, 1]);
-        assert_eq!(sums(&counters.by_pool[0].by_server[0]), [0; CLASSES]);
-        assert_eq!(sums(&counters.by_pool[0].by_server[1]), [0, 1, 0, 0, 0]);
+        assert_eq!(sums(&counters.by_pool[0].own.responses), [0, 1, 0, 0, 1]);
+        assert_eq!(sums(&counters.by_pool[0].by_server[0].responses), [0; CLASSES]);
+        assert_eq!(sums(&counters.by_pool[0].by_server[1].responses), [0, 1, 0, 0, 0]);
         assert_eq!(counters.by_listener[0].bytes_in.get(), 9);
-        assert_eq!(counters.by_pool[0].retries.get(), 4);
-        assert_eq!((counters.by_pool[0].hedges_lost.get(), counters.by_pool[0].hedges_won.get()), (0, 2));
+        assert_eq!(counters.by_pool[0].own.retries.get(), 4);
+        assert_eq!((counters.by_pool[0].own.hedges_lost.get(), counters.by_pool[0].own.hedges_won.get()), (0, 2));
     }
 }

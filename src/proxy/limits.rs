@@ -17,6 +17,8 @@ pub struct Limits {
     buckets: Buckets,
     /// Two for each limit, so that no header and no cookie is taken for an address.
     keys: KeyMaker,
+    names: Vec<String>,
+    terms: Vec<Terms>,
 }
 
 /// The limits of a listener, prepared.
@@ -106,16 +108,36 @@ impl Limits {
     /// Counters that fit the configuration, all at nothing. `secret` is the pair key; both nodes must use the same. `wake`
     /// is called when there is a change for the other node and there was none before.
     pub fn new(config: &Config, secret: &[u8], wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        let plan = Plan::new(config);
-        let names: Vec<String> = plan
-            .names
-            .iter()
-            .flat_map(|name| ["address", "header"].map(|kind| format!("limit {name} by {kind}")))
-            .collect();
-        Self {
-            buckets: Buckets::new(&plan.terms, fastrand::u16(..), wake),
-            keys: KeyMaker::new(secret, names.iter().map(String::as_str)),
+        let Plan { names, terms, .. } = Plan::new(config);
+        Self { buckets: Buckets::new(&terms, fastrand::u16(..), wake), keys: keys(secret, &names), names, terms }
+    }
+
+    /// Counters that fit the next configuration: those of limits that have kept their name and their terms go on. `None`
+    /// where these here fit.
+    pub fn next(&self, config: &Config, secret: &[u8]) -> Option<Self> {
+        let Plan { names, terms, .. } = Plan::new(config);
+        if (&names, &terms) == (&self.names, &self.terms) {
+            return None;
         }
+        let kept = |(name, terms): (&String, &Terms)| {
+            let place = self.names.iter().zip(&self.terms).position(|known| known == (name, terms));
+            (*terms, place.and_then(|place| u16::try_from(place).ok()))
+        };
+        let kept: Vec<_> = names.iter().zip(&terms).map(kept).collect();
+        let buckets = self.buckets.next(&kept, fastrand::u16(..));
+        Some(Self { buckets, keys: keys(secret, &names), names, terms })
+    }
+
+    /// The same ones, for who is to own them.
+    pub fn same(&self) -> Self {
+        let places: Vec<_> = self.terms.iter().copied().zip((0..).map(Some)).collect();
+        let (names, terms) = (self.names.clone(), self.terms.clone());
+        Self { buckets: self.buckets.next(&places, 0), keys: self.keys.clone(), names, terms }
+    }
+
+    /// Others are in use from now on. What is still counted here counts there as well, where the limit is the same.
+    pub fn give_way_to(&self, next: &Self) {
+        self.buckets.give_way_to(&next.buckets);
     }
 
     /// Counts a request of a client, or says when it may come again.
@@ -174,6 +196,12 @@ impl RateLimit {
         let config::RateLimit { prefix_v4, prefix_v6, log_only, .. } = *config;
         Self { place, by, prefix_v4, prefix_v6, log_only }
     }
+}
+
+fn keys(secret: &[u8], limits: &[String]) -> KeyMaker {
+    let kinds = |name: &String| ["address", "header"].map(|kind| format!("limit {name} by {kind}"));
+    let names: Vec<String> = limits.iter().flat_map(kinds).collect();
+    KeyMaker::new(secret, names.iter().map(String::as_str))
 }
 
 /// A limit of connections as one of requests, which is what it is to the counters.

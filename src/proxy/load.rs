@@ -12,6 +12,12 @@ use crate::status::LoadStatus;
 /// How busy a worker is, as far as there are limits.
 pub struct Load {
     limits: WorkerLimits,
+    now: Arc<Now>,
+}
+
+/// How busy it is, whatever the limits.
+#[derive(Default)]
+struct Now {
     /// Requests under way; counted where there is a limit.
     requests: AtomicU64,
     /// Bytes of memory at the last look.
@@ -24,14 +30,19 @@ pub struct UnderWay(Arc<Site>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.load.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.load.now.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Load {
     /// Of a worker that does nothing yet.
     pub fn new(limits: WorkerLimits) -> Self {
-        Self { limits, requests: AtomicU64::new(0), memory: AtomicU64::new(0), pressure: AtomicU8::new(0) }
+        Self { limits, now: Arc::default() }
+    }
+
+    /// Of the same worker, with other limits.
+    pub fn with_limits(&self, limits: WorkerLimits) -> Self {
+        Self { limits, now: Arc::clone(&self.now) }
     }
 
     /// The most memory that the worker may have, where there is a limit.
@@ -48,14 +59,14 @@ impl Load {
     pub fn measured(&self, bytes: u64) -> (Pressure, Pressure) {
         let before = self.pressure();
         let after = self.limits.memory_max.map_or(Pressure::None, |max| before.after(bytes, max));
-        self.memory.store(bytes, Ordering::Relaxed);
-        self.pressure.store(after as u8, Ordering::Relaxed);
+        self.now.memory.store(bytes, Ordering::Relaxed);
+        self.now.pressure.store(after as u8, Ordering::Relaxed);
         (before, after)
     }
 
     /// How much is taken on.
     pub fn pressure(&self) -> Pressure {
-        let pressure = self.pressure.load(Ordering::Relaxed);
+        let pressure = self.now.pressure.load(Ordering::Relaxed);
         let known = [Pressure::Shedding, Pressure::Closed].into_iter().find(|known| *known as u8 == pressure);
         known.unwrap_or_default()
     }
@@ -69,9 +80,9 @@ impl Load {
     pub fn status(&self) -> LoadStatus {
         LoadStatus {
             pressure: self.pressure().as_str().to_owned(),
-            memory_bytes: self.memory.load(Ordering::Relaxed),
+            memory_bytes: self.now.memory.load(Ordering::Relaxed),
             memory_bytes_max: self.limits.memory_max,
-            requests: self.requests.load(Ordering::Relaxed),
+            requests: self.now.requests.load(Ordering::Relaxed),
             requests_max: self.limits.requests_max.map(u64::from),
             connections_max: self.limits.connections_max.map(u64::from),
         }
@@ -91,7 +102,7 @@ impl Site {
         let Some(max) = load.limits.requests_max else { return Ok(None) };
         // Counted first, so that no two threads take the last place both.
         let under_way = UnderWay(Arc::clone(self));
-        let before = load.requests.fetch_add(1, Ordering::Relaxed);
+        let before = load.now.requests.fetch_add(1, Ordering::Relaxed);
         if before < u64::from(max) { Ok(Some(under_way)) } else { Err(Reason::RequestsMax) }
     }
 }

@@ -17,6 +17,7 @@ pub mod load;
 pub mod proxy_protocol;
 pub mod queue;
 pub mod refusals;
+pub mod reload;
 pub mod server;
 pub mod server_io;
 pub mod sessions;

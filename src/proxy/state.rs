@@ -1,14 +1,14 @@
 //! What the threads of a worker share: the configuration, prepared for the request path, and the health of servers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::HeaderValue;
 
 use super::accept::Proxies;
 use super::access::Access;
 use super::access::basic::Verifier;
-use super::counters::{CLASSES, Classes, Counters, ListenerCounters, MirrorOutcome, PoolCounters};
+use super::counters::{CLASSES, Counters, ListenerCounters, MirrorOutcome, PoolCounters};
 use super::files::Files;
 use super::http::error_pages::ErrorPages;
 use super::http::https;
@@ -31,9 +31,9 @@ use crate::status::{CertificateStatus, MirroredStatus, PoolStatus, ServerStatus}
 /// Everything that all threads read.
 pub struct Site {
     /// Pools, in the order of the configuration.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<Arc<Pool>>,
     /// Listeners, in the order of the configuration.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Arc<Listener>>,
     /// How busy the worker is.
     pub load: Load,
     /// Which clients belong to which servers.
@@ -43,7 +43,7 @@ pub struct Site {
     /// This node's name, for the errors that we answer ourselves.
     pub node: String,
     /// Verifies passwords.
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
     /// Whether somebody can ask how long requests take.
     pub is_measured: bool,
     /// Whether any response is compressed.
@@ -56,11 +56,19 @@ pub struct Site {
 /// What was made of the worker's files, for each listener and each pool in the order of the configuration.
 pub struct Prepared {
     /// What each listener that speaks TLS ends it with.
-    pub tls: Vec<Option<Termination>>,
+    pub tls: Vec<Option<Arc<Termination>>>,
     /// Who may come in at each listener.
-    pub access: Vec<Access>,
+    pub access: Vec<Arc<Access>>,
     /// How the servers of each pool are reached.
-    pub dialers: Vec<Dialer>,
+    pub dialers: Vec<Arc<Dialer>>,
+}
+
+/// What a site is put together from.
+pub(super) struct Parts {
+    pub(super) pools: Vec<Arc<Pool>>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) load: Load,
+    pub(super) verifier: Arc<Verifier>,
 }
 
 /// A listener, prepared.
@@ -68,7 +76,7 @@ pub struct Listener {
     /// As configured.
     pub config: config::Listener,
     /// Present when it speaks TLS.
-    pub tls: Option<Termination>,
+    pub tls: Option<Arc<Termination>>,
     /// Present when it tells browsers to come over HTTPS alone.
     pub hsts: Option<HeaderValue>,
     /// Present when its requests are written down.
@@ -77,17 +85,63 @@ pub struct Listener {
     pub error_pages: ErrorPages,
     /// How often clients may ask and connect.
     pub limits: ListenerLimits,
-    /// How many connections each client has, where there is a limit to that.
-    pub connections: Concurrent,
+    /// What stays with it from one configuration to the next.
+    pub presence: Arc<Presence>,
     /// Present when proxies in front say whose connection it is.
     pub proxies: Option<Proxies>,
     /// Who clients are taken for.
     pub identity: Identity,
     /// Who may come in.
-    pub access: Access,
+    pub access: Arc<Access>,
+}
+
+/// What stays with a listener for as long as one of its name and protocol is configured.
+#[derive(Default)]
+pub struct Presence {
+    /// How many connections each client has, where there is a limit to that.
+    pub connections: Concurrent,
+    is_over: AtomicBool,
+}
+
+impl Presence {
+    /// Whether it is configured no more: its connections end with the request that is under way.
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it is configured no more.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Listener {
+    /// Prepares a listener.
+    pub(super) fn new(
+        config: &config::Listener,
+        tls: Option<Arc<Termination>>,
+        access: Arc<Access>,
+        limits: ListenerLimits,
+        targets: &[&LogTarget],
+        presence: Arc<Presence>,
+    ) -> Self {
+        Self {
+            access,
+            config: config.clone(),
+            tls,
+            hsts: config.hsts.as_ref().map(https::hsts_value),
+            limits,
+            presence,
+            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
+            identity: Identity::new(&config.identity),
+            log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, targets)),
+            error_pages: ErrorPages::new(&config.error_pages, config.intercept_errors),
+        }
+    }
 }
 
 /// What is written of the requests of a listener.
+#[derive(PartialEq, Eq)]
 pub struct ListenerLog {
     /// Where to, as an index into `Config::log_targets`.
     pub target: usize,
@@ -102,7 +156,7 @@ pub struct ListenerLog {
 }
 
 impl ListenerLog {
-    fn new(config: &AccessLog, targets: &[&LogTarget]) -> Option<Self> {
+    pub(super) fn new(config: &AccessLog, targets: &[&LogTarget]) -> Option<Self> {
         Some(Self {
             target: targets.iter().position(|target| **target == config.target)?,
             format: config.format,
@@ -133,11 +187,11 @@ pub struct Pool {
     /// Its servers' state, in the order of the configuration.
     pub servers: Vec<Arc<Server>>,
     /// How its servers are reached.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     /// Present when the pool is sticky.
     pub sticky: Option<Stickiness>,
     /// Present when its servers get so many requests at once and not more.
-    pub slots: Option<Slots>,
+    pub slots: Option<Arc<Slots>>,
 }
 
 impl Site {
@@ -145,35 +199,42 @@ impl Site {
     pub fn new(config: &Config, node: String, sessions: Arc<Sessions>, cookie_key: &[u8], prepared: Prepared) -> Self {
         let Prepared { tls, access, dialers } = prepared;
         let pools = config.pools.iter().zip(dialers).enumerate();
-        let pools = pools.map(|(index, (pool, dialer))| Pool::new(pool, dialer, index, cookie_key)).collect();
+        let pools = pools.map(|(index, (pool, dialer))| Arc::new(Pool::new(pool, dialer, index, cookie_key))).collect();
         let listeners = config.listeners.iter().zip(tls).zip(access).zip(limits::of_listeners(config));
         let targets = config.log_targets();
+        let listeners = listeners.map(|(((config, tls), access), limits)| {
+            Arc::new(Listener::new(config, tls, access, limits, &targets, Arc::default()))
+        });
+        Self::of(
+            config,
+            node,
+            sessions,
+            Parts {
+                pools,
+                listeners: listeners.collect(),
+                load: Load::new(config.worker.limits),
+                verifier: Arc::default(),
+            },
+        )
+    }
+
+    /// What follows from a configuration besides its parts.
+    pub(super) fn of(config: &Config, node: String, sessions: Arc<Sessions>, parts: Parts) -> Self {
+        let Parts { pools, listeners, load, verifier } = parts;
         let compresses = config.listeners.iter().any(|listener| listener.compression.is_some())
             || config.pools.iter().any(|pool| matches!(pool.compression, PoolCompression::Own(_)));
         let tells_clients = config.pools.iter().any(|pool| pool.send_proxy.is_some());
-        let listeners = listeners.map(|(((config, tls), access), limits)| Listener {
-            access,
-            config: config.clone(),
-            tls,
-            hsts: config.hsts.as_ref().map(https::hsts_value),
-            limits,
-            connections: Concurrent::default(),
-            proxies: config.identity.accept_proxy.as_ref().map(Proxies::new),
-            identity: Identity::new(&config.identity),
-            log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, &targets)),
-            error_pages: ErrorPages::new(&config.error_pages, config.intercept_errors),
-        });
         let asks_clients =
             |listener: &config::Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
         let asks_for_certificates = config.listeners.iter().any(asks_clients);
         Self {
             pools,
-            load: Load::new(config.worker.limits),
-            listeners: listeners.collect(),
+            load,
+            listeners,
             sessions,
             tells_clients,
             node,
-            verifier: Verifier::default(),
+            verifier,
             asks_for_certificates,
             is_measured: config.admin.is_some(),
             compresses,
@@ -213,23 +274,25 @@ impl Site {
 
     /// The certificates of all listeners.
     pub fn certificates(&self) -> Vec<CertificateStatus> {
-        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Termination::certificates).collect()
+        self.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| tls.certificates()).collect()
     }
 
     /// The pool of an index, which the configuration made valid.
     pub fn pool(&self, index: PoolIndex) -> Option<&Pool> {
-        self.pools.get(index.0)
+        self.pools.get(index.0).map(|pool| &**pool)
+    }
+
+    /// The listener of an index.
+    pub fn listener(&self, index: usize) -> Option<&Listener> {
+        self.listeners.get(index).map(|listener| &**listener)
     }
 
     /// Counters that fit this site.
     pub fn counters(&self) -> Counters {
-        let zeros = |pool: &Pool| pool.servers.iter().map(|_| AtomicU64::new(0)).collect();
         Counters {
-            by_server: self.pools.iter().map(zeros).collect(),
-            mirrored: self.pools.iter().map(|_| Default::default()).collect(),
-            by_listener: self.listeners.iter().map(|_| ListenerCounters::default()).collect(),
-            by_pool: self.pools.iter().map(Pool::counters).collect(),
-            ..Counters::default()
+            by_listener: self.listeners.iter().map(|_| Arc::default()).collect(),
+            by_pool: self.pools.iter().map(|pool| pool.counters()).collect(),
+            totals: Arc::default(),
         }
     }
 
@@ -250,10 +313,10 @@ impl Site {
     /// Pools and servers as they are, with the requests that all threads counted.
     pub fn pool_status(&self, threads: &[Arc<Counters>]) -> Vec<PoolStatus> {
         let pools = self.pools.iter().enumerate();
-        let status = |(index, pool): (usize, &Pool)| {
+        let status = |(index, pool): (usize, &Arc<Pool>)| {
             let mut responses = [0; CLASSES];
             for counted in threads.iter().filter_map(|thread| thread.by_pool.get(index)) {
-                counted.responses.add_to(&mut responses);
+                counted.own.responses.add_to(&mut responses);
             }
             let [.., errors] = responses;
             PoolStatus {
@@ -275,7 +338,7 @@ impl Site {
 
 fn mirrored(threads: &[Arc<Counters>], pool: usize) -> MirroredStatus {
     let sum = |outcome: MirrorOutcome| {
-        let counts = threads.iter().filter_map(|thread| thread.mirrored.get(pool)?.get(outcome as usize));
+        let counts = threads.iter().filter_map(|thread| thread.by_pool.get(pool)?.own.mirrored.get(outcome as usize));
         counts.map(|count| count.load(Ordering::Relaxed)).sum()
     };
     MirroredStatus {
@@ -288,22 +351,36 @@ fn mirrored(threads: &[Arc<Counters>], pool: usize) -> MirroredStatus {
 }
 
 fn requests(threads: &[Arc<Counters>], pool: usize, server: usize) -> u64 {
-    let counted =
-        |counters: &Arc<Counters>| counters.by_server.get(pool)?.get(server).map(|count| count.load(Ordering::Relaxed));
-    threads.iter().filter_map(counted).sum()
+    let of_server = |counters: &Arc<Counters>| {
+        let counters = counters.by_pool.get(pool)?.by_server.get(server)?;
+        Some(counters.requests.load(Ordering::Relaxed))
+    };
+    threads.iter().filter_map(of_server).sum()
 }
 
 impl Pool {
-    fn new(config: &config::Pool, dialer: Dialer, index: usize, cookie_key: &[u8]) -> Self {
+    fn new(config: &config::Pool, dialer: Arc<Dialer>, index: usize, cookie_key: &[u8]) -> Self {
         let servers = config.servers.iter().map(|_| Arc::new(Server::new(config.health.is_none()))).collect();
-        let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         let slots = config.connections.as_ref();
         let slots = slots.map(|most| Slots::new(config.servers.len(), most.per_server, most.queue_max as usize));
+        Self::of(config, dialer, index, cookie_key, servers, slots.map(Arc::new))
+    }
+
+    /// One with these servers.
+    pub(super) fn of(
+        config: &config::Pool,
+        dialer: Arc<Dialer>,
+        index: usize,
+        cookie_key: &[u8],
+        servers: Vec<Arc<Server>>,
+        slots: Option<Arc<Slots>>,
+    ) -> Self {
+        let sticky = config.sticky.as_ref().map(|sticky| Stickiness::new(sticky, config, index, cookie_key));
         Self { config: config.clone(), servers, dialer, sticky, slots }
     }
 
-    fn counters(&self) -> PoolCounters {
-        PoolCounters { by_server: self.servers.iter().map(|_| Classes::default()).collect(), ..PoolCounters::default() }
+    pub(super) fn counters(&self) -> PoolCounters {
+        PoolCounters { by_server: self.servers.iter().map(|_| Arc::default()).collect(), ..PoolCounters::default() }
     }
 
     /// What there is to know of a server when one is picked for a new client.
@@ -321,6 +398,7 @@ impl Pool {
             ServerStatus {
                 name: config.name.clone(),
                 address: config.address,
+                origin: config.origin.as_str().to_owned(),
                 up: server.is_up(),
                 admin: server.admin().as_str().to_owned(),
                 checked: verdict.is_checked,
@@ -331,6 +409,6 @@ impl Pool {
             }
         });
         let (name, queue) = (self.config.name.clone(), self.queue_status());
-        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue }
+        PoolStatus { name, requests: 0, errors: 0, servers: servers.collect(), mirrored: None, queue, discovery: None }
     }
 }

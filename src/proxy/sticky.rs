@@ -122,8 +122,7 @@ impl Stickiness {
     fn look_up(&self, sessions: &Sessions, value: &[u8]) -> Visit {
         let key = if value.is_empty() { None } else { sessions.keys.key(self.pool, value) };
         let Some(key) = key else { return Visit::default() };
-        let found =
-            sessions.table.find(&key, sessions.now()).filter(|found| usize::from(found.server) < self.server_count);
+        let found = sessions.find(&key).filter(|found| usize::from(found.server) < self.server_count);
         if let (Some(found), Some(store)) = (found, sessions.store()) {
             store.used(&key, found);
         }
@@ -161,13 +160,13 @@ impl Stickiness {
         may_take: impl Fn(usize) -> bool,
     ) -> usize {
         let (Some(key), Some(own)) = (visit.key, self.server(picked)) else { return picked };
-        let standing = usize::from(sessions.table.claim(&key, own, sessions.now()).server);
+        let standing = usize::from(sessions.claim(&key, own).server);
         if standing == picked || may_take(standing) {
             visit.home = Some(standing);
             return standing;
         }
         if is_first {
-            sessions.table.put(&key, own, sessions.now());
+            sessions.put(&key, own);
             visit.home = Some(picked);
         }
         picked
@@ -209,9 +208,9 @@ impl Stickiness {
         if visit.home == Some(server) {
             return;
         }
-        let standing = sessions.table.claim(&key, own, sessions.now());
+        let standing = sessions.claim(&key, own);
         if visit.home == Some(usize::from(standing.server)) {
-            sessions.table.put(&key, own, sessions.now());
+            sessions.put(&key, own);
             sessions.store().inspect(|store| store.put_later(&key, own));
         } else if standing == own {
             sessions.store().inspect(|store| store.claim_later(&key, own));
@@ -235,8 +234,8 @@ impl Stickiness {
                 SetCookie::Value(value) => {
                     let Some(key) = sessions.keys.key(self.pool, value) else { continue };
                     // Some applications set it with every response.
-                    if sessions.table.find(&key, sessions.now()) != Some(own) {
-                        sessions.table.put(&key, own, sessions.now());
+                    if sessions.find(&key) != Some(own) {
+                        sessions.put(&key, own);
                         learned = Some(Learned { key, server: own });
                     }
                 }

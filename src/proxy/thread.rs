@@ -3,20 +3,22 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::accept::{self, Ends};
 use super::access::basic::KeptByThread;
 use super::access::external::KeptConnections;
-use super::access_log::{Lines, LinesSetup};
+use super::access_log::{Lines, LinesSetup, NextLines};
 use super::admission;
 use super::chance::Chance;
 use super::counters::{Counters, ListenerCounters, MirrorOutcome};
@@ -35,7 +37,7 @@ use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
 use crate::balance::{Candidate, RoundRobin, rendezvous};
-use crate::config::{PoolIndex, Protocol};
+use crate::config::{PoolIndex, Protocol, Server};
 use crate::session::key::Key;
 
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
@@ -61,7 +63,8 @@ pub struct Place {
     pub server: usize,
 }
 
-/// What the connections of a thread share.
+/// What the connections of a thread share, under one configuration. The next one has a `Thread` of its own, which shares
+/// with this one whatever has not changed; a connection goes over to it where it stands between two requests.
 pub struct Thread {
     /// What all threads share.
     pub site: Arc<Site>,
@@ -70,39 +73,89 @@ pub struct Thread {
     /// The deadlines of its connections.
     pub timers: Rc<Timers>,
     /// What bytes of TCP connections pass through.
-    pub buffers: Buffers,
+    pub buffers: Rc<Buffers>,
     /// The target of the request that stands for a refusal; a secret of this process.
-    pub refusal_target: String,
+    pub refusal_target: Rc<str>,
     /// Its ends of the access logs, in the order of `Config::log_targets`.
     pub lines: Vec<Rc<Lines>>,
     /// What the compressions of responses take of it.
     pub compression_memory: Memory,
     /// What texts of requests were taken with, for the next ones.
-    pub traces: RefCell<Vec<Box<Trace>>>,
+    pub traces: Rc<RefCell<Vec<Box<Trace>>>>,
     /// Random bytes, for ids.
-    pub chance: Chance,
+    pub chance: Rc<Chance>,
     /// Passwords that were right.
-    pub verified: KeptByThread,
+    pub verified: Rc<KeptByThread>,
     /// Connections to servers that are asked who may come in.
-    pub authorizers: KeptConnections,
+    pub authorizers: Rc<KeptConnections>,
     /// The routes of its requests.
     pub routing: Routing,
-    pools: Vec<ThreadPool>,
-    /// Open client connections, and this thread's share of how many there may be, over all listeners.
-    open: Cell<usize>,
+    pools: Vec<Rc<ThreadPool>>,
+    /// This thread's share of how many connections there may be, over all listeners.
     open_max: usize,
+    is_superseded: Cell<bool>,
+    steady: Rc<Steady>,
+}
+
+/// What stays with a thread whatever the configuration.
+struct Steady {
+    /// Its number, from 0, and how many there are.
+    index: usize,
+    thread_count: usize,
+    /// Open client connections.
+    open: Cell<usize>,
     is_draining: Cell<bool>,
+    /// Told of a drain, of room for connections, and of a new configuration.
     changed: Notify,
+    /// The thread under the configuration in use.
+    latest: RefCell<Weak<Thread>>,
 }
 
 /// A pool, as one thread uses it.
 struct ThreadPool {
     round_robin: RefCell<RoundRobin>,
-    idle: Vec<IdleConnections>,
+    idle: Vec<Rc<IdleConnections>>,
     shared: Vec<Rc<SharedConnections>>,
-    retries: RefCell<Budget>,
+    retries: Rc<RefCell<Budget>>,
     /// When a failed connection was last warned of.
     warned: Cell<Option<Instant>>,
+}
+
+impl ThreadPool {
+    /// A pool whose servers are reached by connections of `former`, where these are the same.
+    fn new(pool: &Pool, thread: usize, former: Option<(&Pool, &Self)>) -> Self {
+        let is_same = |(before, _): &(&Pool, &Self)| {
+            let settings = |pool: &Pool| {
+                let config = &pool.config;
+                (config.idle_connections_max, config.idle_timeout, config.http2)
+            };
+            Arc::ptr_eq(&before.dialer, &pool.dialer) && settings(before) == settings(pool)
+        };
+        let connections = former.filter(is_same);
+        let place = |server: &Server| connections.and_then(|(before, own)| Some((own, before.same_server(server)?)));
+        let (count_max, idle_timeout) = (pool.config.idle_connections_max as usize, pool.config.idle_timeout);
+        let limits = http2::Limits {
+            connections_max: pool.config.http2.connections_max as usize,
+            streams_max: pool.config.http2.streams_max as usize,
+            idle_timeout,
+        };
+        let idle = |server: &Server| {
+            let kept = place(server).and_then(|(own, at)| own.idle.get(at)).map(Rc::clone);
+            kept.unwrap_or_else(|| Rc::new(IdleConnections::new(count_max, idle_timeout)))
+        };
+        let shared = |server: &Server| {
+            let kept = place(server).and_then(|(own, at)| own.shared.get(at)).map(Rc::clone);
+            kept.unwrap_or_else(|| SharedConnections::new(limits))
+        };
+        let retries = former.map(|(_, own)| Rc::clone(&own.retries));
+        Self {
+            round_robin: RefCell::new(RoundRobin::starting_at(thread)),
+            idle: pool.config.servers.iter().map(idle).collect(),
+            shared: pool.config.servers.iter().map(shared).collect(),
+            retries: retries.unwrap_or_else(|| Rc::new(RefCell::new(Budget::new(Instant::now())))),
+            warned: Cell::new(None),
+        }
+    }
 }
 
 /// What the worker asks of a thread.
@@ -110,8 +163,40 @@ struct ThreadPool {
 pub enum Command {
     /// Say that it is alive, by echoing the number.
     Probe(u64),
+    /// Go on under another configuration.
+    Reload(Box<Next>),
     /// Accept nothing more, and end when every connection has.
     Drain,
+}
+
+/// Another configuration, as a thread takes it.
+pub struct Next {
+    /// What all threads share.
+    pub site: Arc<Site>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Sockets that it does not have yet.
+    pub sockets: Vec<ListeningSocket>,
+    /// Its ends of the access logs, in the order of `Config::log_targets`.
+    pub lines: Vec<NextLines>,
+    /// There are listeners that it has not: their connections end.
+    pub has_ended_listeners: bool,
+    /// Told when it is in use.
+    pub taken: mpsc::Sender<()>,
+}
+
+impl std::fmt::Debug for Next {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// A socket of an address.
+pub struct ListeningSocket {
+    /// As it stands in the configuration.
+    pub address: SocketAddr,
+    /// Open, and of this thread alone.
+    pub socket: std::net::TcpListener,
 }
 
 /// What a thread is started with.
@@ -122,8 +207,8 @@ pub struct Setup {
     pub site: Arc<Site>,
     /// What it counts.
     pub counters: Arc<Counters>,
-    /// Its sockets, each with the index of its listener.
-    pub sockets: Vec<(usize, std::net::TcpListener)>,
+    /// Its sockets: one of each address of each listener.
+    pub sockets: Vec<ListeningSocket>,
     /// The threads of the worker, for its share of the connection limits.
     pub thread_count: usize,
     /// The target of the request that stands for a refusal.
@@ -138,45 +223,90 @@ pub struct Setup {
 
 impl Thread {
     fn new(setup: &mut Setup) -> Rc<Self> {
-        let pools = setup.site.pools.iter().map(|pool| {
-            let idle = || IdleConnections::new(pool.config.idle_connections_max as usize, pool.config.idle_timeout);
-            let limits = http2::Limits {
-                connections_max: pool.config.http2.connections_max as usize,
-                streams_max: pool.config.http2.streams_max as usize,
-                idle_timeout: pool.config.idle_timeout,
-            };
-            ThreadPool {
-                round_robin: RefCell::new(RoundRobin::starting_at(setup.index)),
-                idle: pool.config.servers.iter().map(|_| idle()).collect(),
-                shared: pool.config.servers.iter().map(|_| SharedConnections::new(limits)).collect(),
-                retries: RefCell::new(Budget::new(Instant::now())),
-                warned: Cell::new(None),
-            }
-        });
-        Rc::new(Self {
+        let pools = setup.site.pools.iter().map(|pool| Rc::new(ThreadPool::new(pool, setup.index, None)));
+        let steady = Steady {
+            index: setup.index,
+            thread_count: setup.thread_count,
+            open: Cell::new(0),
+            is_draining: Cell::new(false),
+            changed: Notify::new(),
+            latest: RefCell::default(),
+        };
+        let thread = Rc::new(Self {
             site: Arc::clone(&setup.site),
             counters: Arc::clone(&setup.counters),
             timers: Rc::default(),
-            buffers: Buffers::default(),
-            refusal_target: setup.refusal_target.clone(),
+            buffers: Rc::default(),
+            refusal_target: setup.refusal_target.as_str().into(),
             compression_memory: Memory::default(),
-            traces: RefCell::default(),
+            traces: Rc::default(),
             lines: std::mem::take(&mut setup.lines).into_iter().map(|setup| Rc::new(Lines::new(setup))).collect(),
-            chance: Chance::default(),
-            verified: KeptByThread::default(),
-            authorizers: KeptConnections::default(),
-            routing: Routing::new(&setup.site),
+            chance: Rc::default(),
+            verified: Rc::default(),
+            authorizers: Rc::default(),
+            routing: Routing::new(&setup.site, None),
             pools: pools.collect(),
-            open: Cell::new(0),
             open_max: setup.site.load.connection_share(setup.thread_count),
-            is_draining: Cell::new(false),
-            changed: Notify::new(),
-        })
+            is_superseded: Cell::new(false),
+            steady: Rc::new(steady),
+        });
+        *thread.steady.latest.borrow_mut() = Rc::downgrade(&thread);
+        thread
+    }
+
+    /// The thread under another configuration, which is in use from now on.
+    fn next(&self, site: Arc<Site>, counters: Arc<Counters>, lines: Vec<Rc<Lines>>) -> Rc<Self> {
+        let former = |name: &str| self.site.pools.iter().position(|pool| pool.config.name == name);
+        let pool = |pool: &Arc<Pool>| {
+            let former = former(&pool.config.name);
+            let former = former.and_then(|at| Some((self.site.pools.get(at)?, self.pools.get(at)?)));
+            match former {
+                Some((before, own)) if Arc::ptr_eq(before, pool) => Rc::clone(own),
+                _ => {
+                    let former = former.map(|(before, own)| (&**before, &**own));
+                    Rc::new(ThreadPool::new(pool, self.steady.index, former))
+                }
+            }
+        };
+        let thread = Rc::new(Self {
+            counters,
+            timers: Rc::clone(&self.timers),
+            buffers: Rc::clone(&self.buffers),
+            refusal_target: Rc::clone(&self.refusal_target),
+            lines,
+            compression_memory: Rc::clone(&self.compression_memory),
+            traces: Rc::clone(&self.traces),
+            chance: Rc::clone(&self.chance),
+            verified: Rc::clone(&self.verified),
+            authorizers: Rc::clone(&self.authorizers),
+            routing: Routing::new(&site, Some((&self.site, &self.routing))),
+            pools: site.pools.iter().map(pool).collect(),
+            open_max: site.load.connection_share(self.steady.thread_count),
+            is_superseded: Cell::new(false),
+            steady: Rc::clone(&self.steady),
+            site,
+        });
+        self.is_superseded.set(true);
+        *self.steady.latest.borrow_mut() = Rc::downgrade(&thread);
+        thread
+    }
+
+    /// Whether there is another configuration, and so another [`Thread::latest`].
+    pub fn is_superseded(&self) -> bool {
+        self.is_superseded.get()
+    }
+
+    /// The thread under the configuration in use.
+    pub fn latest(self: &Rc<Self>) -> Rc<Self> {
+        if !self.is_superseded() {
+            return Rc::clone(self);
+        }
+        self.steady.latest.borrow().upgrade().unwrap_or_else(|| Rc::clone(self))
     }
 
     /// Whether no more requests are taken.
     pub fn is_draining(&self) -> bool {
-        self.is_draining.get()
+        self.steady.is_draining.get()
     }
 
     /// Keeps what the texts of a request were taken with for the next one.
@@ -244,7 +374,7 @@ impl Thread {
     }
 
     fn idle(&self, place: Place) -> Option<&IdleConnections> {
-        self.pools.get(place.pool.0)?.idle.get(place.server)
+        self.pools.get(place.pool.0)?.idle.get(place.server).map(|idle| &**idle)
     }
 
     /// What a connection waits for before there is work to lose: `None` where it takes longer than `timeout`, and at a
@@ -265,20 +395,21 @@ impl Thread {
 
     /// Whether no listener takes a connection for now.
     fn is_full(&self) -> bool {
-        self.open.get() >= self.open_max || self.site.load.is_closed()
+        self.steady.open.get() >= self.open_max || self.site.load.is_closed()
     }
 
     /// Counts a request, or a connection of `protocol = "tcp"`, that goes to a server.
     pub fn count(&self, place: Place) {
-        let by_server = &self.counters.by_server;
-        if let Some(count) = by_server.get(place.pool.0).and_then(|pool| pool.get(place.server)) {
-            count.fetch_add(1, Ordering::Relaxed);
+        let pool = self.counters.by_pool.get(place.pool.0);
+        if let Some(server) = pool.and_then(|pool| pool.by_server.get(place.server)) {
+            server.requests.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Counts what became of a copy of a request.
     pub fn count_mirrored(&self, pool: PoolIndex, outcome: MirrorOutcome) {
-        let count = self.counters.mirrored.get(pool.0).and_then(|by_outcome| by_outcome.get(outcome as usize));
+        let pool = self.counters.by_pool.get(pool.0);
+        let count = pool.and_then(|pool| pool.own.mirrored.get(outcome as usize));
         if let Some(count) = count {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -287,27 +418,29 @@ impl Thread {
     /// Something that is no connection and has deadlines has ended: a drain may have waited for it.
     pub fn work_ended(&self) {
         if self.is_draining() {
-            self.changed.notify_waiters();
+            self.steady.changed.notify_waiters();
         }
     }
 
     async fn expire_idle_connections(self: Rc<Self>) {
         let mut turns = tokio::time::interval(EXPIRY_INTERVAL);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut thread = self;
         loop {
             turns.tick().await;
+            thread = thread.latest();
             let now = Instant::now();
-            self.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
-            self.authorizers.expire(now);
-            self.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
+            thread.pools.iter().flat_map(|pool| &pool.idle).for_each(|idle| idle.expire(now));
+            thread.authorizers.expire(now);
+            thread.pools.iter().flat_map(|pool| &pool.shared).for_each(|shared| shared.expire(now));
             // Servers may have come back, and those who wait for one hear of it when a request ends, which may be late.
-            self.site.pools.iter().for_each(Pool::hand_out_slots);
+            thread.site.pools.iter().for_each(|pool| pool.hand_out_slots());
         }
     }
 
     fn drain(&self) {
-        self.is_draining.set(true);
-        self.changed.notify_waiters();
+        self.steady.is_draining.set(true);
+        self.steady.changed.notify_waiters();
         self.timers.wake_all();
     }
 }
@@ -322,26 +455,19 @@ pub fn run(setup: Setup) -> io::Result<()> {
 }
 
 async fn serve(mut setup: Setup) -> io::Result<()> {
-    let thread = Thread::new(&mut setup);
-    tokio::task::spawn_local(Rc::clone(&thread.timers).sweep());
-    tokio::task::spawn_local(Rc::clone(&thread).expire_idle_connections());
-    for lines in &thread.lines {
-        let lines = Rc::clone(lines);
-        tokio::task::spawn_local(async move { lines.keep_flushing().await });
-    }
-    for (listener, socket) in std::mem::take(&mut setup.sockets) {
-        let limit = connection_share(&thread.site, listener, setup.thread_count);
-        let socket = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(Acceptor { thread: Rc::clone(&thread), listener, socket, limit }.run());
-    }
+    let mut running = Running::new(&mut setup)?;
+    tokio::task::spawn_local(Rc::clone(&running.thread.timers).sweep());
+    tokio::task::spawn_local(Rc::clone(&running.thread).expire_idle_connections());
     while let Some(command) = setup.commands.recv().await {
         match command {
             // A full queue means that the worker itself is behind; it will ask again.
             Command::Probe(sequence) => drop(setup.alive.try_send((setup.index, sequence))),
+            Command::Reload(next) => running.reload(*next)?,
             Command::Drain => {
+                let thread = running.thread;
                 thread.drain();
                 while thread.timers.connection_count() > 0 {
-                    thread.changed.notified().await;
+                    thread.steady.changed.notified().await;
                 }
                 thread.lines.iter().for_each(|lines| lines.flush());
                 return Ok(());
@@ -351,100 +477,207 @@ async fn serve(mut setup: Setup) -> io::Result<()> {
     Ok(())
 }
 
+/// A thread at work.
+struct Running {
+    thread: Rc<Thread>,
+    acceptors: Vec<Accepting>,
+    /// For each of its lines, what hands them over.
+    flushers: Vec<JoinHandle<()>>,
+}
+
 /// This thread's share of a listener's connections, at least one.
 fn connection_share(site: &Site, listener: usize, thread_count: usize) -> usize {
-    let limit = site.listeners.get(listener).map_or(1, |listener| listener.config.connections_max as usize);
+    let limit = site.listener(listener).map_or(1, |listener| listener.config.connections_max as usize);
     limit.div_ceil(thread_count.max(1)).max(1)
+}
+
+/// Where the connections of an address go: which listener; `None` once there is none any more.
+struct Accepting {
+    address: SocketAddr,
+    listener: Rc<Cell<Option<usize>>>,
+}
+
+impl Running {
+    fn new(setup: &mut Setup) -> io::Result<Self> {
+        let thread = Thread::new(setup);
+        let flushers = thread.lines.iter().map(keep_flushing).collect();
+        let mut running = Self { thread, acceptors: Vec::new(), flushers };
+        running.listen(std::mem::take(&mut setup.sockets))?;
+        Ok(running)
+    }
+
+    /// Begins to accept connections of sockets.
+    fn listen(&mut self, sockets: Vec<ListeningSocket>) -> io::Result<()> {
+        for ListeningSocket { address, socket } in sockets {
+            let listener = Rc::new(Cell::new(listener_of(&self.thread.site, address)));
+            let socket = TcpListener::from_std(socket)?;
+            let (thread, place) = (Rc::clone(&self.thread), Rc::clone(&listener));
+            tokio::task::spawn_local(Acceptor { thread, place, socket }.run());
+            self.acceptors.push(Accepting { address, listener });
+        }
+        Ok(())
+    }
+
+    /// Goes on under another configuration.
+    fn reload(&mut self, next: Next) -> io::Result<()> {
+        let Next { site, counters, sockets, lines, has_ended_listeners, taken } = next;
+        let lines = self.take_lines(lines);
+        self.thread = self.thread.next(site, counters, lines);
+        let site = &self.thread.site;
+        self.acceptors.iter().for_each(|known| known.listener.set(listener_of(site, known.address)));
+        self.acceptors.retain(|known| known.listener.get().is_some());
+        if has_ended_listeners {
+            self.thread.timers.wake_all();
+        }
+        self.listen(sockets)?;
+        self.thread.steady.changed.notify_waiters();
+        // The worker may be on its way out.
+        let _gone = taken.try_send(());
+        Ok(())
+    }
+
+    fn take_lines(&mut self, next: Vec<NextLines>) -> Vec<Rc<Lines>> {
+        let mut former: Vec<_> = self.flushers.drain(..).map(Some).collect();
+        let (mut lines, mut flushers) = (Vec::new(), Vec::new());
+        for next in next {
+            let kept = match next {
+                NextLines::Kept(index) => {
+                    let flusher = former.get_mut(index).and_then(Option::take);
+                    self.thread.lines.get(index).map(Rc::clone).zip(flusher)
+                }
+                NextLines::New(setup) => {
+                    let lines = Rc::new(Lines::new(setup));
+                    let flusher = keep_flushing(&lines);
+                    Some((lines, flusher))
+                }
+            };
+            if let Some((of_target, flusher)) = kept {
+                lines.push(of_target);
+                flushers.push(flusher);
+            }
+        }
+        // What is still written there goes out when the last request that does so has ended.
+        former.into_iter().flatten().for_each(|flusher| flusher.abort());
+        self.flushers = flushers;
+        lines
+    }
+}
+
+fn keep_flushing(lines: &Rc<Lines>) -> JoinHandle<()> {
+    let lines = Rc::clone(lines);
+    tokio::task::spawn_local(async move { lines.keep_flushing().await })
+}
+
+fn listener_of(site: &Site, address: SocketAddr) -> Option<usize> {
+    site.listeners.iter().position(|listener| listener.config.bind.contains(&address))
 }
 
 /// Accepts the connections of one socket.
 struct Acceptor {
     thread: Rc<Thread>,
-    listener: usize,
+    place: Rc<Cell<Option<usize>>>,
     socket: TcpListener,
-    limit: usize,
 }
 
 impl Acceptor {
-    async fn run(self) {
+    async fn run(mut self) {
         let open = Rc::new(Cell::new(0_usize));
+        let Some(mut listener) = self.place.get() else { return };
         loop {
             // At the limit, connections wait in the kernel's queue, which is bounded too.
-            if self.is_full(&open) {
-                self.while_full(self.room(&open)).await;
+            if self.is_full(listener, &open) {
+                self.while_full(listener, self.room(listener, &open)).await;
             }
             let accepted = tokio::select! {
                 biased;
-                () = self.thread.changed.notified(), if !self.thread.is_draining() => None,
+                () = self.thread.steady.changed.notified(), if !self.thread.is_draining() => None,
                 accepted = self.socket.accept() => Some(accepted),
             };
             if self.thread.is_draining() {
                 return;
             }
+            match self.place.get() {
+                Some(now) => (self.thread, listener) = (self.thread.latest(), now),
+                None => return self.close(listener, &open),
+            }
             match accepted {
-                Some(Ok((stream, peer))) => self.start(stream, peer, &open),
-                Some(Err(error)) => self.accept_failed(&error).await,
+                Some(Ok((stream, peer))) => self.start(listener, stream, peer, &open),
+                Some(Err(error)) => self.accept_failed(listener, &error).await,
                 None => {}
             }
         }
     }
 
-    async fn room(&self, open: &Cell<usize>) {
-        while self.is_full(open) && !self.thread.is_draining() {
-            // Nobody tells of memory that has become free.
-            let _timed_out = tokio::time::timeout(CLOSED_PAUSE, self.thread.changed.notified()).await;
+    /// The listener is configured no more: who has connected already gets an answer.
+    fn close(&self, listener: usize, open: &Rc<Cell<usize>>) {
+        while !self.is_full(listener, open)
+            && let Some(Ok((stream, peer))) = self.socket.accept().now_or_never()
+        {
+            self.start(listener, stream, peer, open);
         }
     }
 
-    fn is_full(&self, open: &Cell<usize>) -> bool {
-        open.get() >= self.limit || self.thread.is_full()
+    async fn room(&self, listener: usize, open: &Cell<usize>) {
+        while self.is_full(listener, open) && !self.thread.is_draining() && !self.thread.is_superseded() {
+            // Nobody tells of memory that has become free.
+            let _timed_out = tokio::time::timeout(CLOSED_PAUSE, self.thread.steady.changed.notified()).await;
+        }
+    }
+
+    fn is_full(&self, listener: usize, open: &Cell<usize>) -> bool {
+        let limit = connection_share(&self.thread.site, listener, self.thread.steady.thread_count);
+        open.get() >= limit || self.thread.is_full()
     }
 
     /// Waits with the socket counted as full: who looks at the listener then sees a crowd, not a fault.
-    async fn while_full(&self, wait: impl Future<Output = ()>) {
-        let full = self.counters().map(|counters| &counters.full_sockets);
+    async fn while_full(&self, listener: usize, wait: impl Future<Output = ()>) {
+        let full = self.counters(listener).map(|counters| &counters.full_sockets);
         full.map(|count| count.fetch_add(1, Ordering::Relaxed));
         wait.await;
         full.map(|count| count.fetch_sub(1, Ordering::Relaxed));
     }
 
-    fn counters(&self) -> Option<&ListenerCounters> {
-        self.thread.counters.by_listener.get(self.listener)
+    fn counters(&self, listener: usize) -> Option<&ListenerCounters> {
+        self.thread.counters.by_listener.get(listener).map(|counters| &**counters)
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, open: &Rc<Cell<usize>>) {
+    fn start(&self, listener: usize, stream: TcpStream, peer: SocketAddr, open: &Rc<Cell<usize>>) {
         open.set(open.get() + 1);
-        if let Some(counters) = self.counters() {
+        if let Some(counters) = self.counters(listener) {
             counters.accepted.fetch_add(1, Ordering::Relaxed);
         }
-        self.thread.counters.connections.fetch_add(1, Ordering::Relaxed);
-        self.thread.open.set(self.thread.open.get() + 1);
-        let (thread, listener, limit, open) = (Rc::clone(&self.thread), self.listener, self.limit, Rc::clone(open));
+        self.thread.counters.totals.connections.fetch_add(1, Ordering::Relaxed);
+        let steady = &self.thread.steady;
+        steady.open.set(steady.open.get() + 1);
+        let limit = connection_share(&self.thread.site, listener, steady.thread_count);
+        let (thread, open) = (Rc::clone(&self.thread), Rc::clone(open));
         tokio::task::spawn_local(async move {
-            converse(Rc::clone(&thread), listener, stream, peer).await;
-            thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
-            let was_full = open.get() >= limit || thread.open.get() >= thread.open_max;
+            let (totals, steady) = (Arc::clone(&thread.counters.totals), Rc::clone(&thread.steady));
+            let open_max = thread.open_max;
+            converse(thread, listener, stream, peer).await;
+            totals.connections.fetch_sub(1, Ordering::Relaxed);
+            let was_full = open.get() >= limit || steady.open.get() >= open_max;
             open.set(open.get() - 1);
-            thread.open.set(thread.open.get() - 1);
-            if thread.is_draining() || was_full {
-                thread.changed.notify_waiters();
+            steady.open.set(steady.open.get() - 1);
+            if steady.is_draining.get() || was_full {
+                steady.changed.notify_waiters();
             }
         });
     }
 
-    async fn accept_failed(&self, error: &io::Error) {
+    async fn accept_failed(&self, listener: usize, error: &io::Error) {
         let is_ours = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
         // Any other error is of the one connection that went away before it was accepted (accept(2)).
         if is_ours {
             warn!(%error, "no connection can be accepted: raise the limit on open files (LimitNOFILE) or lower connections_max");
-            self.while_full(tokio::time::sleep(ACCEPT_PAUSE)).await;
+            self.while_full(listener, tokio::time::sleep(ACCEPT_PAUSE)).await;
         }
     }
 }
 
 /// One connection, from its accept to its end.
 async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
-    let Some(config) = thread.site.listeners.get(listener) else { return };
+    let Some(config) = thread.site.listener(listener) else { return };
     let Some(ends) = accept::ends(&thread, (listener, config), &stream, peer).await else { return };
     let Some(_admission) = admission::admit(&thread, listener, ends.source.ip()) else {
         // A reset: nothing waits for the client to take it, and the guard, which looks whether we react, is answered too.

@@ -61,8 +61,8 @@ impl Site {
     /// What all threads have counted.
     pub fn traffic(&self, threads: &[Arc<Counters>], logs: Vec<DestinationStatus>) -> Traffic {
         let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
-            let counted: Vec<&ListenerCounters> =
-                threads.iter().filter_map(|thread| thread.by_listener.get(index)).collect();
+            let counted = threads.iter().filter_map(|thread| thread.by_listener.get(index));
+            let counted: Vec<&ListenerCounters> = counted.map(|counters| &**counters).collect();
             let mut durations = Times::default();
             counted.iter().for_each(|counted| durations.add(&counted.durations));
             ListenerTraffic {
@@ -76,17 +76,22 @@ impl Site {
         let pools = self.pools.iter().enumerate().map(|(index, pool)| {
             let counted: Vec<&PoolCounters> = threads.iter().filter_map(|thread| thread.by_pool.get(index)).collect();
             let mut first_bytes = Times::default();
-            counted.iter().for_each(|counted| first_bytes.add(&counted.first_bytes));
+            counted.iter().for_each(|counted| first_bytes.add(&counted.own.first_bytes));
             let servers = pool.config.servers.iter().enumerate().map(|(server, config)| {
-                (config.name.clone(), sum(counted.iter().copied(), |counted| counted.by_server.get(server)))
+                (
+                    config.name.clone(),
+                    sum(counted.iter().copied(), |counted| {
+                        counted.by_server.get(server).map(|server| &server.responses)
+                    }),
+                )
             });
             PoolTraffic {
                 name: pool.config.name.clone(),
-                responses: sum(counted.iter().copied(), |counted| Some(&counted.responses)),
-                retries: counted.iter().map(|counted| counted.retries.get()).sum(),
+                responses: sum(counted.iter().copied(), |counted| Some(&counted.own.responses)),
+                retries: counted.iter().map(|counted| counted.own.retries.get()).sum(),
                 hedges: [
-                    counted.iter().map(|counted| counted.hedges_lost.get()).sum(),
-                    counted.iter().map(|counted| counted.hedges_won.get()).sum(),
+                    counted.iter().map(|counted| counted.own.hedges_lost.get()).sum(),
+                    counted.iter().map(|counted| counted.own.hedges_won.get()).sum(),
                 ],
                 first_bytes,
                 servers: servers.collect(),

@@ -8,7 +8,7 @@ pub mod head_gate;
 pub mod http1;
 pub mod http2;
 pub mod retry;
-mod tls;
+pub mod tls;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use crate::link::archive::{self, FRAME_BYTES_MAX};
 use crate::net::realtime::schedule_as_batch;
-use crate::proxy::state::Site;
-use crate::session::archive::{Decoder, Encoder, Mapping, PoolNames};
+use crate::proxy::reload::Current;
+use crate::session::archive::{Decoder, Encoder, Mapping};
 use crate::session::table::{Cursor, Merged};
 use crate::status::ArchiveStatus;
 
@@ -31,7 +31,7 @@ const NICENESS: i32 = 10;
 /// What the thread starts with.
 pub struct Setup {
     /// Whose sessions.
-    pub site: Arc<Site>,
+    pub current_site: Arc<Current>,
     /// The archive that is there, open for reading.
     pub current: Option<OwnedFd>,
     /// Where the next one goes.
@@ -66,7 +66,7 @@ impl Archive {
         let is_due = Arc::new(AtomicBool::new(false));
         let status = Arc::default();
         let thread = Thread {
-            site: setup.site,
+            current: setup.current_site,
             socket: UnixStream::from(setup.writer),
             is_due: Arc::clone(&is_due),
             status: Arc::clone(&status),
@@ -118,7 +118,7 @@ fn order_soon(orders: &mpsc::Sender<Order>, is_due: &AtomicBool) {
 }
 
 struct Thread {
-    site: Arc<Site>,
+    current: Arc<Current>,
     socket: UnixStream,
     is_due: Arc<AtomicBool>,
     status: Arc<Mutex<ArchiveStatus>>,
@@ -169,8 +169,8 @@ impl Thread {
     }
 
     fn merge(&self, file: &File) -> Result<u64, String> {
-        let sessions = &self.site.sessions;
-        let names = self.names();
+        let sessions = Arc::clone(&self.current.load().site.sessions);
+        let names = sessions.names();
         let mut mapping = None;
         let mut restored = 0;
         read(file, |decoder, record| {
@@ -187,20 +187,12 @@ impl Thread {
         Ok(restored)
     }
 
-    /// The names of all pools, in the order that the indexes of entries mean.
-    fn names(&self) -> Vec<PoolNames> {
-        let names = self.site.pools.iter().map(|pool| PoolNames {
-            pool: pool.config.name.clone(),
-            servers: pool.config.servers.iter().map(|server| server.name.clone()).collect(),
-        });
-        names.collect()
-    }
-
     /// Hands over what is in the table.
     fn write(&mut self) -> io::Result<()> {
-        let sessions = &self.site.sessions;
+        // The names and the table of one configuration, whatever comes meanwhile.
+        let sessions = Arc::clone(&self.current.load().site.sessions);
         let mut part = Vec::with_capacity(FRAME_BYTES_MAX);
-        let mut encoder = Encoder::begin(since_epoch(), &self.names(), &mut part);
+        let mut encoder = Encoder::begin(since_epoch(), &sessions.names(), &mut part);
         let mut batch = Vec::with_capacity(BATCH_ENTRIES);
         let (mut cursor, mut entries, mut bytes) = (Cursor::default(), 0, 0);
         let mut is_more = true;

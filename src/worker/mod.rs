@@ -5,13 +5,16 @@
 //! It opens no file and outlives its guard by nothing.
 
 mod archive;
+mod found;
 mod pressure;
+mod reload;
 mod taking;
 pub mod tickets;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,24 +30,26 @@ use self::pressure::Pressure;
 use self::taking::Taking;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ServerChange};
+use crate::discovery::{Discovery, Overview};
 use crate::inquiry::{Answer, Question};
-use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, Report, ToWorker};
+use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
 use crate::peer::identity::Identity;
-use crate::probe;
+use crate::probe::Checks;
 use crate::proxy::access::Access;
 use crate::proxy::access_log::AccessLogs;
 use crate::proxy::counters::Counters;
 use crate::proxy::files::Files;
 use crate::proxy::limits::replicated_limits;
+use crate::proxy::reload::{Current, InUse};
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Prepared, Site};
-use crate::proxy::thread::{self, Command, Setup};
+use crate::proxy::thread::{self, Command, ListeningSocket, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
 use crate::proxy::upstream::dial::Dialer;
@@ -100,15 +105,25 @@ type Asker = oneshot::Sender<Box<NodeStatus>>;
 
 /// The threads of the data plane and what they report through.
 struct Worker {
-    site: Arc<Site>,
+    /// This node's name.
+    node: String,
+    config_path: PathBuf,
+    /// The configuration in use, what its files hold, and what is made of both.
+    config: Config,
+    files: Files,
+    current: Arc<Current>,
+    cookie_key: Vec<u8>,
+    ticket_keys: Arc<Tickets>,
     tickets: Arc<TicketKeeper>,
-    counters: Vec<Arc<Counters>>,
+    checks: Checks,
     commands: Vec<mpsc::Sender<Command>>,
     alive: mpsc::Receiver<(usize, u64)>,
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
     archive: Option<Archive>,
     access_logs: AccessLogs,
+    /// Brings sockets and files of another configuration.
+    reload_descriptors: Option<StdUnixStream>,
     /// Brings files of the access log that the guard has opened again.
     reopened_logs: Option<StdUnixStream>,
     /// The admin listener asks how the node is. At most as many at a time as it has connections.
@@ -124,6 +139,12 @@ struct Worker {
     file_warnings: Vec<String>,
     /// Files that have changed and are not in use yet.
     taking: Taking,
+    /// The configuration as it is written: without the servers that were found, or that operators have added.
+    base: Config,
+    /// The sources of servers.
+    discovery: Discovery,
+    /// What the guard keeps of them for the next worker, as it was told last.
+    found: Vec<KeptList>,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
 }
@@ -133,33 +154,59 @@ impl Worker {
         let config = config::parse(&bootstrap.config_text, &bootstrap.config_path)
             .map_err(|report| anyhow!("the configuration that the guard sent is refused: {report}"))?;
         let Handed { mut sockets, mut further } = handed;
+        let latest = Files::new(bootstrap.changed_files.clone().unwrap_or_else(|| bootstrap.files.clone()));
+        let discovery = Discovery::start(&config, &latest, &bootstrap.found);
+        // With the servers that are known so far: sessions that were on them are not lost.
+        let base = config;
+        let config = discovery.applied_to(&base, &found::changes_kept(&bootstrap.administration));
         let tickets = Arc::new(Tickets::default());
-        let site = Arc::new(build_site(&bootstrap, &config, &tickets)?);
+        let files = Files::new(bootstrap.files.clone());
+        let site = Arc::new(build_site(&bootstrap, &config, &files, &tickets)?);
         site.restore_administration(&bootstrap.administration);
+        let counters = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
+        let current = Arc::new(Current::from_pointee(InUse { site: Arc::clone(&site), counters }));
         // Before the other node is there: what it says may be newer.
         let archive =
-            start_archive(&site, &config, &mut further).context("the thread of the archive cannot be started")?;
-        let counters: Vec<_> = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
+            start_archive(&current, &config, &mut further).context("the thread of the archive cannot be started")?;
+        let reload_descriptors = take(&mut further, Further::Reload).map(StdUnixStream::from);
         let reopened_logs = take(&mut further, Further::AccessLogs).map(StdUnixStream::from);
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked =
-            start_admin(&bootstrap, &config, &site, &counters, admin_socket, archive.as_ref(), &access_logs)
-                .context("the thread of [admin] cannot be started")?;
+        let status_asked = start_admin(
+            &bootstrap,
+            &config,
+            &current,
+            admin_socket,
+            archive.as_ref(),
+            &access_logs,
+            discovery.overview(),
+        )
+        .context("the thread of [admin] cannot be started")?;
         let sync_socket = if bootstrap.has_sync_socket { sockets.pop() } else { None };
         let pair = sync_pair(&bootstrap, &config, sync_socket)?;
         // Where no vip can be taken over, each node makes keys, and those of both count.
         let makes_keys = config.vips.is_empty() || pair.is_none();
+        let ticket_keys = Arc::clone(&tickets);
         let tickets = Arc::new(TicketKeeper::new(tickets, Arc::clone(&site.sessions), makes_keys));
-        let link = peer::Setup { sessions: Arc::clone(&site.sessions), pair, apply: apply(&site, &tickets) };
+        let link = peer::Setup {
+            sessions: Arc::clone(&site.sessions),
+            pair,
+            apply: apply(&current, &tickets, discovery.overview()),
+        };
         let link = peer::start(link).context("the sync link cannot be started")?;
         let (alive_sender, alive) = mpsc::channel(QUEUE_MAX * bootstrap.threads.max(1));
         let (ended_sender, ended) = mpsc::channel(bootstrap.threads.max(1));
         let mut worker = Self {
-            counters,
-            site,
+            node: bootstrap.node.clone(),
+            config_path: bootstrap.config_path.clone(),
+            files,
+            checks: Checks::new(Arc::clone(&current)),
+            current,
+            cookie_key: bootstrap.pair_key.clone().unwrap_or_default(),
+            ticket_keys,
             tickets,
+            reload_descriptors,
             commands: Vec::new(),
             alive,
             threads: Vec::new(),
@@ -171,24 +218,30 @@ impl Worker {
             curious: Vec::new(),
             asked_at: None,
             drain_timeout: config.worker.drain_timeout,
+            config,
             administration: bootstrap.administration.clone(),
             warnings,
             file_warnings: Vec::new(),
             taking: Taking::default(),
+            base,
+            discovery,
+            found: bootstrap.found.clone(),
             link,
         };
         if let Some(files) = &bootstrap.changed_files {
-            let warnings = worker.site.files_changed(&Files::new(files.clone()));
+            worker.files = Files::new(files.clone());
+            let warnings = worker.site().files_changed(&worker.files);
             worker.files_taken(warnings);
         }
         let refusal_target = format!("/{}", random_token()?);
-        for (index, sockets) in share_out(&config, sockets, bootstrap.threads)?.into_iter().enumerate() {
+        let in_use = worker.current.load_full();
+        for (index, sockets) in share_out(&worker.config, sockets, bootstrap.threads)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
             worker.commands.push(command_sender);
             let setup = Setup {
                 index,
-                site: Arc::clone(&worker.site),
-                counters: worker.counters.get(index).cloned().unwrap_or_default(),
+                site: Arc::clone(&in_use.site),
+                counters: in_use.counters.get(index).cloned().unwrap_or_default(),
                 sockets,
                 thread_count: bootstrap.threads,
                 refusal_target: refusal_target.clone(),
@@ -210,7 +263,7 @@ impl Worker {
 
     /// Answers the guard until it says to drain, or is gone.
     async fn serve(mut self, mut sender: link::Sender, mut receiver: link::Receiver) -> anyhow::Result<()> {
-        probe::spawn_all(&self.site);
+        self.checks.follow();
         sender.send(&FromWorker::Ready).await?;
         self.tell_files(&mut sender).await?;
         info!(threads = self.threads.len(), "worker serves");
@@ -219,22 +272,30 @@ impl Worker {
         let mut ticket_turns = tokio::time::interval(tickets::INTERVAL);
         let mut pressure_turns = tokio::time::interval(pressure::INTERVAL);
         pressure_turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut pressure = Pressure::new(&self.site);
+        let mut pressure = Pressure::new(&self.site());
         loop {
             tokio::select! {
                 biased;
                 message = receiver.receive() => match message? {
                     Some(ToWorker::Probe { sequence }) => latest = self.ask_threads(sequence),
                     Some(ToWorker::TookOver) => {
-                        self.site.sessions.table.take_over();
+                        self.site().sessions.table.take_over();
                         self.tickets.took_over();
                     }
                     Some(ToWorker::Drain) => return self.drain().await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
-                        let (site, files) = (Arc::clone(&self.site), Files::new(*files));
+                        let files = Files::new(*files);
+                        self.discovery.reconfigured(&self.base, &files, &[]);
+                        self.files = files.clone();
+                        let site = self.site();
                         self.taking.begin(move || site.files_changed(&files));
+                    }
+                    Some(ToWorker::Reload(reload)) => {
+                        let result = self.reload(*reload).await;
+                        let certificates = self.site().certificates();
+                        sender.send(&FromWorker::Reloaded { result, certificates }).await?;
                     }
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     None => return Err(anyhow!("the guard is gone")),
@@ -254,7 +315,12 @@ impl Worker {
                         sender.send(&FromWorker::AskStatus).await?;
                     }
                 }
+                () = self.discovery.changed() => self.apply_found(&mut sender).await?,
                 Some((id, answer)) = answers.recv() => {
+                    if let Answer::Changed(_) = &answer {
+                        // Who is told that it is done may rely on it.
+                        self.apply_found(&mut sender).await?;
+                    }
                     if let (Answer::Cleared { .. }, Some(archive)) = (&answer, &self.archive) {
                         // Or they would be back after a restart.
                         archive.write_soon();
@@ -266,7 +332,10 @@ impl Worker {
                 synced = self.link.synced_changed() => sender.send(&FromWorker::Synced { synced }).await?,
                 Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
                 _ = ticket_turns.tick() => self.tickets.turn(),
-                _ = pressure_turns.tick() => pressure.turn(&self.site, &self.counters),
+                _ = pressure_turns.tick() => {
+                    let in_use = self.current.load();
+                    pressure.turn(&in_use.site, &in_use.counters);
+                }
             }
         }
     }
@@ -281,7 +350,7 @@ impl Worker {
     }
 
     async fn tell_files(&self, sender: &mut link::Sender) -> io::Result<()> {
-        let (are_good, certificates) = (self.file_warnings.is_empty(), self.site.certificates());
+        let (are_good, certificates) = (self.file_warnings.is_empty(), self.site().certificates());
         sender.send(&FromWorker::FilesTaken { are_good, certificates }).await
     }
 
@@ -305,6 +374,10 @@ impl Worker {
         }
     }
 
+    fn site(&self) -> Arc<Site> {
+        Arc::clone(&self.current.load().site)
+    }
+
     fn ask_threads(&self, sequence: u64) -> Probe {
         for commands in &self.commands {
             // A full queue is a thread that does not answer: then neither does the worker.
@@ -324,7 +397,7 @@ impl Worker {
 
     /// Answers a question on a thread of its own: a table may be large, and probes do not wait.
     fn look_up(&self, id: u64, question: Question, answers: mpsc::Sender<(u64, Answer)>) {
-        let site = Arc::clone(&self.site);
+        let site = self.site();
         tokio::task::spawn_blocking(move || {
             // Nobody waits for the answer only when the worker ends.
             let _gone = answers.blocking_send((id, questions::answer(&site, &question)));
@@ -333,7 +406,7 @@ impl Worker {
 
     /// Tells the guard what to keep for the next worker, if that has changed.
     async fn tell_administration(&mut self, sender: &mut link::Sender) -> io::Result<()> {
-        let now = self.site.administration();
+        let now = self.site().administration();
         if now == self.administration {
             return Ok(());
         }
@@ -343,19 +416,24 @@ impl Worker {
 
     fn report(&self) -> Report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let expired_lists = self.site.expired_lists(now.as_secs().cast_signed());
-        let sum = |count: fn(&Counters) -> u64| self.counters.iter().map(|counters| count(counters)).sum();
-        let store_warning = self.site.sessions.store().and_then(Store::warning);
+        let in_use = self.current.load();
+        let InUse { site, counters } = &**in_use;
+        let expired_lists = site.expired_lists(now.as_secs().cast_signed());
+        let sum = |count: fn(&Counters) -> u64| counters.iter().map(|counters| count(counters)).sum();
+        let store_warning = site.sessions.store().and_then(Store::warning);
+        let mut pools = site.pool_status(counters);
+        let overview = self.discovery.overview();
+        overview.add_to(&mut pools);
         let log_problems = self.access_logs.status().into_iter().filter_map(|log| log.problem);
         Report {
-            connections: sum(|counters| counters.connections.load(Ordering::Relaxed)),
-            requests: sum(|counters| counters.requests.load(Ordering::Relaxed)),
-            pools: self.site.pool_status(&self.counters),
-            listeners: self.site.listener_load(&self.counters),
-            load: self.site.load.status(),
+            connections: sum(|counters| counters.totals.connections.load(Ordering::Relaxed)),
+            requests: sum(|counters| counters.totals.requests.load(Ordering::Relaxed)),
+            pools,
+            listeners: site.listener_load(counters),
+            load: site.load.status(),
             sessions: SessionsStatus {
                 archive: self.archive.as_ref().map(Archive::status),
-                ..self.site.sessions.status(&self.site.pools)
+                ..site.sessions.status(&site.pools)
             },
             sync: self.link.status(),
             warnings: self
@@ -366,6 +444,7 @@ impl Worker {
                 .chain(expired_lists)
                 .chain(store_warning)
                 .chain(log_problems)
+                .chain(overview.warnings())
                 .collect(),
         }
     }
@@ -418,15 +497,15 @@ impl Probe {
     }
 }
 
-fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
-    let files = Files::new(bootstrap.files.clone());
+fn build_site(bootstrap: &Bootstrap, config: &Config, files: &Files, tickets: &Arc<Tickets>) -> anyhow::Result<Site> {
     let termination = |listener: &config::Listener| {
-        let termination = Termination::new(listener, &files, tickets);
-        termination.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+        let termination = Termination::new(listener, files, tickets);
+        termination.map(|made| made.map(Arc::new)).map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let tls = config.listeners.iter().map(termination).collect::<anyhow::Result<_>>()?;
     let access = |listener: &config::Listener| {
-        Access::new(listener, &files).map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
+        let access = Access::new(listener, files).map(Arc::new);
+        access.map_err(|reason| anyhow!("listener {}: {reason}", listener.name))
     };
     let access = config.listeners.iter().map(access).collect::<anyhow::Result<_>>()?;
     let cookie_key = bootstrap.pair_key.as_deref().unwrap_or_default();
@@ -435,10 +514,11 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
         sessions.share(settings, &config.pools).context("no thread for the session store")?;
     }
-    let dialers = Dialer::of_pools(config, &files).map_err(|reason| anyhow!(reason))?;
+    let dialers = Dialer::of_pools(config, files).map_err(|reason| anyhow!(reason))?;
+    let dialers = dialers.into_iter().map(Arc::new).collect();
     let site = Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers });
     for listener in &site.listeners {
-        let taken = listener.error_pages.files_changed(&files);
+        let taken = listener.error_pages.files_changed(files);
         taken.map_err(|reason| anyhow!("listener {}: {reason}", listener.config.name))?;
     }
     Ok(site)
@@ -446,14 +526,15 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, tickets: &Arc<Tickets>) ->
 
 /// Starts the thread that keeps the sessions on the disk, where the guard gives a place for them.
 fn start_archive(
-    site: &Arc<Site>,
+    current: &Arc<Current>,
     config: &Config,
     further: &mut Vec<(Further, OwnedFd)>,
 ) -> io::Result<Option<Archive>> {
-    let current = take(further, Further::Archive);
+    let archive = take(further, Further::Archive);
     let Some(writer) = take(further, Further::ArchiveWriter) else { return Ok(None) };
     let interval = config.sessions.snapshot_interval;
-    Archive::start(archive::Setup { site: Arc::clone(site), current, writer, interval }).map(Some)
+    let current_site = Arc::clone(current);
+    Archive::start(archive::Setup { current_site, current: archive, writer, interval }).map(Some)
 }
 
 /// Starts the threads of the access logs, with the files that the guard gives.
@@ -482,38 +563,54 @@ fn take(further: &mut Vec<(Further, OwnedFd)>, wanted: Further) -> Option<OwnedF
 fn start_admin(
     bootstrap: &Bootstrap,
     config: &Config,
-    site: &Arc<Site>,
-    counters: &[Arc<Counters>],
+    current: &Arc<Current>,
     socket: Option<OwnedFd>,
     archive: Option<&Archive>,
     logs: &AccessLogs,
+    changes: Overview,
 ) -> io::Result<mpsc::Receiver<Asker>> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
     let Some(socket) = socket else { return Ok(status_asked) };
-    let (of_site, of_threads) = (Arc::clone(site), counters.to_vec());
-    let (measured, measured_threads, logs) = (Arc::clone(site), counters.to_vec(), logs.watch());
+    let overview = changes.clone();
+    let (listed, measured, logs) = (Arc::clone(current), Arc::clone(current), logs.watch());
     server::start(server::Setup {
         socket: socket.into(),
-        site: Arc::clone(site),
+        current: Arc::clone(current),
         token: bootstrap.admin_token.clone(),
         names: config.admin.iter().flat_map(|admin| &admin.hosts).chain([&bootstrap.node]).cloned().collect(),
         status: curious,
-        pools: Box::new(move || of_site.pool_status(&of_threads)),
-        traffic: Box::new(move || measured.traffic(&measured_threads, logs())),
+        pools: Box::new(move || {
+            let in_use = listed.load();
+            let mut pools = in_use.site.pool_status(&in_use.counters);
+            overview.add_to(&mut pools);
+            pools
+        }),
+        changes,
+        traffic: Box::new(move || {
+            let in_use = measured.load();
+            in_use.site.traffic(&in_use.counters, logs())
+        }),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
     })?;
     Ok(status_asked)
 }
 
 /// What is done with facts of the other node.
-fn apply(site: &Arc<Site>, tickets: &Arc<TicketKeeper>) -> peer::Apply {
-    let (site, tickets) = (Arc::clone(site), Arc::clone(tickets));
+fn apply(current: &Arc<Current>, tickets: &Arc<TicketKeeper>, changes: Overview) -> peer::Apply {
+    let (current, tickets) = (Arc::clone(current), Arc::clone(tickets));
     Box::new(move |facts| {
+        let mut has_changes = false;
         for (key, value) in facts {
             match key {
                 FactKey::TicketKeys => tickets.received(value),
-                FactKey::Admin { .. } | FactKey::Health { .. } => site.apply_fact(key, value),
+                FactKey::Admin { server, .. } if ServerChange::name_in_key(server).is_some() => has_changes = true,
+                FactKey::Admin { .. } | FactKey::Health { .. } => {
+                    current.load().site.apply_fact(key, value);
+                }
             }
+        }
+        if has_changes {
+            let _applied_later = changes.changed();
         }
     })
 }
@@ -554,17 +651,14 @@ fn place_in_pair(bootstrap: &Bootstrap, config: &Config) -> Node {
 }
 
 /// Gives each thread its socket of each address. They come in the order of [`link::Bootstrap`].
-fn share_out(
-    config: &Config,
-    sockets: Vec<OwnedFd>,
-    threads: usize,
-) -> anyhow::Result<Vec<Vec<(usize, std::net::TcpListener)>>> {
+fn share_out(config: &Config, sockets: Vec<OwnedFd>, threads: usize) -> anyhow::Result<Vec<Vec<ListeningSocket>>> {
     let mut sockets = sockets.into_iter().map(std::net::TcpListener::from);
     let mut shares: Vec<_> = (0..threads).map(|_| Vec::new()).collect();
-    for (index, listener) in config.listeners.iter().enumerate() {
-        for _ in &listener.bind {
+    for listener in &config.listeners {
+        for &address in &listener.bind {
             for share in &mut shares {
-                share.push((index, sockets.next().context("the guard sent too few sockets")?));
+                let socket = sockets.next().context("the guard sent too few sockets")?;
+                share.push(ListeningSocket { address, socket });
             }
         }
     }

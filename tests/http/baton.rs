@@ -124,6 +124,20 @@ impl Baton {
         self.follow();
     }
 
+    /// Writes another configuration into its file: a listener of these keys on the usual port, and these blocks.
+    pub fn write_config(&self, listener: &str, blocks: &str) {
+        let bind = self.port.address();
+        self.write_file(&format!("[[listener]]\nname = \"http\"\nbind = [\"{bind}\"]\n{listener}\n{blocks}"));
+    }
+
+    /// Writes its configuration, as a whole.
+    pub fn write_file(&self, text: &str) {
+        // As an editor does it: whoever reads sees one or the other.
+        let (new, file) = (self.directory.path("baton.toml.new"), self.directory.path("baton.toml"));
+        fs::write(&new, text).expect("the directory is writable");
+        fs::rename(new, file).expect("the directory is writable");
+    }
+
     /// A file that it keeps for its next start.
     pub fn state_file(&self, name: &str) -> PathBuf {
         self.directory.path("state").join(name)

@@ -50,6 +50,7 @@ mod programs;
 mod proxy_protocol;
 mod queueing;
 mod rate_limit;
+mod reload;
 mod request_id;
 mod request_metrics;
 mod resting;

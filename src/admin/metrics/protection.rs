@@ -1,7 +1,7 @@
 //! The metrics of limits: what was refused and why, who waits, how much the worker takes on.
 
 use super::{Text, seconds_of_us};
-use crate::status::{NodeStatus, PoolStatus, QueueStatus};
+use crate::status::{DiscoveryStatus, NodeStatus, PoolStatus, QueueStatus};
 
 /// All of them.
 pub(super) fn render(text: &mut Text, status: &NodeStatus) {
@@ -20,6 +20,7 @@ pub(super) fn render(text: &mut Text, status: &NodeStatus) {
     }
     load(text, status);
     queues(text, &status.pools);
+    sources(text, &status.pools);
 }
 
 fn load(text: &mut Text, status: &NodeStatus) {
@@ -36,6 +37,29 @@ fn load(text: &mut Text, status: &NodeStatus) {
         text.one("baton_requests_in_flight", "gauge", "Requests under way.", load.requests);
         text.one("baton_requests_in_flight_limit", "gauge", "Requests that may be under way.", max);
     }
+}
+
+/// Sources of servers.
+fn sources(text: &mut Text, pools: &[PoolStatus]) {
+    let sources = || pools.iter().filter_map(|pool| Some((pool.name.as_str(), pool.discovery.as_ref()?)));
+    if sources().next().is_none() {
+        return;
+    }
+    let mut each = |name: &str, kind: &str, help: &str, value: fn(&DiscoveryStatus) -> Option<f64>| {
+        text.family(name, kind, help);
+        for (pool, source) in sources() {
+            let labels = [("pool", pool), ("source", source.kind.as_str())];
+            value(source).into_iter().for_each(|value| text.sample(name, &labels, value));
+        }
+    };
+    let help = "Whether the last answer of the source of a pool's servers was good.";
+    each("baton_discovery_good", "gauge", help, |source| Some(if source.problem.is_none() { 1.0 } else { 0.0 }));
+    each("baton_discovery_servers", "gauge", "Servers of the list in use.", |source| Some(source.servers as f64));
+    let help = "Time since the source said last that the list holds; not there before it has said anything.";
+    each("baton_discovery_age_seconds", "gauge", help, |source| Some(source.age_ms? as f64 / 1000.0));
+    each("baton_discovery_answers_total", "counter", "Good answers.", |source| Some(source.answers as f64));
+    let help = "Answers that could not be used, and those that did not come.";
+    each("baton_discovery_failures_total", "counter", help, |source| Some(source.failures as f64));
 }
 
 fn queues(text: &mut Text, pools: &[PoolStatus]) {

@@ -9,6 +9,7 @@ use crate::status::{
 fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
     ServerStatus {
         name: name.to_owned(),
+        origin: "file".to_owned(),
         address: "10.0.0.1:80".parse().unwrap(),
         up,
         admin: admin.to_owned(),
@@ -26,6 +27,8 @@ fn status() -> NodeStatus {
         node: "lb-a".to_owned(),
         version: "1.0.0".to_owned(),
         config_checksum: "abc".to_owned(),
+        config_age_ms: 0,
+        refused_reload: None,
         guard_pid: 1,
         vips: vec![VipStatus {
             name: "w\"e\\b\n".to_owned(),
@@ -71,6 +74,7 @@ fn status() -> NodeStatus {
             name: "app".to_owned(),
             servers: vec![server("app1", true, "draining"), server("app2", false, "enabled")],
             mirrored: Some(MirroredStatus { answered: 5, failed: 1, too_large: 2, busy: 3, broken_off: 4 }),
+            discovery: None,
             queue: Some(QueueStatus {
                 length: 4,
                 length_max: 5,

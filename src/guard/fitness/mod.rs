@@ -16,7 +16,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::command::warnings;
@@ -84,6 +87,15 @@ impl Checks {
         });
         let pools = pools.collect();
         Self { fitness, worker, carriers, addresses, adverts, pools, listeners, configured }
+    }
+}
+
+/// The tasks that look. They end when this is dropped.
+pub struct Looks(Vec<AbortHandle>);
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -168,7 +180,8 @@ fn ways_in(config: &Config, listener: &Listener) -> Vec<listener::WayIn> {
 /// What a look that was made is sent as.
 pub type Found = (CheckId, Finding);
 
-/// Spawns the tasks that look, on the current `LocalSet` or local runtime. They end with it.
+/// Spawns the tasks that look, on the current `LocalSet` or local runtime. They end with it, or with
+/// what is given.
 ///
 /// # Errors
 /// When a thread for looks that may block cannot be started.
@@ -178,11 +191,13 @@ pub fn start(
     netlink: &Netlink,
     situation: &watch::Receiver<Situation>,
     found: &mpsc::Sender<Found>,
-) -> io::Result<()> {
+) -> io::Result<Looks> {
+    let mut looks = Looks(Vec::new());
+    let mut spawn = |look: LocalBoxFuture<'static, ()>| looks.0.push(tokio::task::spawn_local(look).abort_handle());
     for (index, (listener, check)) in config.listeners.iter().zip(&checks.listeners).enumerate() {
         if let Some(check) = check {
             let ways_in = ways_in(config, listener);
-            tokio::task::spawn_local(listener::watch(*check, index, ways_in, situation.clone(), found.clone()));
+            spawn(listener::watch(*check, index, ways_in, situation.clone(), found.clone()).boxed_local());
         }
     }
     for (check, id) in config.fitness.iter().zip(&checks.configured) {
@@ -192,22 +207,22 @@ pub fn start(
                 let vips = config.vips.iter().flat_map(|vip| &vip.addresses);
                 let vips = vips.map(|address| address.network.address()).collect();
                 let gateway = gateway::Gateway { address, interface, vips, netlink: netlink.clone() };
-                tokio::task::spawn_local(gateway.watch(rhythm));
+                spawn(gateway.watch(rhythm).boxed_local());
             }
             FitnessSubject::Command { command } => {
-                tokio::task::spawn_local(command::watch(command, rhythm));
+                spawn(command::watch(command, rhythm).boxed_local());
             }
             FitnessSubject::File { path, must_exist } => {
                 let look = move || file::look(&path, must_exist);
-                tokio::task::spawn_local(worker_thread::watch(look, rhythm)?);
+                spawn(worker_thread::watch(look, rhythm)?.boxed_local());
             }
             FitnessSubject::Process { process } => {
                 let look = move || process::look(&process);
-                tokio::task::spawn_local(worker_thread::watch(look, rhythm)?);
+                spawn(worker_thread::watch(look, rhythm)?.boxed_local());
             }
         }
     }
-    Ok(())
+    Ok(looks)
 }
 
 /// When a configured check looks, and where what it finds goes.

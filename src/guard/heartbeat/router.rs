@@ -250,6 +250,10 @@ impl Router {
             Command::Unfit(reason) => self.handle(now, Input::Unfit(reason.into())).await,
             Command::Servers(pools, servers) => (self.hello.pools_up, self.hello.servers_up) = (pools, servers),
             Command::Synced(synced) => self.synced(now, synced).await,
+            Command::Configured(checksum) => {
+                self.hello.config_checksum = checksum;
+                self.say_hello(now);
+            }
             Command::Reopen => self.reopen(),
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
             Command::Stop(_) => {}

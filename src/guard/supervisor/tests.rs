@@ -30,6 +30,7 @@ impl Stage {
         let mut supervisor = Supervisor {
             bootstrap: Box::new(|| std::process::abort()),
             sockets: Vec::new(),
+            reload_socket: None,
             probe_interval: Duration::from_millis(50),
             probe_timeout: Duration::from_millis(200),
             drain_timeout: Duration::ZERO,

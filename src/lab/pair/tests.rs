@@ -6,6 +6,8 @@ fn status(node: &str, role: Role) -> NodeStatus {
         node: node.to_owned(),
         version: "0.1.0".to_owned(),
         config_checksum: String::new(),
+        config_age_ms: 0,
+        refused_reload: None,
         guard_pid: 1,
         vips: vec![VipStatus { name: "web".to_owned(), role, ..VipStatus::default() }],
         peer: None,

@@ -73,6 +73,10 @@ impl Destination {
 /// All destinations of a worker, and the threads that write to them.
 pub struct AccessLogs {
     outlets: Vec<Outlet>,
+    /// What is known of each, for who watches.
+    known: Arc<Mutex<Vec<(String, Arc<Destination>)>>>,
+    /// For threads that are started later.
+    end: Sender<()>,
     /// Says when all of them have ended, as each drops its end.
     ended: Receiver<()>,
 }
@@ -112,22 +116,51 @@ impl AccessLogs {
             let file = files.iter().position(|(of, _)| *of == index).map(|at| files.swap_remove(at).1);
             outlets.push(Outlet::start(target, node, threads, file, end.clone())?);
         }
-        Ok(Self { outlets, ended })
+        let known = Arc::new(Mutex::new(known(&outlets)));
+        Ok(Self { outlets, known, end, ended })
+    }
+
+    /// Goes over to the destinations of another configuration. `files` are those that the guard opened, each with its
+    /// index there. Gives the ends of each thread.
+    ///
+    /// # Errors
+    /// What clone(2) or dup(2) says. Everything is as before then.
+    pub fn next(
+        &mut self,
+        config: &Config,
+        node: &str,
+        threads: usize,
+        mut files: Vec<(usize, OwnedFd)>,
+    ) -> io::Result<Vec<Vec<NextLines>>> {
+        let mut started = Vec::new();
+        let targets = config.log_targets();
+        let place = |target: &LogTarget| self.outlets.iter().position(|outlet| outlet.target == *target);
+        let places: Vec<_> = targets.iter().map(|target| place(target)).collect();
+        for (index, target) in targets.into_iter().enumerate().filter(|(index, _)| places.get(*index) == Some(&None)) {
+            let file = files.iter().position(|(of, _)| *of == index).map(|at| files.swap_remove(at).1);
+            started.push(Outlet::start(target, node, threads, file, self.end.clone())?);
+        }
+        let mut former: Vec<_> = std::mem::take(&mut self.outlets).into_iter().map(Some).collect();
+        let mut started = started.into_iter();
+        let mut lines: Vec<Vec<NextLines>> = (0..threads).map(|_| Vec::new()).collect();
+        for place in places {
+            let kept = place.and_then(|place| former.get_mut(place)?.take().zip(Some(place)));
+            if let Some((outlet, place)) = kept {
+                lines.iter_mut().for_each(|lines| lines.push(NextLines::Kept(place)));
+                self.outlets.push(outlet);
+            } else if let Some(mut outlet) = started.next() {
+                let ends = lines.iter_mut().enumerate();
+                ends.for_each(|(thread, lines)| lines.push(NextLines::New(outlet.of_thread(thread))));
+                self.outlets.push(outlet);
+            }
+        }
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known(&self.outlets);
+        Ok(lines)
     }
 
     /// The ends of one thread, in the order of [`Config::log_targets`]. Each thread asks once.
     pub fn of_thread(&mut self, thread: usize) -> Vec<LinesSetup> {
-        let end = |outlet: &mut Outlet| {
-            let returned = outlet.returned.get_mut(thread).and_then(Option::take);
-            let returned = returned.unwrap_or_else(|| mpsc::channel().1);
-            let text_bytes_max = match outlet.target {
-                LogTarget::Stdout | LogTarget::File(_) => TEXT_BYTES_MAX,
-                LogTarget::Syslog { .. } | LogTarget::Journal { .. } => TEXT_BYTES_MAX_OF_DATAGRAM,
-            };
-            let (to_writer, destination) = (outlet.to_writer.clone(), Arc::clone(&outlet.destination));
-            LinesSetup { returned, to_writer, destination, text_bytes_max }
-        };
-        self.outlets.iter_mut().map(end).collect()
+        self.outlets.iter_mut().map(|outlet| outlet.of_thread(thread)).collect()
     }
 
     /// Takes a file that was opened again in place of the one before.
@@ -145,8 +178,7 @@ impl AccessLogs {
 
     /// What gives every destination as it is, wherever it is asked.
     pub fn watch(&self) -> impl Fn() -> Vec<DestinationStatus> + Send + Sync + use<> {
-        let outlet = |outlet: &Outlet| (outlet.target.to_string(), Arc::clone(&outlet.destination));
-        let outlets: Vec<_> = self.outlets.iter().map(outlet).collect();
+        let known = Arc::clone(&self.known);
         move || {
             let status = |(name, destination): &(String, Arc<Destination>)| DestinationStatus {
                 name: name.clone(),
@@ -154,17 +186,21 @@ impl AccessLogs {
                 dropped: destination.dropped.load(Ordering::Relaxed),
                 problem: destination.problem(),
             };
-            outlets.iter().map(status).collect()
+            known.lock().unwrap_or_else(PoisonError::into_inner).iter().map(status).collect()
         }
     }
 
     /// Waits until everything that threads have handed over is written, at most for `patience`. The threads have ended.
     pub fn finish(self, patience: Duration) {
-        let Self { outlets, ended } = self;
-        drop(outlets);
+        let Self { outlets, ended, end, .. } = self;
+        drop((outlets, end));
         // Either all ends are dropped, or somebody takes too long.
         let _ended = ended.recv_timeout(patience);
     }
+}
+
+fn known(outlets: &[Outlet]) -> Vec<(String, Arc<Destination>)> {
+    outlets.iter().map(|outlet| (outlet.target.to_string(), Arc::clone(&outlet.destination))).collect()
 }
 
 impl Outlet {
@@ -196,6 +232,29 @@ impl Outlet {
         std::thread::Builder::new().name("access-log".to_owned()).spawn(run)?;
         Ok(Self { target: target.clone(), to_writer, destination, returned })
     }
+
+    /// The end of one thread, which asks once.
+    fn of_thread(&mut self, thread: usize) -> LinesSetup {
+        let returned = self.returned.get_mut(thread).and_then(Option::take);
+        let text_bytes_max = match self.target {
+            LogTarget::Stdout | LogTarget::File(_) => TEXT_BYTES_MAX,
+            LogTarget::Syslog { .. } | LogTarget::Journal { .. } => TEXT_BYTES_MAX_OF_DATAGRAM,
+        };
+        LinesSetup {
+            returned: returned.unwrap_or_else(|| mpsc::channel().1),
+            to_writer: self.to_writer.clone(),
+            destination: Arc::clone(&self.destination),
+            text_bytes_max,
+        }
+    }
+}
+
+/// A thread's end of a destination of another configuration.
+pub enum NextLines {
+    /// The one that has had this index until now.
+    Kept(usize),
+    /// Another one.
+    New(LinesSetup),
 }
 
 /// One thread's end of a destination, before the thread has started.
@@ -204,6 +263,12 @@ pub struct LinesSetup {
     to_writer: SyncSender<ToWriter>,
     destination: Arc<Destination>,
     text_bytes_max: usize,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.flush();
+    }
 }
 
 /// One thread's end of a destination.

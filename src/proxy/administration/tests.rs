@@ -1,6 +1,5 @@
 use super::*;
 use crate::config;
-use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
 use crate::proxy::state::Prepared;
@@ -24,7 +23,11 @@ fn site(node: Node, name: &str) -> Site {
     let config = config::parse(CONFIG, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, node, b"secret"));
     let dialers = Dialer::of_pools(&config, &Files::default()).unwrap();
-    let prepared = Prepared { tls: vec![None], access: vec![Access::default()], dialers };
+    let prepared = Prepared {
+        tls: vec![None],
+        access: vec![Arc::default()],
+        dialers: dialers.into_iter().map(Arc::new).collect(),
+    };
     Site::new(&config, name.to_owned(), sessions, b"secret", prepared)
 }
 

@@ -11,6 +11,8 @@ mod split;
 mod variables;
 
 use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +30,7 @@ use super::respond;
 use super::route::{self, Asked};
 use super::transaction::Transaction;
 use crate::config::{self, FixedResponse, PoolIndex, Redirect, Route, RouteAction, is_in};
-use crate::proxy::state::Site;
+use crate::proxy::state::{Listener, Pool, Site};
 
 pub use self::mirror::MirrorBody;
 pub use self::variables::Facts;
@@ -36,9 +38,11 @@ pub use self::variables::Facts;
 /// The routes of all listeners and the edits of all pools, prepared. Each thread has its own, so that no two of them share
 /// the memory that expressions work in.
 pub struct Routing {
-    listeners: Vec<ListenerRouting>,
-    pools: Vec<Both>,
-    scratch: RefCell<route::Scratch>,
+    listeners: Vec<Rc<ListenerRouting>>,
+    pools: Vec<Rc<Both>>,
+    /// Whether the edits of some pool need to know what was asked for.
+    pools_need_facts: bool,
+    scratch: Rc<RefCell<route::Scratch>>,
 }
 
 /// The edits of requests and of responses.
@@ -72,23 +76,41 @@ impl Both {
 }
 
 impl Routing {
-    /// Prepares what a configuration says.
-    pub fn new(site: &Site) -> Self {
-        let pools: Vec<Both> = site
-            .pools
-            .iter()
-            .map(|pool| Both::new(&pool.config.request_headers, &pool.config.response_headers))
-            .collect();
-        let of_pools = pools.iter().any(Both::needs_facts);
-        let listeners = site.listeners.iter().map(|listener| {
-            let routes: Vec<_> = listener.config.routes.iter().map(PreparedRoute::new).collect();
-            let edits = Both::new(&listener.config.request_headers, &listener.config.response_headers);
-            let of_routes = routes.iter().any(|route| route.edits.needs_facts() || route.rewriter.needs_facts());
-            let needs_facts = of_pools || of_routes || edits.needs_facts();
-            ListenerRouting { table: route::Table::new(&listener.config.routes), routes, edits, needs_facts }
-        });
-        Self { listeners: listeners.collect(), pools, scratch: RefCell::default() }
+    /// Prepares what a configuration says. What is as it was in a former one is taken over from there.
+    pub fn new(site: &Site, former: Option<(&Site, &Self)>) -> Self {
+        let pool = |pool: &Arc<Pool>| {
+            let kept = former.and_then(|(before, own)| own.pools.get(place_of(pool, &before.pools)?));
+            let new = || Rc::new(Both::new(&pool.config.request_headers, &pool.config.response_headers));
+            kept.map_or_else(new, Rc::clone)
+        };
+        let pools: Vec<Rc<Both>> = site.pools.iter().map(pool).collect();
+        let pools_need_facts = pools.iter().any(|pool| pool.needs_facts());
+        let former_listeners = former.filter(|(_, own)| own.pools_need_facts == pools_need_facts);
+        let listener = |listener: &Arc<Listener>| {
+            let kept =
+                former_listeners.and_then(|(before, own)| own.listeners.get(place_of(listener, &before.listeners)?));
+            let new = || Rc::new(ListenerRouting::new(listener, pools_need_facts));
+            kept.map_or_else(new, Rc::clone)
+        };
+        let listeners = site.listeners.iter().map(listener).collect();
+        let scratch = former.map(|(_, own)| Rc::clone(&own.scratch)).unwrap_or_default();
+        Self { listeners, pools, pools_need_facts, scratch }
     }
+}
+
+impl ListenerRouting {
+    fn new(listener: &Listener, pools_need_facts: bool) -> Self {
+        let routes: Vec<_> = listener.config.routes.iter().map(PreparedRoute::new).collect();
+        let edits = Both::new(&listener.config.request_headers, &listener.config.response_headers);
+        let of_routes = routes.iter().any(|route| route.edits.needs_facts() || route.rewriter.needs_facts());
+        let needs_facts = pools_need_facts || of_routes || edits.needs_facts();
+        Self { table: route::Table::new(&listener.config.routes), routes, edits, needs_facts }
+    }
+}
+
+/// Where the very same one was.
+fn place_of<T>(one: &Arc<T>, former: &[Arc<T>]) -> Option<usize> {
+    former.iter().position(|before| Arc::ptr_eq(before, one))
 }
 
 impl PreparedRoute {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -36,8 +37,10 @@ pub struct Connection {
     /// Whether the client speaks TLS, to us or to a proxy in front that says so.
     pub is_tls: bool,
     /// Set once the handshake is done.
-    tls: OnceCell<Box<TlsFacts>>,
+    tls: OnceCell<Rc<TlsFacts>>,
     behalf: OnBehalf,
+    /// It cannot go on under the configuration in use.
+    is_outdated: Cell<bool>,
 }
 
 impl Connection {
@@ -48,13 +51,14 @@ impl Connection {
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let (port, destination_port) = (ends.source.port(), ends.destination.map(|destination| destination.port()));
         let (is_tls, tls) = (is_tls || ends.is_tls, OnceCell::new());
-        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf })
+        let is_outdated = Cell::new(false);
+        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf, is_outdated })
     }
 
     /// Notes what its TLS handshake has come to. Once: it changes no more.
     pub fn set_tls(&self, facts: TlsFacts) {
         // Set before it is not, as there is one handshake.
-        let _first = self.tls.set(Box::new(facts));
+        let _first = self.tls.set(Rc::new(facts));
     }
 
     /// What its TLS handshake has come to; `None` in clear text.
@@ -74,7 +78,49 @@ impl Connection {
 
     /// The listener that accepted it.
     pub fn listener(&self) -> Option<&Listener> {
-        self.site().listeners.get(self.listener)
+        self.site().listener(self.listener)
+    }
+
+    /// The same connection under the configuration in use. Where it cannot go on under that one, it is left as it is, and is
+    /// to end.
+    pub fn latest(self: &Rc<Self>) -> Rc<Self> {
+        if !self.thread.is_superseded() {
+            return Rc::clone(self);
+        }
+        let thread = self.thread.latest();
+        let own = self.listener();
+        let is_own = |known: &Arc<Listener>| own.is_some_and(|own| Arc::ptr_eq(&known.presence, &own.presence));
+        let listener = thread.site.listeners.iter().enumerate().find(|(_, known)| is_own(known));
+        let Some((listener, known)) = listener else { return self.outdated() };
+        // What servers are told from now on was not asked for when it was accepted.
+        let lacks_ends = thread.site.tells_clients && self.behalf == OnBehalf::Ourselves;
+        let lacks_port = known.identity.tells_port() && self.destination_port.is_none();
+        if lacks_ends || lacks_port {
+            return self.outdated();
+        }
+        Rc::new(Self {
+            thread: Rc::clone(&thread),
+            listener,
+            ip: self.ip,
+            port: self.port,
+            destination_port: self.destination_port,
+            address: self.address.clone(),
+            is_tls: self.is_tls,
+            tls: self.tls.clone(),
+            behalf: self.behalf,
+            is_outdated: Cell::new(false),
+        })
+    }
+
+    fn outdated(self: &Rc<Self>) -> Rc<Self> {
+        self.is_outdated.set(true);
+        Rc::clone(self)
+    }
+
+    /// Whether it takes no more requests: the worker drains, or its listener is configured no more.
+    pub fn is_ending(&self) -> bool {
+        let is_over = || self.listener().is_some_and(|listener| listener.presence.is_over());
+        self.thread.is_draining() || self.is_outdated.get() || is_over()
     }
 }
 
@@ -102,7 +148,7 @@ pub struct Client {
     pub tunnel: tunnel::Slot,
     /// Interim responses for it.
     pub interim: Mailbox,
-    registration: Registration,
+    registration: Rc<Registration>,
 }
 
 /// Why no more requests are read from a client.
@@ -119,7 +165,16 @@ pub enum Refusal {
 impl Client {
     /// One in front of its first request.
     pub fn new(connection: Rc<Connection>) -> Rc<Self> {
-        let registration = connection.thread.timers.register();
+        let registration = Rc::new(connection.thread.timers.register());
+        Self::with(connection, registration)
+    }
+
+    /// The same client on its connection under the configuration in use. Nothing of a request is under way.
+    pub fn latest(&self) -> Rc<Self> {
+        Self::with(self.connection.latest(), Rc::clone(&self.registration))
+    }
+
+    fn with(connection: Rc<Connection>, registration: Rc<Registration>) -> Rc<Self> {
         Rc::new(Self {
             connection,
             in_flight: Cell::new(0),

@@ -153,13 +153,21 @@ impl ClientIo {
         }
     }
 
+    /// Goes on with the same client under another configuration. Nothing of a request has come.
+    pub fn go_over(&mut self, client: Rc<Client>) {
+        self.gate.set_limits(limits(&client));
+        let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
+        self.drain = drain.map(|rate| Box::new(Drain::new(rate)));
+        self.client = client;
+    }
+
     /// Waits until there is something to do: bytes have come, a deadline has passed, or the thread drains. Nothing may have
     /// been read that was not handed out.
     pub async fn rest(&self) {
         std::future::poll_fn(|context| {
             let deadlines = self.client.deadlines();
             deadlines.attach(context);
-            if deadlines.is_late(Party::ClientRead) || self.client.thread().is_draining() {
+            if deadlines.is_late(Party::ClientRead) || self.client.connection.is_ending() {
                 return Poll::Ready(());
             }
             // An error is for who reads.

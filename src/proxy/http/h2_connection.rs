@@ -13,7 +13,7 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 
-use super::client::Client;
+use super::client::{Client, Connection as ClientConnection};
 use super::client_io::ClientStream;
 use super::h2_frames::Offence;
 use super::h2_io::{H2Io, Ledger};
@@ -53,7 +53,8 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream, read_ahead: Bytes) 
     let connection = client.thread().before_work(client.deadlines(), head_timeout, handshake).await;
     // It failed or took too long, which is the client's affair.
     let Some(Ok(connection)) = connection else { return };
-    let mut served = Served { connection, ledger, client, is_told: false, is_closing: false };
+    let current = Rc::clone(&client.connection);
+    let mut served = Served { connection, ledger, client, current, is_told: false, is_closing: false };
     std::future::poll_fn(|context| served.poll(context)).await;
 }
 
@@ -76,6 +77,8 @@ struct Served {
     connection: Connection<H2Io, Bytes>,
     ledger: Rc<Ledger>,
     client: Rc<Client>,
+    /// What new streams are on: the connection under the configuration in use.
+    current: Rc<ClientConnection>,
     /// The client knows that it may open no more streams.
     is_told: bool,
     /// What is left to do is to end.
@@ -104,7 +107,7 @@ impl Served {
         if self.is_closing || self.ledger.is_lingering.get() {
             return;
         }
-        if self.client.thread().is_draining() && !std::mem::replace(&mut self.is_told, true) {
+        if self.is_ending() && !std::mem::replace(&mut self.is_told, true) {
             self.connection.graceful_shutdown();
             if !self.ledger.is_in_block() {
                 self.client.deadlines().clear(Party::ClientRead);
@@ -124,6 +127,10 @@ impl Served {
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.current.is_ending() || self.client.connection.is_ending()
     }
 
     fn has_to_close(&self) -> bool {
@@ -147,7 +154,8 @@ impl Served {
         if !self.ledger.is_in_block() {
             self.client.deadlines().clear(Party::ClientRead);
         }
-        let client = Client::new(Rc::clone(&self.client.connection));
+        self.current = self.current.latest();
+        let client = Client::new(Rc::clone(&self.current));
         tokio::task::spawn_local(h2_stream::serve(client, Rc::clone(&self.ledger), request, respond));
     }
 }

@@ -74,12 +74,12 @@ const REST_AFTER: Duration = Duration::from_millis(50);
 const ALPN_HTTP2: &[u8] = b"h2";
 
 /// Serves a connection to its end. What is not for every connection is boxed: it would be memory of idle ones too.
-pub async fn serve(client: Rc<Client>, stream: ClientStream) {
+pub async fn serve(mut client: Rc<Client>, stream: ClientStream) {
     // Boxed: what HTTP/2 and tunnels need of memory, connections of HTTP/1 would hold too.
     if stream.negotiated() == Some(ALPN_HTTP2) {
         return Box::pin(h2_connection::serve(client, stream, Bytes::new())).await;
     }
-    match serve_http1(&client, stream).await {
+    match serve_http1(&mut client, stream).await {
         Outcome::Ended => {}
         Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
         Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
@@ -90,10 +90,11 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream) {
 ///
 /// While the client says nothing, hyper is not there: its buffers and the state of the last request would be most of the
 /// memory that an idle connection takes.
-async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
+async fn serve_http1(client: &mut Rc<Client>, stream: ClientStream) -> Outcome {
     let mut io = ClientIo::new(stream, Rc::clone(client));
     if io.is_tls() {
         // The handshake may have brought a request along.
+        go_over(client, &mut io);
         io = match exchange(client, io).await {
             Spell::Quiet(io) => io,
             Spell::Over(outcome) => return outcome,
@@ -101,10 +102,19 @@ async fn serve_http1(client: &Rc<Client>, stream: ClientStream) -> Outcome {
     }
     loop {
         io.rest().await;
+        go_over(client, &mut io);
         io = match exchange(client, io).await {
             Spell::Quiet(io) => io,
             Spell::Over(outcome) => return outcome,
         };
+    }
+}
+
+/// Has a connection that stands between two requests go on under the configuration in use.
+fn go_over(client: &mut Rc<Client>, io: &mut ClientIo) {
+    if client.thread().is_superseded() {
+        *client = client.latest();
+        io.go_over(Rc::clone(client));
     }
 }
 
@@ -125,12 +135,15 @@ async fn exchange(client: &Rc<Client>, io: ClientIo) -> Spell {
     // An error here is the client's going away or `ClientIo` giving it up: there is nobody left to tell.
     let _ended = std::future::poll_fn(|context| {
         client.deadlines().attach(context);
-        if client.thread().is_draining() && !std::mem::replace(&mut told_to_end, true) {
+        if client.connection.is_ending() && !std::mem::replace(&mut told_to_end, true) {
             Pin::new(&mut *connection).graceful_shutdown();
         }
-        let polled = Pin::new(&mut *connection).poll(context);
-        if polled.is_ready() || !is_time_to_rest(client) {
-            return polled;
+        // Before hyper reads the next request, which is the next configuration's.
+        if !has_to_go_over(client) {
+            let polled = Pin::new(&mut *connection).poll(context);
+            if polled.is_ready() || !(is_time_to_rest(client) || has_to_go_over(client)) {
+                return polled;
+            }
         }
         // hyper has nothing to do and so ends at once; `ClientIo` stays open.
         client.is_resting.set(true);
@@ -160,13 +173,23 @@ fn builder(client: &Client) -> http1::Builder {
 /// Whether nothing is under way, nothing has been for a while, and all that was written is out.
 fn is_time_to_rest(client: &Client) -> bool {
     let deadlines = client.deadlines();
-    let is_quiet = client.is_quiet.get() && client.in_flight.get() == 0 && client.refusal.get().is_none();
-    if !is_quiet || deadlines.is_set(Party::ClientWrite) {
+    if !is_quiet(client) {
         deadlines.clear(Party::Rest);
         return false;
     }
     deadlines.set_once(Party::Rest, REST_AFTER);
-    deadlines.is_late(Party::Rest) && !client.thread().is_draining()
+    deadlines.is_late(Party::Rest) && !client.connection.is_ending()
+}
+
+/// Whether nothing is under way, and all that was written is out.
+fn is_quiet(client: &Client) -> bool {
+    let is_quiet = client.is_quiet.get() && client.in_flight.get() == 0 && client.refusal.get().is_none();
+    is_quiet && !client.deadlines().is_set(Party::ClientWrite)
+}
+
+/// Whether another configuration is in use, and the connection stands between two requests.
+fn has_to_go_over(client: &Client) -> bool {
+    client.thread().is_superseded() && is_quiet(client) && !client.connection.is_ending()
 }
 
 /// From a request to its response. The request is boxed, as each of the steps that it is handed on to would have room for
@@ -189,7 +212,7 @@ async fn answer(client: Rc<Client>, request: Box<Request<ClientBody>>) -> Result
 /// Finds out who asks and what for, and gets it.
 async fn process(transaction: &mut Transaction, mut request: Box<Request<ClientBody>>) -> Response<ResponseBody> {
     let client = Rc::clone(&transaction.client);
-    client.thread().counters.requests.fetch_add(1, Ordering::Relaxed);
+    client.thread().counters.totals.requests.fetch_add(1, Ordering::Relaxed);
     if is_refused(&client, &request) {
         // On HTTP/1 another one stands in its place.
         transaction.note(Some(&*request).filter(|request| request.version() == Version::HTTP_2));

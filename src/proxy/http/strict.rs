@@ -114,6 +114,11 @@ impl Gate {
         Self { limits, state: State::Head(Head::default()), heads_count: 0 }
     }
 
+    /// Judges by other limits from the next head on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Judges `bytes`: what the last call held back, followed by what has been read since.
     ///
     /// How the stream is cut into reads has no influence on what passes in the end, nor on the rejection. After a

@@ -17,10 +17,9 @@ impl Stickiness {
     /// was here.
     pub fn left(&self, sessions: &Sessions, visit: &Visit, server: usize) {
         let (Some(key), Some(own)) = (visit.key, self.server(server)) else { return };
-        let now = sessions.now();
-        if sessions.table.find(&key, now).is_none() {
+        if sessions.find(&key).is_none() {
             // Another connection may have been first, which then stands.
-            let _standing = sessions.table.claim(&key, own, now);
+            let _standing = sessions.claim(&key, own);
             sessions.store().inspect(|store| store.claim_later(&key, own));
         }
     }
@@ -28,8 +27,8 @@ impl Stickiness {
     /// Remembers what a server called its client, so that the client is found by it when it comes again.
     pub fn learned(&self, sessions: &Sessions, value: &[u8], server: usize) {
         let (Some(key), Some(own)) = (sessions.keys.key(self.pool, value), self.server(server)) else { return };
-        if sessions.table.find(&key, sessions.now()) != Some(own) {
-            sessions.table.put(&key, own, sessions.now());
+        if sessions.find(&key) != Some(own) {
+            sessions.put(&key, own);
             // The server's bytes do not wait for the store: the client is busy with its handshake meanwhile.
             sessions.store().inspect(|store| store.put_later(&key, own));
         }

@@ -20,7 +20,7 @@ impl Stickiness {
     pub async fn recall(&self, sessions: &Sessions, visit: &mut Visit) {
         let (Some(key), None, Some(store)) = (visit.key, visit.home, sessions.store()) else { return };
         if let Found::At(server) = Box::pin(store.lookup(&key, self.pool)).await {
-            let standing = sessions.table.claim(&key, server, sessions.now());
+            let standing = sessions.claim(&key, server);
             visit.home = Some(usize::from(standing.server));
             visit.is_known = true;
         }

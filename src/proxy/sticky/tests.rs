@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::proxy::access::Access;
 use crate::proxy::files::Files;
 use crate::proxy::server::Admin;
 use crate::proxy::state::{Pool, Prepared, Site};
@@ -22,7 +21,11 @@ fn site(keys: &str) -> Site {
     let config = config::parse(&text, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
     let sessions = Arc::new(Sessions::new(&config, Node::Only, b"key"));
     let dialers = Dialer::of_pools(&config, &Files::default()).unwrap();
-    let prepared = Prepared { tls: vec![None], access: vec![Access::default()], dialers };
+    let prepared = Prepared {
+        tls: vec![None],
+        access: vec![Arc::default()],
+        dialers: dialers.into_iter().map(Arc::new).collect(),
+    };
     Site::new(&config, "lb".to_owned(), sessions, b"key", prepared)
 }
 

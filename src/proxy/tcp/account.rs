@@ -51,7 +51,7 @@ impl Account {
         if let Some(counters) = thread.counters.by_listener.get(listener) {
             counters.moved(&self.moved);
         }
-        let Some(listener) = thread.site.listeners.get(listener) else { return };
+        let Some(listener) = thread.site.listener(listener) else { return };
         let (Some(log), Some(phases)) = (&listener.log, self.marks.phases()) else { return };
         let (ended, reason) = self.marks.ended().unwrap_or((Ended::Complete, ""));
         if self.is_knock.get() || (log.only_errors && ended == Ended::Complete) || !log.wants(None) {

@@ -111,7 +111,7 @@ struct Arrival {
 /// Serves a connection to its end.
 pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: SocketAddr, ends: Ends) {
     let listener_index = of;
-    let Some(listener) = thread.site.listeners.get(of) else { return };
+    let Some(listener) = thread.site.listener(of) else { return };
     let Some(index) = listener.config.pool else { return };
     let Some(pool) = thread.site.pool(index) else { return };
     if listener.access.lists.as_ref().is_some_and(|lists| !lists.admit(ends.source.ip())) {

@@ -89,9 +89,10 @@ impl Dialer {
     /// As the pool has it.
     ///
     /// # Errors
-    /// In words: which file cannot be used, and why.
-    fn new(pool: &config::Pool, files: &Files) -> Result<Self, String> {
-        let tls = pool.tls.as_ref().map(|tls| Origination::new(tls, pool.protocol, files)).transpose()?;
+    /// In words: which pool's file cannot be used, and why.
+    pub fn new(pool: &config::Pool, files: &Files) -> Result<Self, String> {
+        let tls = pool.tls.as_ref().map(|tls| Origination::new(tls, pool.protocol, files)).transpose();
+        let tls = tls.map_err(|reason| format!("pool {}: {reason}", pool.name))?;
         Ok(Self { protocol: pool.protocol, send_proxy: pool.send_proxy, tls })
     }
 
@@ -110,9 +111,7 @@ impl Dialer {
     /// # Errors
     /// In words: which pool's file cannot be used, and why.
     pub fn of_pools(config: &Config, files: &Files) -> Result<Vec<Self>, String> {
-        let dialer =
-            |pool: &config::Pool| Self::new(pool, files).map_err(|reason| format!("pool {}: {reason}", pool.name));
-        config.pools.iter().map(dialer).collect()
+        config.pools.iter().map(|pool| Self::new(pool, files)).collect()
     }
 
     /// Takes files that have changed.

@@ -1,0 +1,279 @@
+//! Another configuration for a node that runs: the file is read again, checked whole, and handed to the worker. What is
+//! wrong with it, or cannot be changed in this way, leaves everything as it was.
+//!
+//! All that may block (the file and those that it names, new sockets) is done on a thread of its own; the guard's loop
+//! takes what came of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::{error, info};
+
+use super::Bootstrapping;
+use super::access_log;
+use super::control::{Answer, Reply};
+use super::files;
+use super::fitness::Checks;
+use super::heartbeat;
+use super::listeners;
+use super::state::Node;
+use super::supervisor::{Command, Reloading};
+use crate::config::{self, Changes, Config, NodeHints, Scope};
+use crate::link;
+use crate::status::RefusedReload;
+
+/// Time for the worker to go over to another configuration.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The sockets of each address, one a thread.
+pub type Listening = BTreeMap<SocketAddr, Vec<Arc<TcpListener>>>;
+
+/// How the configuration in use came to be.
+#[derive(Debug)]
+pub struct Loaded {
+    at: Instant,
+    refused: Option<(Instant, String)>,
+}
+
+impl Loaded {
+    /// At the start.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), refused: None }
+    }
+
+    /// Time since then, in milliseconds.
+    pub fn age_ms(&self) -> u64 {
+        millis(self.at.elapsed())
+    }
+
+    /// The reload that was refused since.
+    pub fn refused(&self) -> Option<RefusedReload> {
+        let (at, reason) = self.refused.as_ref()?;
+        Some(RefusedReload { age_ms: millis(at.elapsed()), reason: reason.clone() })
+    }
+
+    /// Takes what came of a reload.
+    pub fn take(&mut self, result: Result<(), &String>) {
+        match result {
+            Ok(()) => *self = Self::now(),
+            Err(reason) => self.refused = Some((Instant::now(), reason.clone())),
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What came of a reload.
+pub struct Outcome {
+    /// The configuration that is in use now and what it changed, or why the one before still is.
+    pub result: Result<(Config, Vec<String>), String>,
+    /// Who asked, where it was no signal.
+    pub asker: Option<oneshot::Sender<Reply>>,
+}
+
+impl Outcome {
+    /// Says in the log and to who asked what came of it.
+    pub fn tell(self) {
+        let reply = match self.result {
+            Ok((_, changes)) => {
+                info!(changes = changes.join("; "), "the configuration was reloaded");
+                Reply::Ok(Answer::Reloaded(changes))
+            }
+            Err(reason) => {
+                error!(reason, "the reload is refused; the configuration before stays in use");
+                Reply::Error(reason)
+            }
+        };
+        // Whoever asked may have gone away.
+        self.asker.map(|asker| asker.send(reply));
+    }
+}
+
+/// Who has reloads done, one at a time.
+pub struct Reloader {
+    bootstrapping: Rc<RefCell<Bootstrapping>>,
+    worker: mpsc::Sender<Command>,
+    outcomes: mpsc::Sender<Outcome>,
+    is_busy: bool,
+    /// Somebody wants another one, as the file may have changed since the one under way read it.
+    waiting: Option<Vec<Option<oneshot::Sender<Reply>>>>,
+}
+
+impl Reloader {
+    /// One that has nothing to do. What comes of each reload goes to `outcomes`, which the guard's loop reads.
+    pub fn new(
+        bootstrapping: Rc<RefCell<Bootstrapping>>,
+        worker: mpsc::Sender<Command>,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> Self {
+        Self { bootstrapping, worker, outcomes, is_busy: false, waiting: None }
+    }
+
+    /// Begins one, or has it done after the one under way. Does not wait.
+    pub fn start(&mut self, asker: Option<oneshot::Sender<Reply>>) {
+        if self.is_busy {
+            let waiting = self.waiting.get_or_insert_default();
+            if waiting.len() < super::QUEUE_MAX {
+                waiting.push(asker);
+            }
+            return;
+        }
+        self.is_busy = true;
+        let (bootstrapping, worker) = (Rc::clone(&self.bootstrapping), self.worker.clone());
+        let outcomes = self.outcomes.clone();
+        tokio::task::spawn_local(async move {
+            let result = reload(&bootstrapping, &worker).await.map_err(|error| format!("{error:#}"));
+            // The guard reads this queue for as long as it lives.
+            drop(outcomes.send(Outcome { result, asker }).await);
+        });
+    }
+
+    /// One is done.
+    pub fn done(&mut self) {
+        self.is_busy = false;
+        for asker in self.waiting.take().into_iter().flatten() {
+            self.start(asker);
+        }
+    }
+}
+
+/// What was read and opened for another configuration.
+struct Prepared {
+    config: Config,
+    text: String,
+    changes: Vec<String>,
+    reader: files::Reader,
+    opened: Listening,
+    logs: Vec<access_log::Opened>,
+}
+
+async fn reload(
+    bootstrapping: &Rc<RefCell<Bootstrapping>>,
+    worker: &mpsc::Sender<Command>,
+) -> anyhow::Result<(Config, Vec<String>)> {
+    let (path, node, before, logs, known) = {
+        let now = bootstrapping.borrow();
+        let known: Vec<SocketAddr> = now.listening.keys().copied().collect();
+        (now.path.clone(), now.node.clone(), now.config.clone(), now.access_logs.paths(), known)
+    };
+    let prepare = move || prepare(&path, &node, &before, &logs, &known);
+    let prepared = tokio::task::spawn_blocking(prepare).await??;
+    let Prepared { config, text, changes, reader, opened, logs } = prepared;
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    for socket in opened.values().flatten() {
+        descriptors.push(socket.try_clone()?.into());
+    }
+    let mut new_logs = Vec::new();
+    for log in &logs {
+        if let Some(file) = &log.file {
+            descriptors.push(file.try_clone()?.into());
+            new_logs.push(log.index);
+        }
+    }
+    let files = reader.snapshot().files;
+    let message = link::Reload {
+        config_text: text.clone(),
+        files: link::files::HandedFiles::clone(&files),
+        addresses: opened.keys().copied().collect(),
+        logs: new_logs,
+    };
+    let listening = merged(&bootstrapping.borrow().listening, opened, &config);
+    let sockets = bootstrapping.borrow().sockets(&config, &listening);
+    let (reply, answered) = oneshot::channel();
+    let commit = commit(bootstrapping, &config, text, listening, reader, logs);
+    let drain_timeout = config.worker.drain_timeout;
+    let reloading = Reloading { message, descriptors, sockets, drain_timeout, commit, reply };
+    if worker.try_send(Command::Reload(Box::new(reloading))).is_err() {
+        bail!("too much waits for the worker: try again");
+    }
+    match timeout(PATIENCE, answered).await {
+        Ok(Ok(Ok(()))) => Ok((config, changes)),
+        Ok(Ok(Err(reason))) => Err(anyhow!(reason)),
+        Ok(Err(_)) => Err(anyhow!("the worker ended before it used the new configuration; the next one has the old")),
+        Err(_) => Err(anyhow!("the worker does not answer: `baton status` says how it is")),
+    }
+}
+
+/// Reads and opens all that a configuration needs. Blocks.
+fn prepare(
+    path: &PathBuf,
+    node: &str,
+    before: &Config,
+    logs: &[PathBuf],
+    known: &[SocketAddr],
+) -> anyhow::Result<Prepared> {
+    let text = config::read(path)?;
+    let hints = NodeHints { flag: Some(node), environment: None, host_name: node };
+    let hints = if before.nodes.is_empty() { NodeHints { flag: None, ..hints } } else { hints };
+    let (config, _) = config::parse_for_node(&text, path, Scope::Machine, hints)?;
+    let Changes { lines, fixed } = Changes::between(before, &config);
+    if !fixed.is_empty() {
+        bail!(
+            "{} cannot be changed by a reload: take the change back, or `systemctl restart baton`, after `baton switchover` \
+             where this node is active; nothing was changed",
+            fixed.join(", ")
+        );
+    }
+    let reader = files::Reader::start(config.worker_files())?;
+    let opened = listeners::open_new(&config, config.worker.threads, known)?;
+    let logs = access_log::open_new(&config, logs)?;
+    Ok(Prepared { config, text, changes: lines, reader, opened, logs })
+}
+
+/// The sockets of all addresses of a configuration: those that there were, and those that were opened.
+fn merged(before: &Listening, opened: Listening, config: &Config) -> Listening {
+    let mut listening = opened;
+    for address in config.listeners.iter().flat_map(|listener| &listener.bind) {
+        if let Some(sockets) = before.get(address) {
+            listening.entry(*address).or_insert_with(|| sockets.clone());
+        }
+    }
+    listening
+}
+
+/// What makes the next worker begin with this configuration.
+fn commit(
+    bootstrapping: &Rc<RefCell<Bootstrapping>>,
+    config: &Config,
+    text: String,
+    listening: Listening,
+    reader: files::Reader,
+    logs: Vec<access_log::Opened>,
+) -> Box<dyn FnOnce()> {
+    let (bootstrapping, config) = (Rc::clone(bootstrapping), config.clone());
+    Box::new(move || {
+        let mut now = bootstrapping.borrow_mut();
+        now.access_logs.replace(logs);
+        now.watch.replace(reader);
+        (now.config, now.text, now.listening) = (config, text, listening);
+    })
+}
+
+impl Node {
+    /// Another configuration is in use. True when there are other checks now, though not of anything that the VIPs depended
+    /// on before.
+    pub fn reloaded(&mut self, config: Config) -> bool {
+        for vip in &self.vips {
+            vip.tell(heartbeat::Command::Configured(config.short_checksum()));
+        }
+        let has_other_checks = (&self.config.listeners, &self.config.pools) != (&config.listeners, &config.pools);
+        self.config = config;
+        if has_other_checks {
+            let mut checks = Checks::new(&self.config);
+            checks.fitness.adopt(&self.checks.fitness);
+            self.checks = checks;
+        }
+        has_other_checks
+    }
+}
