@@ -239,7 +239,8 @@ impl Worker {
             checks_pending: Pending::default(),
         };
         if let Some(files) = &bootstrap.changed_files {
-            let warnings = worker.site().files_changed(&Files::new(files.clone()));
+            worker.files = Files::new(files.clone());
+            let warnings = worker.site().files_changed(&worker.files);
             worker.files_taken(warnings);
         }
         let refusal_target = format!("/{}", random_token()?);

@@ -111,7 +111,10 @@ impl Worker {
         self.renew_link(&config, &sessions);
         self.drain_timeout = config.worker.drain_timeout;
         if has_files {
-            self.take_files(files);
+            // At once: most of it is as the site was just built with.
+            let warnings = self.site().files_changed(&files);
+            self.files = files;
+            self.files_taken(warnings);
         }
         self.config = config;
         Ok(())
