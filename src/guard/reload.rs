@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,7 +207,7 @@ async fn reload(
 
 /// Reads and opens all that a configuration needs. Blocks.
 fn prepare(
-    path: &PathBuf,
+    path: &Path,
     node: &str,
     before: &Config,
     logs: &[PathBuf],

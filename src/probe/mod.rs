@@ -62,7 +62,7 @@ pub struct Checks {
 #[derive(Clone, PartialEq)]
 enum Watch {
     /// It is checked.
-    Health(Health),
+    Health(Box<Health>),
     /// Its agent is asked.
     Agent(Agent),
 }
@@ -119,7 +119,7 @@ impl Checks {
                 // A command may take its time, and nobody waits for it to start.
                 let first_done = Some(first_done.clone()).filter(|_| !matches!(health.check, Check::Command(_)));
                 let start = Start { asker: self.asker.clone(), is_many, first_done };
-                tokio::spawn(self::watch(Arc::clone(&self.current), watched.clone(), health, start))
+                tokio::spawn(self::watch(Arc::clone(&self.current), watched.clone(), *health, start))
             }
         };
         Running { watched, watch, task: task.abort_handle() }
@@ -145,8 +145,13 @@ pub async fn first_round(mut done: mpsc::Receiver<()>) {
 fn wanted(site: &Site) -> impl Iterator<Item = (Watched, Watch)> {
     site.pools.iter().flat_map(|pool| {
         let config = &pool.config;
-        let watches =
-            config.health.iter().cloned().map(Watch::Health).chain(config.agent.iter().cloned().map(Watch::Agent));
+        let watches = config
+            .health
+            .iter()
+            .cloned()
+            .map(Box::new)
+            .map(Watch::Health)
+            .chain(config.agent.iter().cloned().map(Watch::Agent));
         let watches: Vec<_> = watches.collect();
         pool.servers.iter().enumerate().flat_map(move |(index, server)| {
             let watched = Watched { pool: Arc::clone(pool), index, server: Arc::clone(server) };

@@ -70,11 +70,14 @@ impl Destination {
     }
 }
 
+/// Destinations by what they are called.
+type Known = Vec<(String, Arc<Destination>)>;
+
 /// All destinations of a worker, and the threads that write to them.
 pub struct AccessLogs {
     outlets: Vec<Outlet>,
     /// What is known of each, for who watches.
-    known: Arc<Mutex<Vec<(String, Arc<Destination>)>>>,
+    known: Arc<Mutex<Known>>,
     /// For threads that are started later.
     end: Sender<()>,
     /// Says when all of them have ended, as each drops its end.
@@ -199,7 +202,7 @@ impl AccessLogs {
     }
 }
 
-fn known(outlets: &[Outlet]) -> Vec<(String, Arc<Destination>)> {
+fn known(outlets: &[Outlet]) -> Known {
     outlets.iter().map(|outlet| (outlet.target.to_string(), Arc::clone(&outlet.destination))).collect()
 }
 
