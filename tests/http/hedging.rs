@@ -184,5 +184,5 @@ fn the_stream_of_the_slower_server_is_reset() {
     for _ in 0..2 {
         assert_eq!(client.ask(GET).text(), "good");
     }
-    slow.wait_until("its stream is reset", |record| record.signals == 1);
+    slow.wait_until("its stream is reset", |record| record.signals >= 1);
 }

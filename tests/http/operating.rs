@@ -92,7 +92,7 @@ fn sessions_are_counted_by_server() {
     assert!(text.starts_with("20 sessions, 1.0 KiB\n\npool app   20 of at most 1000000 sessions, 0 evicted"), "{text}");
     until("the status to say so", || {
         let status = baton.done(&["status"]);
-        status.contains("pool app   2 of 2 servers up, 20 sessions, ")
+        status.contains("pool app   round_robin, 2 of 2 servers up, 20 sessions, ")
             && status.contains(&format!("requests, {on_first} sessions"))
     });
 }
