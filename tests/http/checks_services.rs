@@ -171,6 +171,8 @@ fn agents_say_how_their_servers_are() {
     heard("30%");
     let (_, text, _) = baton.command(&["status"]);
     assert!(text.contains("not checked, its agent says 30%"), "{text}");
+    // And that much of its weight of 1 it has, in 256ths.
+    baton.wait_for_status(|status| status["pools"][0]["servers"][0]["effective_weight"] == 76.0 / 256.0);
 }
 
 #[test]
