@@ -126,13 +126,6 @@ impl Balancer {
         }
     }
 
-    /// Takes another ring, where it picks by hash.
-    pub fn replace_ring(&mut self, new: &Arc<Ring>) {
-        if let Policy::Hash { ring, .. } = &mut self.policy {
-            *ring = Arc::clone(new);
-        }
-    }
-
     /// A server for a request; `None` where none may be tried or none has room. `key` is the hash that the request goes by.
     pub fn pick(&mut self, servers: &impl Servers, key: Option<u64>) -> Option<usize> {
         for index in 0..self.snapshot.tiers().len() {

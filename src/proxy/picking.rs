@@ -188,9 +188,9 @@ impl Pool {
         Some(report::shares(&reports, server::clock_ms(now), max_age_ms))
     }
 
-    /// A server has answered what was begun at a time; `None` where nobody measures that.
+    /// A server has answered what was begun at a time, where the pool picks by how soon servers answer.
     pub fn answered(&self, server: usize, began: Option<Instant>) {
-        if let (Some(began), Some(server)) = (began, self.servers.get(server)) {
+        if let (Some(began), Some(server)) = (began.filter(|_| self.measures), self.servers.get(server)) {
             let now = Instant::now();
             server.measured.answered(now.saturating_duration_since(began), now);
         }

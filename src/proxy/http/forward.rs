@@ -299,10 +299,10 @@ impl Errand<'_> {
         let was_reused = upstream.is_reused();
         self.client.thread().count(place);
         let (deadlines, timeout) = (self.client.deadlines(), self.pool.config.response_timeout);
-        let since = self.client.site().times_servers(self.index).then(Instant::now);
-        let took = || since.map(|since| since.elapsed());
+        let is_timed = self.pool.measures || self.client.site().times_servers(self.index);
+        let began = is_timed.then(Instant::now);
+        let took = || began.map(|began| began.elapsed());
         let spare = self.pool.config.retries.hedge_after.and_then(|after| Some((after, self.spare(copy.as_ref()?)?)));
-        let began = self.pool.measures.then(Instant::now);
         let answer = match spare {
             None => upstream.exchange(request, deadlines, timeout).await,
             // Boxed, as it is rare: each request would carry the room for a second one about.
