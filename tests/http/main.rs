@@ -48,6 +48,7 @@ mod fields;
 mod forwarded;
 mod h2_abuse;
 mod h2_conformance;
+mod h2_limits;
 mod hedging;
 mod hostile_http2_servers;
 mod hostile_servers;
