@@ -69,11 +69,18 @@ pub struct Passage {
     is_trial: bool,
 }
 
-impl Drop for Passage {
-    fn drop(&mut self) {
-        if self.is_trial {
+impl Passage {
+    /// What it is to prove is known, though it is under way for longer.
+    pub fn tried(&mut self) {
+        if std::mem::take(&mut self.is_trial) {
             self.of.circuit.leave();
         }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.tried();
         self.of.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

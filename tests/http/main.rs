@@ -85,6 +85,7 @@ mod tls_https;
 mod tls_reload;
 mod tls_scan;
 mod tls_servers;
+mod tunnels;
 mod upgrades;
 
 use std::time::Duration;

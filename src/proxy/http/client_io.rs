@@ -28,6 +28,9 @@ use crate::proxy::timers::Party;
 /// Read at once into our own buffer, when a part of a head is already there.
 const READ_BYTES: usize = 4096;
 
+/// What is kept of the first line of a request that is refused.
+const REFUSED_LINE_BYTES_MAX: usize = 1024;
+
 /// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
 pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -61,6 +64,17 @@ pub fn is_refusal<B>(target: &str, request: &Request<B>) -> bool {
 /// The request that stands for a refusal.
 fn refusal_request(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
+}
+
+/// Keeps the first line of what is refused for the log; one empty line may stand in front of a request. In the middle of a
+/// body there is none: the request has its line in the log already.
+fn note_line(client: &Client, phase: Phase, refused: &[u8]) {
+    if phase == Phase::Body || client.listener().is_none_or(|listener| listener.log.is_none()) {
+        return;
+    }
+    let line = refused.strip_prefix(b"\r\n").unwrap_or(refused);
+    let len = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len());
+    client.refused_line.set(line.get(..len.min(REFUSED_LINE_BYTES_MAX)).unwrap_or_default().into());
 }
 
 /// What a client may send.
@@ -237,6 +251,8 @@ impl ClientIo {
                 len
             }
             Verdict::Reject { after, rejection } => {
+                let refused = fresh.get(after..).unwrap_or_default();
+                note_line(&self.client, self.gate.phase(), refused);
                 self.refuse(Refusal::Malformed(rejection));
                 after
             }
@@ -274,6 +290,7 @@ impl ClientIo {
                 self.passed = std::mem::replace(&mut self.held, rest);
             }
             Verdict::Reject { after, rejection } => {
+                note_line(&self.client, self.gate.phase(), self.held.get(after..).unwrap_or_default());
                 self.held.truncate(after);
                 self.passed = std::mem::take(&mut self.held);
                 self.refuse(Refusal::Malformed(rejection));
@@ -346,6 +363,7 @@ impl ClientIo {
         match self.gate.phase() {
             Phase::Idle => Ok(true),
             Phase::Head => {
+                note_line(&self.client, Phase::Head, &self.held);
                 self.refuse(Refusal::TooSlow);
                 Ok(false)
             }

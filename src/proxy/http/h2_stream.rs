@@ -121,17 +121,13 @@ async fn converse(client: &Rc<Client>, ledger: &Ledger, request: Request<RecvStr
     let Some(response) = answered(client, request, &reply).await else { return End::TakenBack };
     match (client.tunnel.take(), receiver) {
         (Some(tunnel), Some(receiver)) if h2_request::accepts(key.as_ref(), response.headers()) => {
-            let (sender, response) = match switch(&reply, response) {
-                Ok(switched) => switched,
-                Err(_ended) => return End::TakenBack,
-            };
-            // The transaction ends with its response.
-            drop(response);
+            let Ok(sender) = switch(&reply, response) else { return End::TakenBack };
             // Boxed: every stream would hold the memory that tunnels need.
             Box::pin(tunnel.relay(client, StreamIo::new(sender, receiver), Bytes::new())).await;
             End::Complete
         }
-        (Some(_), _) => {
+        (Some(_tunnel), _) => {
+            client.marks.ends(Ended::ServerFailed, "http_upgrade_failed");
             reply.reset(Reason::CONNECT_ERROR);
             End::GivenUp
         }
@@ -164,13 +160,12 @@ async fn answered(
 }
 
 /// Tells the client that its tunnel is open (RFC 8441 section 5).
-fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<(SendStream<Bytes>, ResponseBody), h2::Error> {
-    let (mut parts, body) = response.into_parts();
+fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<SendStream<Bytes>, h2::Error> {
+    let (mut parts, _empty) = response.into_parts();
     remove_connection_specific(&mut parts.headers);
     parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
     parts.status = StatusCode::OK;
-    let sender = reply.begin(Response::from_parts(parts, ()), false)?;
-    Ok((sender, body))
+    reply.begin(Response::from_parts(parts, ()), false)
 }
 
 /// Makes a request of h2's one of ours; what comes on the stream of one that asks for a tunnel is the tunnel's. `None` when

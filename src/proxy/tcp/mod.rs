@@ -17,10 +17,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::account::Account;
-pub use self::account::Moved;
+pub use self::account::{Moved, note_end};
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
-pub use self::relay::{Buffers, relay};
-use self::relay::{End, Tap};
+use self::relay::Tap;
+pub use self::relay::{Buffers, End, relay};
 use super::accept::{self, Ends};
 use super::http::trace::{ChosenBy, Ended};
 use super::outcomes::Outcome;
@@ -257,11 +257,11 @@ impl Passage<'_> {
         if let Some(sticky) = &self.pool.sticky {
             sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
         }
-        self.account.ends(end);
+        note_end(&self.account.marks, end);
         self.came_of(arrival.server, end);
         // An orderly end would make half of a message look whole.
         match end {
-            End::Orderly => {}
+            End::Orderly(_) => {}
             End::ClientBroke => reset(arrival.stream.socket()),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
