@@ -62,6 +62,7 @@ use toml::de::DeTable;
 pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use discovery::name_of_address;
+pub use error_pages::content_type;
 pub use files::{
     DIRECTORY_FILES_MAX, FileError, FileKind, SERVERS_FILE_MAX_BYTES, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile,
     list_directory, list_servers, read_file,

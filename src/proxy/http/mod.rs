@@ -31,6 +31,7 @@ pub mod https;
 pub mod identity;
 pub mod ids;
 pub mod interim;
+pub mod pages;
 mod protection;
 mod respond;
 pub mod route;
@@ -255,6 +256,7 @@ fn finish(mut transaction: Box<Transaction>, mut response: Response<ResponseBody
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
     let mut response = error_pages::apply(&transaction, response);
+    protection::tell(&transaction, response.headers_mut());
     action::to_client(&transaction, response.headers_mut());
     let response = compression::apply(&transaction, response);
     let client = Rc::clone(&transaction.client);
