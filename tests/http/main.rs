@@ -32,6 +32,7 @@ mod access_log;
 mod algorithms;
 mod balancing;
 mod bodies;
+mod checks_connections;
 mod checks_databases;
 mod checks_services;
 mod compression;
