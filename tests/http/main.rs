@@ -19,6 +19,7 @@ mod dnsmasq;
 mod h2_server;
 mod h2_wire;
 mod haproxy;
+mod mariadb;
 mod nginx;
 mod postgres;
 mod redis;
