@@ -144,13 +144,12 @@ fn ask(arguments: &Arguments, interview: &Interview) -> anyhow::Result<Draft> {
     let given = arguments.listen.map(|port| port.to_string());
     let addresses = vips.as_deref().unwrap_or_default();
     let port = interview.settle(&question, given.as_deref(), |text, said| answers::port(text, addresses, said))?;
-    let router = interview.judge(|said| answers::virtual_router(arguments.virtual_router_id, routers.wait(), said));
-
-    let (Some(node), Some(peer), Some(vips), Some(servers), Some(port), Some(virtual_router_id)) =
-        (node, peer, vips, servers, port, router)
-    else {
+    let (Some(node), Some(peer), Some(vips), Some(servers), Some(port)) = (node, peer, vips, servers, port) else {
+        // Without waiting for what the network says of virtual routers.
         bail!(interview::REFUSED)
     };
+    let router = interview.judge(|said| answers::virtual_router(arguments.virtual_router_id, routers.wait(), said));
+    let Some(virtual_router_id) = router else { bail!(interview::REFUSED) };
     Ok(Draft {
         nodes: [node, peer],
         interface: interface.name,

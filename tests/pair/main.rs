@@ -34,6 +34,7 @@ mod privileges;
 mod resumption;
 mod rollout;
 mod service_manager;
+mod set_up;
 mod sockets;
 mod split;
 mod surroundings;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         resumption::trials(),
         heal::trials(),
         surroundings::trials(),
+        set_up::trials(),
         keeping::trials(),
         interop::trials(),
         rollout::trials(),

@@ -45,11 +45,11 @@ impl Machine {
 
     /// Which interface is meant most likely: that of the default route, else the first one that others can be reached by.
     pub(super) fn usual_interface(&self) -> Option<String> {
-        let is_usable = |interface: &&NetworkInterface| {
-            !interface.is_loopback() && interface.is_lower_up() && own_address(&networks(interface)).is_some()
-        };
-        let first = || self.interfaces.iter().find(is_usable).map(|interface| interface.name.clone());
-        self.default_route.clone().or_else(first)
+        let is_usable =
+            |interface: &&NetworkInterface| !interface.is_loopback() && own_address(&networks(interface)).is_some();
+        let usable = || self.interfaces.iter().filter(is_usable);
+        let first = usable().find(|interface| interface.is_lower_up()).or_else(|| usable().next());
+        self.default_route.clone().or_else(|| first.map(|interface| interface.name.clone()))
     }
 
     /// This node, as its host name and the interface's first address suggest.

@@ -73,7 +73,13 @@ fn listen(interface: &str, locals: &[IpAddr]) -> io::Result<BTreeSet<u8>> {
             VrrpSocket::open(&Spec { interface, local: *local, destination, never_local: Vec::new() })
         };
         let until = Instant::now() + LISTEN_TIME;
-        let sockets: Vec<VrrpSocket> = locals.iter().map(open).collect::<io::Result<_>>()?;
+        let opened: Vec<io::Result<VrrpSocket>> = locals.iter().map(open).collect();
+        // One family is enough: the other one may have no address yet that can be used.
+        let (sockets, failed): (Vec<_>, Vec<_>) = opened.into_iter().partition(Result::is_ok);
+        let sockets: Vec<VrrpSocket> = sockets.into_iter().flatten().collect();
+        if let (true, Some(Err(error))) = (sockets.is_empty(), failed.into_iter().next()) {
+            return Err(error);
+        }
         let heard = join_all(sockets.iter().map(|socket| ids(socket, until))).await;
         Ok(heard.into_iter().flatten().collect())
     })
