@@ -24,6 +24,7 @@ mod failures;
 mod figures;
 mod fitness;
 mod formation;
+mod half_set_up;
 mod handover;
 mod heal;
 mod interop;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         heal::trials(),
         surroundings::trials(),
         set_up::trials(),
+        half_set_up::trials(),
         keeping::trials(),
         interop::trials(),
         rollout::trials(),

@@ -1,16 +1,15 @@
 //! Answers, read and judged: by their own rules, by what this machine has, then by what the network says.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
 use super::finding::Finding;
 use super::machine::{Interface, Machine};
 use super::network;
 use crate::config;
 use crate::net::listen;
+use crate::net::sysctl::is_without_ipv6;
 use crate::units::IpNetwork;
 
 /// The number that is suggested, as keepalived's examples have it.
@@ -221,12 +220,6 @@ fn outside(address: IpAddr, interface: &Interface) -> Finding {
         .collect();
     let what = format!("{address} is in no subnet of {}, which has {}", interface.name, networks.join(", "));
     Finding::error(what, "choose an address of that subnet, or the interface that has its subnet")
-}
-
-fn is_without_ipv6(interface: &str) -> bool {
-    let is_off = |file: &str| fs::read_to_string(file).is_ok_and(|value| value.trim() == "1");
-    !Path::new("/proc/self/net/if_inet6").exists()
-        || is_off(&format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"))
 }
 
 /// Asks the link whether somebody has one of the addresses.
