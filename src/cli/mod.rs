@@ -7,6 +7,7 @@ mod check;
 mod courier;
 mod demo;
 mod explain;
+mod init;
 mod janitor;
 mod keygen;
 mod release;
@@ -14,6 +15,7 @@ mod reload;
 mod run;
 mod server;
 mod sessions;
+mod staged;
 mod status;
 mod switchover;
 mod witness;
@@ -55,6 +57,9 @@ enum Command {
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
     Demo(demo::Arguments),
+    /// Set a pair up: ask for what it needs, check the answers, write the configuration and the key
+    #[command(long_about = init::ABOUT)]
+    Init(init::Arguments),
     /// Make the key that both nodes of a pair share
     Keygen(keygen::Arguments),
     /// Take the virtual addresses off this machine, when no baton runs any more
@@ -95,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
     };
     match outcome {

@@ -24,6 +24,7 @@ mod failures;
 mod figures;
 mod fitness;
 mod formation;
+mod half_set_up;
 mod handover;
 mod heal;
 mod interop;
@@ -34,6 +35,7 @@ mod privileges;
 mod resumption;
 mod rollout;
 mod service_manager;
+mod set_up;
 mod sockets;
 mod split;
 mod surroundings;
@@ -71,6 +73,8 @@ fn main() -> ExitCode {
         resumption::trials(),
         heal::trials(),
         surroundings::trials(),
+        set_up::trials(),
+        half_set_up::trials(),
         keeping::trials(),
         interop::trials(),
         rollout::trials(),
