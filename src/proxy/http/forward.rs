@@ -342,8 +342,9 @@ impl Errand<'_> {
         }
     }
 
-    /// What carries a request for another protocol: a stream of HTTP/2 where the server takes extended CONNECT (RFC 8441),
-    /// else a connection of HTTP/1, which a pool of `protocol = "auto"` makes for it. `None` where there is neither.
+    /// What carries a request for another protocol: a stream of HTTP/2 for a tunnel (RFC 9113 section 8.5), and for an
+    /// upgrade where the server takes extended CONNECT (RFC 8441); else a connection of HTTP/1, which a pool of
+    /// `protocol = "auto"` makes for it. `None` where there is neither.
     async fn for_switch(
         &self,
         place: Place,
@@ -354,6 +355,9 @@ impl Errand<'_> {
         // Another server may have been asked before.
         Wanted::ask_by_upgrade(request);
         let Upstream::Http2(stream) = upstream else { return Some(upstream) };
+        if *wanted == Wanted::Connect {
+            return Some(Upstream::Http2(stream));
+        }
         let (pool, deadlines) = (self.pool, self.client.deadlines());
         let is_taken = deadlines.within(pool.config.connect_timeout, stream.takes_extended_connect()).await;
         if is_taken == Some(true) && wanted.ask_by_connect(request) {
