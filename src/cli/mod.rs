@@ -6,12 +6,15 @@
 mod check;
 mod courier;
 mod demo;
+mod drill;
 mod explain;
+mod interrupt;
 mod janitor;
 mod keygen;
 mod release;
 mod reload;
 mod run;
+mod screen;
 mod server;
 mod sessions;
 mod status;
@@ -55,6 +58,9 @@ enum Command {
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
     Demo(demo::Arguments),
+    /// Drill a pair: events under load, and a report of what clients noticed
+    #[command(long_about = drill::ABOUT)]
+    Drill(drill::Arguments),
     /// Make the key that both nodes of a pair share
     Keygen(keygen::Arguments),
     /// Take the virtual addresses off this machine, when no baton runs any more
@@ -95,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Drill(arguments) => return drill::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
     };
     match outcome {

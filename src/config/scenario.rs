@@ -171,7 +171,7 @@ pub struct Url {
 pub struct ScenarioEvent {
     /// What happens.
     pub kind: EventKind,
-    /// The server that is stopped.
+    /// The server that is stopped; the first one where the file names none.
     pub server: Option<String>,
     /// Where the VIP ends.
     pub outcome: ExpectedRole,
@@ -281,6 +281,23 @@ impl EventKind {
         }
     }
 
+    /// Whether its cause has to be taken away; others pass by themselves.
+    pub fn is_mended(self) -> bool {
+        match self {
+            EventKind::WorkerHung
+            | EventKind::GuardKilled
+            | EventKind::NodeStopped
+            | EventKind::LinkCut
+            | EventKind::PowerCut
+            | EventKind::ServerKilled => true,
+            EventKind::Switchover
+            | EventKind::WorkerKilled
+            | EventKind::NodeRebooted
+            | EventKind::Reload
+            | EventKind::Upgrade => false,
+        }
+    }
+
     /// Limits where the file has none. Failed requests depend on the load, and are limited only where none may fail.
     fn usual_limits(self) -> Limits {
         let seconds = |count| Some(Duration::from_secs(count));
@@ -381,7 +398,8 @@ fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Optio
         limits
     });
     let limits = limits.unwrap_or_default();
-    let events: Vec<_> = root.blocks("event", EVENTS_MAX).into_iter().filter_map(|table| event(table, limits)).collect();
+    let events: Vec<_> =
+        root.blocks("event", EVENTS_MAX).into_iter().filter_map(|table| event(table, limits)).collect();
     let node_count = nodes.len();
     let nodes: Vec<ScenarioNode> = nodes.into_iter().flatten().collect();
     if node_count == 1 {
@@ -395,6 +413,9 @@ fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Optio
     cross_check(&events, &nodes, &servers, mistakes);
     root.finish();
     let mut events: Vec<ScenarioEvent> = events.into_iter().map(|found| found.value).collect();
+    for event in events.iter_mut().filter(|event| event.kind == EventKind::ServerKilled && event.server.is_none()) {
+        event.server = servers.first().map(|server: &ScenarioServer| server.name.clone());
+    }
     if events.is_empty() {
         events = EventKind::USUAL.map(|kind| with_limits(ScenarioEvent::usual(kind), limits)).to_vec();
     }
@@ -433,10 +454,15 @@ fn cross_check(
             _ => {}
         }
         if let Some(server) = &event.server
+            && event.kind == EventKind::ServerKilled
             && !servers.iter().any(|known| known.name == *server)
         {
             let known: Vec<&str> = servers.iter().map(|server| server.name.as_str()).collect();
-            mistakes.absent(place, format!("there is no [[server]] {server}"), format!("name one of: {}", known.join(", ")));
+            mistakes.absent(
+                place,
+                format!("there is no [[server]] {server}"),
+                format!("name one of: {}", known.join(", ")),
+            );
         }
     }
 }
@@ -471,9 +497,11 @@ fn node(mut table: Table<'_>) -> Option<ScenarioNode> {
 fn server(mut table: Table<'_>) -> Option<ScenarioServer> {
     let name = table.name();
     let reach = reach(&mut table);
-    let stop = table.required("stop", "write the script that ends the server, such as stop = \"systemctl kill -s KILL app\"");
+    let stop =
+        table.required("stop", "write the script that ends the server, such as stop = \"systemctl kill -s KILL app\"");
     let stop = stop.and_then(script);
-    let start = table.required("start", "write the script that starts it again, such as start = \"systemctl start app\"");
+    let start =
+        table.required("start", "write the script that starts it again, such as start = \"systemctl start app\"");
     let start = start.and_then(script);
     table.finish();
     Some(ScenarioServer { name: name?.value, reach, stop: stop?, start: start? })
@@ -555,8 +583,7 @@ fn event(mut table: Table<'_>, defaults: WrittenLimits) -> Option<Located<Scenar
     let kind = table.required("type", "say what happens, such as type = \"worker-killed\"");
     let kind = kind.and_then(|value| value.choice(&EventKind::ALL, &[]));
     let server = table.optional("server").and_then(|value| value.parsed(values::name)).map(|found| found.value);
-    let outcomes =
-        [("moves", ExpectedRole::Moves), ("stays", ExpectedRole::Stays), ("either", ExpectedRole::Either)];
+    let outcomes = [("moves", ExpectedRole::Moves), ("stays", ExpectedRole::Stays), ("either", ExpectedRole::Either)];
     let outcome = table.optional("vip").and_then(|value| value.choice(&outcomes, &[]));
     let limits = written_limits(&mut table);
     let timeout = table.optional("timeout").and_then(|value| value.duration(Duration::from_secs(1)..=HOUR));
@@ -620,7 +647,10 @@ fn parse_server_from(text: &str) -> Result<ServerFrom, Wrong> {
         None if text == "cookie" => Ok(ServerFrom::Cookie),
         None if text == "body" => Ok(ServerFrom::Body),
         Some(("header", name)) => values::header_name(name.trim()).map(ServerFrom::Header),
-        _ => Err(Wrong::new("must be \"cookie\", \"body\" or \"header:NAME\"", "write server_from = \"header:x-server\"")),
+        _ => Err(Wrong::new(
+            "must be \"cookie\", \"body\" or \"header:NAME\"",
+            "write server_from = \"header:x-server\"",
+        )),
     }
 }
 
@@ -635,7 +665,8 @@ fn parse_url(text: &str, [plain, secure]: [&str; 2]) -> Result<Url, Wrong> {
         Some(scheme) if scheme == secure => true,
         _ => return Err(wrong(format!("must begin with {plain}:// or {secure}://"))),
     };
-    let authority = uri.authority().filter(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    let authority =
+        uri.authority().filter(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
     let authority = authority.ok_or_else(|| wrong("must name a host, and no user".to_owned()))?;
     let usual_port = if is_tls { 443 } else { 80 };
     let has_port = authority.as_str().len() > authority.host().len();
@@ -660,5 +691,4 @@ fn parse_host_and_port(text: &str) -> Result<(String, u16), Wrong> {
 }
 
 #[cfg(test)]
-#[path = "scenario_tests.rs"]
 mod tests;

@@ -22,10 +22,8 @@ const PONG: u8 = 0x0a;
 
 /// The answer to a client's key.
 pub(super) fn accept(key: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
-        &[key, ACCEPT_SUFFIX].concat(),
-    );
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, ACCEPT_SUFFIX].concat());
     BASE64_STANDARD.encode(digest)
 }
 
@@ -65,12 +63,7 @@ pub(super) async fn receive(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), 
     }
 }
 
-async fn send_frame(
-    stream: &mut (impl AsyncWrite + Unpin),
-    end: End,
-    opcode: u8,
-    payload: &[u8],
-) -> io::Result<()> {
+async fn send_frame(stream: &mut (impl AsyncWrite + Unpin), end: End, opcode: u8, payload: &[u8]) -> io::Result<()> {
     let length = u8::try_from(payload.len()).ok().filter(|length| usize::from(*length) <= PAYLOAD_MAX_BYTES);
     let length = length.ok_or(io::ErrorKind::InvalidInput)?;
     let mut frame = vec![FINAL | opcode];
