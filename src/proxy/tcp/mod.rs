@@ -234,7 +234,7 @@ impl Passage<'_> {
         let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
             if self.account.marks.retries.get() > 0 {
                 // Servers were tried.
-                self.pool.settled(self.thread.index(), Outcome::Failure);
+                self.thread.site.settled(self.index, self.thread.index(), Outcome::Failure);
             }
             self.account.marks.ends(Ended::ServerFailed, "destination_unavailable");
             return reset(client.socket());
@@ -380,7 +380,7 @@ impl Passage<'_> {
         let is_error = end == End::ServerBroke && self.account.moved.down.get() == 0;
         let outcome = if is_error { Outcome::Error } else { Outcome::Good };
         self.thread.site.came_of(Place { pool: self.index, server }, self.thread.index(), outcome, None);
-        self.pool.settled(self.thread.index(), outcome);
+        self.thread.site.settled(self.index, self.thread.index(), outcome);
     }
 
     /// Learns from the ServerHello under which session its client comes back, before the client does.
