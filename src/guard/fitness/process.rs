@@ -8,9 +8,10 @@ use crate::fitness::Finding;
 /// Checks of processes where those of other users cannot be seen, in sentences: what they look for may run all the same.
 pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let are_hidden = others_are_hidden();
-    let checks = config.fitness.iter().filter(move |check| {
-        are_hidden && matches!(check.subject, FitnessSubject::Process { .. })
-    });
+    let checks = config
+        .fitness
+        .iter()
+        .filter(move |check| are_hidden && matches!(check.subject, FitnessSubject::Process { .. }));
     checks.map(|check| {
         format!(
             "fitness check {} sees no process of another user, as /proc hides them: let the service have ProtectProc=default",
