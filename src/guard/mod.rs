@@ -238,7 +238,8 @@ impl Guard {
         warnings.extend(fitness::warnings(&config));
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
-        warnings.iter().chain(&config.warnings()).for_each(|warning| warn!("{warning}"));
+        let own = local.index.and_then(|index| config.nodes.get(index));
+        warnings.iter().chain(&config.machine_warnings(own)).for_each(|warning| warn!("{warning}"));
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),

@@ -248,7 +248,8 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
     is_on_http2 && client.refusal.get().is_some() || client_io::is_refusal(&client.thread().refusal_target, request)
 }
 
-/// Makes a response ready for the client. The transaction lasts as long as the response's body.
+/// Makes a response ready for the client. The transaction lasts as long as the response's body, or the tunnel that the
+/// response opens.
 fn finish(mut transaction: Box<Transaction>, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
@@ -256,5 +257,12 @@ fn finish(mut transaction: Box<Transaction>, mut response: Response<ResponseBody
     let mut response = error_pages::apply(&transaction, response);
     action::to_client(&transaction, response.headers_mut());
     let response = compression::apply(&transaction, response);
-    response.map(|body| body.of(transaction))
+    let client = Rc::clone(&transaction.client);
+    match &mut *client.tunnel.borrow_mut() {
+        None => response.map(|body| body.of(transaction)),
+        Some(tunnel) => {
+            tunnel.carry(transaction);
+            response
+        }
+    }
 }
