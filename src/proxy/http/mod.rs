@@ -25,6 +25,7 @@ mod h2_frames;
 mod h2_io;
 mod h2_request;
 mod h2_stream;
+mod h2_turns;
 mod headers;
 mod hedge;
 pub mod https;
