@@ -534,7 +534,7 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, files: &Files, tickets: &A
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
-        sessions.share(settings, &config.pools).context("no thread for the session store")?;
+        sessions.share(settings, config).context("no thread for the session store")?;
     }
     let dialers = Dialer::of_pools(config, files).map_err(|reason| anyhow!(reason))?;
     let dialers = dialers.into_iter().map(Arc::new).collect();

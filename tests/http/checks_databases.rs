@@ -96,7 +96,11 @@ fn writes_to_mariadb_follow_a_promotion_and_a_wrong_password_is_said() {
     assert_eq!((up(&status, 0)[0], up(&status, 1)[0]), (false, false));
     // A file that is written anew is taken without a restart.
     secret(&password, "s3cret\n");
-    let status = baton.wait_for_status(|status| up(status, 0) == [true, false] && up(status, 1) == [false, true]);
+    let is_told = |status: &serde_json::Value| {
+        [(0, 0), (0, 1), (1, 0), (1, 1)].iter().all(|(pool, server)| said(status, *pool, *server) != refused)
+    };
+    let status = baton
+        .wait_for_status(|status| up(status, 0) == [true, false] && up(status, 1) == [false, true] && is_told(status));
     assert!(said(&status, 0, 0).starts_with("MySQL, primary in "), "{status:#}");
     assert_eq!(said(&status, 0, 1), "it is a replica, and the primary is wanted");
     assert_eq!(said(&status, 1, 0), "it is the primary, and a replica is wanted");
