@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
-use baton::lab::Failure;
+use baton::lab::client::Failure;
 use baton::lab::load::ask_once;
 use baton::lab::pair::{NODES, SERVERS, TARGET};
 use baton::lab::process::log_tail;

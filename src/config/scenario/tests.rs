@@ -147,3 +147,21 @@ fn nodes_and_load_are_needed() {
     assert_eq!(wrong(""), ["node: missing", "load: missing"]);
     assert_eq!(wrong(&MINIMAL.replace("lb-b", "lb-a")), [": both nodes are called lb-a"]);
 }
+
+#[test]
+fn annotated_scenario_is_good_and_its_comments_tell_the_defaults() {
+    let text = include_str!("../../../config/drills/pair.toml");
+    let scenario = good(text);
+    assert_eq!(scenario.events.len(), 9);
+    assert_eq!(scenario.servers[0].name, "app1");
+    // What stands after a `#` with a value changes nothing when it counts.
+    let is_default = |line: &str| {
+        let named =
+            ["# steady", "# quiet", "# hold", "# baton =", "# new_conn", "# kept", "# user", "# cookie", "# message"];
+        named.iter().any(|start| line.starts_with(start)) || line.starts_with("# timeout = \"500ms\"")
+    };
+    let uncommented = text.lines().map(|line| if is_default(line) { line.trim_start_matches("# ") } else { line });
+    let uncommented = uncommented.collect::<Vec<_>>().join("\n");
+    assert_ne!(uncommented, text);
+    assert_eq!(good(&uncommented), scenario);
+}
