@@ -37,6 +37,7 @@ mod resolve;
 mod route_values;
 mod routes;
 mod shadows;
+pub mod staple;
 mod sticky;
 mod store;
 mod templates;
