@@ -8,7 +8,7 @@
 //! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `protection`, `access_log`, `compression`, `error_pages`,
 //! `pools`, `balance`, `discovery`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
-//! `report`.
+//! `report`. `scenario` is another file of an operator's, read in the same way: that of a drill.
 
 mod access_log;
 mod balance;
@@ -36,6 +36,7 @@ mod report;
 mod resolve;
 mod route_values;
 mod routes;
+pub mod scenario;
 mod shadows;
 pub mod staple;
 mod sticky;
@@ -63,6 +64,7 @@ use toml::de::DeTable;
 pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use discovery::name_of_address;
+pub use error_pages::content_type;
 pub use files::{
     DIRECTORY_FILES_MAX, FileError, FileKind, SERVERS_FILE_MAX_BYTES, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile,
     list_directory, list_servers, read_file,
@@ -74,6 +76,7 @@ pub use route_values::expression;
 pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::{bytes_text, duration_text};
 
+use crate::units::IpNetwork;
 use report::Mistakes;
 
 /// Bytes of a configuration file. A thousand servers take a tenth of it.
@@ -167,6 +170,22 @@ fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) 
             "report this file to the developers",
         )
     })
+}
+
+/// Whether `text` may be the name of a node, a pool and the like.
+///
+/// # Errors
+/// The rule that it breaks, and the remedy.
+pub fn check_name(text: &str) -> Result<(), (String, String)> {
+    values::name(text).map(drop).map_err(|wrong| (wrong.rule, wrong.remedy))
+}
+
+/// Reads a virtual address with its prefix length, as the file writes it.
+///
+/// # Errors
+/// The rule that it breaks, and the remedy.
+pub fn parse_vip_address(text: &str) -> Result<IpNetwork, (String, String)> {
+    values::vip_address(text).map_err(|wrong| (wrong.rule, wrong.remedy))
 }
 
 /// Reads the file at `path`.

@@ -220,6 +220,8 @@ pub struct Broken {
     pub breaker: Breaker,
     /// Why it opened last, with figures.
     pub reason: String,
+    /// It was another node that opened it.
+    pub is_told: bool,
 }
 
 impl Circuit {

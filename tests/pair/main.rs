@@ -19,11 +19,13 @@ mod wire;
 mod administration;
 mod adverts;
 mod archive;
+mod drill;
 mod events;
 mod failures;
 mod figures;
 mod fitness;
 mod formation;
+mod half_set_up;
 mod handover;
 mod heal;
 mod interop;
@@ -34,6 +36,7 @@ mod privileges;
 mod resumption;
 mod rollout;
 mod service_manager;
+mod set_up;
 mod sockets;
 mod split;
 mod surroundings;
@@ -71,6 +74,8 @@ fn main() -> ExitCode {
         resumption::trials(),
         heal::trials(),
         surroundings::trials(),
+        set_up::trials(),
+        half_set_up::trials(),
         keeping::trials(),
         interop::trials(),
         rollout::trials(),
@@ -78,6 +83,7 @@ fn main() -> ExitCode {
         privileges::trials(),
         service_manager::trials(),
         events::trials(),
+        drill::trials(),
     ];
     let trials = share(trials.into_iter().flatten().collect());
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);

@@ -148,7 +148,8 @@ pub async fn forward(
         match errand.attempt(tried).await {
             Attempt::Answered(server, response) => {
                 client.marks.answered();
-                pool.settled(client.thread().index(), pool.outcome(response.status().as_u16()));
+                let outcome = pool.outcome(response.status().as_u16());
+                client.site().settled(index, client.thread().index(), outcome);
                 transaction.place = Some(Place { pool: index, server });
                 transaction.slot = errand.slot.take();
                 return errand.finish(server, response).await;
@@ -603,7 +604,7 @@ impl<'a> Errand<'a> {
         let Some((status, fault)) = self.fault else {
             return self.unavailable();
         };
-        self.pool.settled(self.client.thread().index(), Outcome::Failure);
+        self.client.site().settled(self.index, self.client.thread().index(), Outcome::Failure);
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
             StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",
