@@ -10,7 +10,7 @@
 //! | what both processes share | [`net`], [`config`], [`status`], [`inquiry`], [`link`], [`event`], [`telemetry`] |
 //! | the data plane | [`store`], [`proxy`], [`probe`], [`discovery`], [`admin`], [`peer`] |
 //! | the processes | [`guard`], [`worker`], [`courier`], [`witness`] |
-//! | rehearsal: nodes in network namespaces | [`lab`] |
+//! | rehearsal: nodes in network namespaces, failover drills | [`lab`], [`drill`] |
 //! | what an operator types | [`cli`] |
 
 pub mod units;
@@ -62,5 +62,7 @@ pub mod courier;
 pub mod witness;
 
 pub mod lab;
+
+pub mod drill;
 
 pub mod cli;

@@ -13,7 +13,7 @@ const LAYERS: &[(&[&str], Peers)] = &[
     (&["net", "config", "status", "inquiry", "link", "event", "telemetry"], Peers::LeftToRight),
     (&["store", "proxy", "probe", "discovery", "admin", "peer"], Peers::LeftToRight),
     (&["guard", "worker", "courier", "witness"], Peers::Never),
-    (&["lab"], Peers::Never),
+    (&["lab", "drill"], Peers::LeftToRight),
     (&["cli"], Peers::Never),
 ];
 

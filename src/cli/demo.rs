@@ -2,28 +2,28 @@
 //!
 //! Everything happens in namespaces of its own: it needs no root, touches nothing of the machine, and leaves nothing behind.
 
-mod event;
 mod hold;
-mod interrupt;
-mod report;
-mod screen;
-mod stage;
 
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::config::scenario::{EventKind, Limits, ScenarioEvent};
+use crate::drill::Halt;
+use crate::drill::engine::{Engine, Plan};
+use crate::drill::outcome::{EventReport, Report, Verdict};
+use crate::drill::rehearsal::Rehearsal;
+use crate::drill::report;
+use crate::drill::target::described;
 use crate::lab::LabError;
+use crate::lab::load::{LoadSpec, ask_once};
 use crate::lab::namespace;
-use crate::lab::pair::{Pair, PairSpec, own_program};
+use crate::lab::namespace::Namespace;
+use crate::lab::pair::{NODES, Pair, PairSpec, TARGET, own_program};
 use crate::units::AdvertInterval;
 
-use event::Event;
-use interrupt::Interrupt;
-use report::{EventReport, Report, Verdict};
-use stage::{Halt, Stage};
+use super::screen::Screen;
 
 /// Time for both nodes to start and one of them to take the VIP.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,17 +31,29 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the pair is watched without any event, to tell the noise of the measurement from an outage.
 const STEADY_TIME: Duration = Duration::from_secs(3);
 
-/// Time for the other node to take the VIP after an event. The slowest allowed (a hung worker) takes one second.
-const MOVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for each thing that has to happen after an event. The slowest allowed (a hung worker) takes one second.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Time for a pair to be whole again after the cause of an event is gone.
-const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Adverts that are missed before a node takes over, and one more for the wait to begin at a bad time.
+const ADVERTS_MISSED_MAX: u32 = 4;
 
 /// How long no client may have failed before an event counts as over.
 const QUIET_TIME: Duration = Duration::from_secs(3);
 
+/// Time for one request while the pair starts.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Lines of each node's log shown after a failure.
 const LOG_TAIL_LINES: usize = 20;
+
+/// The ways in which the active node is lost, in the order in which they are played.
+const EVENTS: [EventKind; 5] = [
+    EventKind::WorkerKilled,
+    EventKind::LinkCut,
+    EventKind::GuardKilled,
+    EventKind::NodeStopped,
+    EventKind::WorkerHung,
+];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -54,6 +66,9 @@ pub(super) struct Arguments {
     /// Write the figures to a file too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with a picture of each event
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 /// Runs the demo. The status is 0 only when the VIP moved and service came back at every event, 128 + the signal's
@@ -67,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let interrupt = Interrupt::listen();
+    let mut screen = Screen::new(NODES.map(str::to_owned), None);
     let spec = PairSpec {
         program: own_program(),
         advert_interval: arguments.advert_interval,
@@ -81,109 +96,86 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut stage = Stage::new(pair, interrupt, arguments.advert_interval.get());
-    let outcome = if arguments.hold { hold::hold(&mut stage, entered) } else { rehearse(&mut stage, arguments) };
-    stage.screen.finish();
+    let mut engine = Engine::new(Rehearsal { pair }, plan(arguments.advert_interval), &mut screen);
+    let outcome = if arguments.hold { hold::hold(&mut engine, entered) } else { rehearse(&mut engine, arguments) };
+    engine.load = None;
+    let mut pair = engine.site.pair;
+    screen.finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Halt::Interrupted { signal }) => ExitCode::from(128_u8.saturating_add(signal)),
         Err(Halt::Failed(error)) => {
-            explain_failure(&mut stage.pair, &error);
+            explain_failure(&mut pair, &error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Starts the pair, plays every event, and shows the figures.
-fn rehearse(stage: &mut Stage, arguments: &Arguments) -> Result<(), Halt> {
-    let began = Instant::now();
-    stage.say("building: 1 switch, 1 client, 3 servers, 2 nodes");
-    let active = start(stage)?;
-    stage.say(&format!("{active} is active and serves; load starts"));
-    stage.load = Some(stage.pair.start_load()?);
-    let mut report = Report::new(arguments.advert_interval, watch_steady(stage)?);
-    let mut failure = None;
-    for (number, event) in (1..).zip(Event::ALL) {
-        match play(stage, number, event) {
-            Ok(played) => report.events.push(played),
-            Err(Halt::Failed(error)) => {
-                report.events.push(EventReport::failed(event, error.to_string()));
-                failure = Some(error);
-                break;
-            }
-            Err(interrupted) => return Err(interrupted),
-        }
+/// The demo as a drill: nothing is limited but that the VIP moves and service comes back.
+fn plan(advert_interval: AdvertInterval) -> Plan {
+    let patience = advert_interval.get() * ADVERTS_MISSED_MAX;
+    let event = |kind| ScenarioEvent {
+        limits: Limits::default(),
+        timeout: EVENT_TIMEOUT + patience,
+        ..ScenarioEvent::usual(kind)
+    };
+    Plan {
+        name: "demo on this machine".to_owned(),
+        vip: None,
+        steady: STEADY_TIME,
+        quiet: QUIET_TIME,
+        hold: Duration::ZERO,
+        start_timeout: START_TIMEOUT + patience,
+        events: EVENTS.map(event).to_vec(),
     }
-    report.duration_ms = report::milliseconds(began.elapsed());
-    stage.screen.finish();
-    show(&report, arguments)?;
-    failure.map_or(Ok(()), |error| Err(Halt::Failed(error)))
+}
+
+/// Starts the pair, plays every event, and shows the figures.
+fn rehearse(engine: &mut Engine<'_, Rehearsal>, arguments: &Arguments) -> Result<(), Halt> {
+    engine.spectator.say("building: 1 switch, 1 client, 3 servers, 2 nodes");
+    start(engine)?;
+    let mut report = engine.play(|engine| {
+        engine.load = Some(engine.site.pair.start_load()?);
+        Ok(())
+    })?;
+    report.load = described(&LoadSpec::steady(TARGET, Vec::new()));
+    show(&report, arguments)
 }
 
 /// Starts both nodes and waits until one is active and answers.
-fn start(stage: &mut Stage) -> Result<String, Halt> {
-    stage.pair.start()?;
-    let active = stage.wait_until_healthy(START_TIMEOUT)?;
-    let client = stage.pair.client()?.clone();
-    stage.until("an answer through the VIP", START_TIMEOUT, |_| Ok(stage::is_answered(&client).then_some(())))?;
-    Ok(active)
+fn start(engine: &mut Engine<'_, Rehearsal>) -> Result<String, Halt> {
+    engine.site.pair.start()?;
+    let timeout = engine.plan.start_timeout;
+    engine.wait_until_whole(timeout)?;
+    let client = engine.site.pair.client()?.clone();
+    engine.until("an answer through the VIP", timeout, |_| Ok(is_answered(&client).then_some(())))?;
+    Ok(engine.holders().concat())
 }
 
-/// Watches the pair while nothing happens.
-fn watch_steady(stage: &mut Stage) -> Result<report::Figures, Halt> {
-    stage.begin("no event");
-    stage.until("clients to be at work", START_TIMEOUT, |stage| Ok(stage.is_quiet(QUIET_TIME).then_some(())))?;
-    let from = Instant::now();
-    stage.until("the time to pass", STEADY_TIME * 2, |_| Ok((from.elapsed() >= STEADY_TIME).then_some(())))?;
-    Ok(stage.figures(from, Instant::now()))
+/// Whether a request through the VIP is answered.
+fn is_answered(client: &Namespace) -> bool {
+    matches!(ask_once(client, TARGET, REQUEST_TIMEOUT), Ok(Ok(_)))
 }
 
-/// Plays one event on a healthy pair and brings the pair back to health.
-fn play(stage: &mut Stage, number: usize, event: Event) -> Result<EventReport, Halt> {
-    let struck = stage.wait_until_healthy(RECOVERY_TIMEOUT)?;
-    stage.begin(&format!("{number}/{} {}", Event::ALL.len(), event.title()));
-    stage.say(&format!("event {number}: {}", event.story(&struck)));
-    let from = Instant::now();
-    event.strike(&mut stage.pair, &struck)?;
-    // The lapse that matters is in the ledger of the clients; this only waits for it to be over.
-    let what = format!("the VIP to leave {struck} and the other node to hold it");
-    stage.until(&what, MOVE_TIMEOUT, |stage| {
-        Ok(stage.pair.holders()?.iter().any(|holder| *holder != struck).then_some(()))
-    })?;
-    let moved = Instant::now();
-    stage.until("service to come back", MOVE_TIMEOUT, |stage| Ok(stage.answered_since(moved).then_some(())))?;
-    stage
-        .until(event.end_awaited(), MOVE_TIMEOUT, |stage| Ok(event.is_over(&mut stage.pair, &struck)?.then_some(())))?;
-    event.repair(&mut stage.pair, &struck)?;
-    let now_active = stage.wait_until_healthy(RECOVERY_TIMEOUT)?;
-    stage.until("clients to recover", RECOVERY_TIMEOUT, |stage| Ok(stage.is_quiet(QUIET_TIME).then_some(())))?;
-    let figures = stage.figures(from, Instant::now());
-    let held_by = stage.pair.holders()?;
-    let verdict =
-        if now_active == struck { Verdict::DidNotMove } else { Verdict::Moved { from: struck, to: now_active } };
-    stage.say(&format!("event {number} over: {}", report::sentence(&verdict, &figures)));
-    Ok(EventReport { event: event.title(), figures: Some(figures), verdict, held_by })
-}
-
-/// Prints the table, writes the file, and judges.
+/// Prints the table, writes the files, and judges.
 fn show(report: &Report, arguments: &Arguments) -> Result<(), Halt> {
-    let lost = LabError::system::<io::Error>;
-    super::answer(&format!("\n{report}")).map_err(lost("print the figures"))?;
-    if let Some(path) = &arguments.json {
-        let written = fs::write(path, format!("{}\n", report.to_json()));
-        written.map_err(lost(&format!("write {}", path.display())))?;
+    let printed = super::answer(&format!("\n{}", report::table(report)));
+    printed.map_err(LabError::system("print the figures"))?;
+    for (path, text) in [(&arguments.json, report::json(report)), (&arguments.report, report::html(report))] {
+        if let Some(path) = path {
+            let lost = LabError::system(format!("write {}", path.display()));
+            fs::write(path, text).map_err(lost)?;
+        }
     }
-    match report.events.iter().find(|event| !event.is_passed()) {
-        Some(EventReport { verdict: Verdict::Failed { .. }, .. }) | None => Ok(()),
-        Some(event) => Err(Halt::Failed(LabError::Process {
-            name: event.event.to_owned(),
-            state: "the VIP did not end on the other node alone".to_owned(),
-        })),
+    match report.events.iter().find(|event| !event.passed) {
+        None => Ok(()),
+        Some(EventReport { verdict: Verdict::Failed { reason }, .. }) => Err(Halt::Failed(reason.clone())),
+        Some(event) => Err(Halt::Failed(format!("{}: the VIP did not end on the other node alone", event.event))),
     }
 }
 
 /// Says what went wrong, what the nodes said last, and where all of it is kept.
-fn explain_failure(pair: &mut Pair, error: &LabError) {
+fn explain_failure(pair: &mut Pair, error: &str) {
     pair.keep_directory();
     super::complain(&format!("baton demo: {error}"));
     for node in pair.nodes() {

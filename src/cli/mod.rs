@@ -6,13 +6,16 @@
 mod check;
 mod courier;
 mod demo;
+mod drill;
 mod explain;
 mod init;
+mod interrupt;
 mod janitor;
 mod keygen;
 mod release;
 mod reload;
 mod run;
+mod screen;
 mod server;
 mod sessions;
 mod staged;
@@ -57,6 +60,9 @@ enum Command {
     Check(check::Arguments),
     /// Show a pair fail over on this machine, in namespaces of its own, without root
     Demo(demo::Arguments),
+    /// Drill a pair: events under load, and a report of what clients noticed
+    #[command(long_about = drill::ABOUT)]
+    Drill(drill::Arguments),
     /// Set a pair up: ask for what it needs, check the answers, write the configuration and the key
     #[command(long_about = init::ABOUT)]
     Init(init::Arguments),
@@ -100,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
+        Command::Drill(arguments) => return drill::run(&arguments),
         Command::Init(arguments) => init::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
     };

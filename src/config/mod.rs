@@ -8,7 +8,7 @@
 //! `blocks` (with `vips`, `traffic`, `routes`, `tls`, `identity`, `protection`, `access_log`, `compression`, `error_pages`,
 //! `pools`, `balance`, `discovery`, `sticky`, `store` and `watching`) reads each section, `cross` (with `pairing`)
 //! compares the sections, `machine` compares them with this machine, `resolve` makes the `model`. Mistakes gather in
-//! `report`.
+//! `report`. `scenario` is another file of an operator's, read in the same way: that of a drill.
 
 mod access_log;
 mod balance;
@@ -36,6 +36,7 @@ mod report;
 mod resolve;
 mod route_values;
 mod routes;
+pub mod scenario;
 mod shadows;
 mod sticky;
 mod store;
@@ -62,6 +63,7 @@ use toml::de::DeTable;
 pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use discovery::name_of_address;
+pub use error_pages::content_type;
 pub use files::{
     DIRECTORY_FILES_MAX, FileError, FileKind, SERVERS_FILE_MAX_BYTES, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile,
     list_directory, list_servers, read_file,

@@ -20,6 +20,9 @@ pub const INCIDENTS_MAX: usize = 65_536;
 /// Counters kept, the newest: an hour.
 pub const BUCKETS_MAX: usize = 36_000;
 
+/// Latencies kept, the newest: two minutes of four thousand a second, in 4 MB.
+pub const LATENCIES_MAX: usize = 524_288;
+
 /// The time that a counter covers.
 const BUCKET: Duration = Duration::from_millis(100);
 
@@ -137,6 +140,16 @@ pub enum Incident {
     },
 }
 
+impl Incident {
+    /// Whether a request failed.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Incident::RequestFailed(_) | Incident::ConnectionBroken(_) => true,
+            Incident::ReconnectFailed(_) | Incident::ServerLost { .. } => false,
+        }
+    }
+}
+
 /// What clients on kept connections saw.
 #[derive(Debug)]
 pub struct TrafficLedger {
@@ -145,6 +158,8 @@ pub struct TrafficLedger {
     buckets_dropped: u64,
     incidents: VecDeque<(Instant, Incident)>,
     incidents_dropped: bool,
+    /// Of good answers: milliseconds since `start`, and how many microseconds it took.
+    latencies: VecDeque<(u32, u32)>,
 }
 
 impl TrafficLedger {
@@ -156,11 +171,17 @@ impl TrafficLedger {
             buckets_dropped: 0,
             incidents: VecDeque::new(),
             incidents_dropped: false,
+            latencies: VecDeque::new(),
         }
     }
 
-    /// Counts a good answer.
-    pub fn record_success(&mut self, at: Instant) {
+    /// Counts a good answer that came at `at` and took `latency`. At [`LATENCIES_MAX`] the oldest latency goes.
+    pub fn record_success(&mut self, at: Instant, latency: Duration) {
+        if self.latencies.len() == LATENCIES_MAX {
+            self.latencies.pop_front();
+        }
+        let latency_us = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+        self.latencies.push_back((self.millis_of(at), latency_us));
         let number = self.bucket_of(at);
         while self.buckets_dropped + (self.buckets.len() as u64) <= number {
             if self.buckets.len() == BUCKETS_MAX {
@@ -192,13 +213,28 @@ impl TrafficLedger {
     /// The incidents within the interval, and the good answers in the tenths of a second that begin in it.
     pub fn slice(&self, from: Instant, to: Instant) -> TrafficSlice {
         let first = self.incidents.partition_point(|(at, _)| *at < from);
-        let incidents = self.incidents.range(first..).take_while(|(at, _)| *at <= to).map(|(_, what)| *what).collect();
+        let incidents = self.incidents.range(first..).take_while(|(at, _)| *at <= to).copied().collect();
         let numbers = self.bucket_of(from)..self.bucket_of(to);
         let counted = (self.buckets_dropped..).zip(&self.buckets);
         let successes =
             counted.filter(|(number, _)| numbers.contains(number)).map(|(_, count)| u64::from(*count)).sum();
         let oldest_kept = self.incidents.front().is_some_and(|(at, _)| *at < from);
         TrafficSlice { successes, incidents, complete: !self.incidents_dropped || oldest_kept }
+    }
+
+    /// Good answers within the interval as far as they are kept: when each came, and how long it took.
+    pub fn latencies(&self, from: Instant, to: Instant) -> Vec<(Instant, Duration)> {
+        let (first, last) = (self.millis_of(from), self.millis_of(to));
+        let begin = self.latencies.partition_point(|(at_ms, _)| *at_ms < first);
+        let within = self.latencies.range(begin..).take_while(|(at_ms, _)| *at_ms <= last);
+        let timed = |(at_ms, us): &(u32, u32)| {
+            (self.start + Duration::from_millis(u64::from(*at_ms)), Duration::from_micros(u64::from(*us)))
+        };
+        within.map(timed).collect()
+    }
+
+    fn millis_of(&self, at: Instant) -> u32 {
+        u32::try_from(at.saturating_duration_since(self.start).as_millis()).unwrap_or(u32::MAX)
     }
 
     fn bucket_of(&self, at: Instant) -> u64 {
@@ -212,8 +248,8 @@ impl TrafficLedger {
 pub struct TrafficSlice {
     /// Good answers.
     pub successes: u64,
-    /// What went wrong.
-    pub incidents: Vec<Incident>,
+    /// What went wrong, and when.
+    pub incidents: Vec<(Instant, Incident)>,
     /// Whether none of the interval had been dropped from the ledger by then.
     pub complete: bool,
 }
@@ -227,7 +263,11 @@ pub struct FailedRequests {
     pub busy_connections: u64,
     /// Of the users.
     pub users: u64,
-    /// Attempts of busy connections and users to connect again. They are no requests: how many there are says more about
+    /// Messages on WebSockets.
+    pub websockets: u64,
+    /// Messages on TCP connections.
+    pub tcp_connections: u64,
+    /// Attempts to connect again of all but the prober. They are no requests: how many there are says more about
     /// the pace of the attempts than about the outage, which the prober measures at a fixed pace.
     pub reconnects: u64,
 }
@@ -235,7 +275,7 @@ pub struct FailedRequests {
 impl FailedRequests {
     /// All requests, without the attempts to connect again.
     pub fn total(&self) -> u64 {
-        self.new_connections + self.busy_connections + self.users
+        self.new_connections + self.busy_connections + self.users + self.websockets + self.tcp_connections
     }
 }
 
@@ -251,6 +291,10 @@ pub struct Window {
     pub failed: FailedRequests,
     /// Busy connections that broke.
     pub connections_broken: u64,
+    /// WebSockets that broke.
+    pub websockets_broken: u64,
+    /// TCP connections that broke.
+    pub tcp_broken: u64,
     /// Users who were answered by another server than before, each counted once.
     pub users_moved: u64,
     /// Good answers of all clients.
@@ -259,29 +303,55 @@ pub struct Window {
     pub complete: bool,
 }
 
+/// What all ledgers have of an interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slices {
+    /// New connections.
+    pub probes: ProbeSlice,
+    /// Busy connections.
+    pub busy: TrafficSlice,
+    /// Users.
+    pub users: TrafficSlice,
+    /// WebSockets.
+    pub websockets: TrafficSlice,
+    /// TCP connections.
+    pub tcp: TrafficSlice,
+}
+
+impl Slices {
+    /// All but the prober's.
+    pub(super) fn traffic(&self) -> [&TrafficSlice; 4] {
+        [&self.busy, &self.users, &self.websockets, &self.tcp]
+    }
+}
+
 impl Window {
     /// Draws the figures from the slices of the interval.
-    pub fn draw(from: Instant, to: Instant, probes: &ProbeSlice, busy: &TrafficSlice, users: &TrafficSlice) -> Self {
+    pub fn draw(from: Instant, to: Instant, slices: &Slices) -> Self {
+        let Slices { probes, busy, users, websockets, tcp } = slices;
         let answers = probes.successes().count() as u64;
-        let is_moved = |incident: &Incident| match incident {
+        let is_moved = |(_, incident): &(Instant, Incident)| match incident {
             Incident::ServerLost { user } => Some(*user),
             Incident::RequestFailed(_) | Incident::ConnectionBroken(_) | Incident::ReconnectFailed(_) => None,
         };
         let moved: BTreeSet<u16> = users.incidents.iter().filter_map(is_moved).collect();
-        let is_broken = |incident: &&Incident| matches!(incident, Incident::ConnectionBroken(_));
         Self {
             length: to.saturating_duration_since(from),
             outage: probes.longest_gap(from, to),
             failed: FailedRequests {
                 new_connections: probes.probes.len() as u64 - answers,
-                busy_connections: failures(&busy.incidents),
-                users: failures(&users.incidents),
-                reconnects: reconnects(&busy.incidents) + reconnects(&users.incidents),
+                busy_connections: busy.failures(),
+                users: users.failures(),
+                websockets: websockets.failures(),
+                tcp_connections: tcp.failures(),
+                reconnects: slices.traffic().iter().map(|slice| slice.reconnects()).sum(),
             },
-            connections_broken: busy.incidents.iter().filter(is_broken).count() as u64,
+            connections_broken: busy.broken(),
+            websockets_broken: websockets.broken(),
+            tcp_broken: tcp.broken(),
             users_moved: moved.len() as u64,
-            answered: answers + busy.successes + users.successes,
-            complete: probes.complete && busy.complete && users.complete,
+            answered: answers + slices.traffic().iter().map(|slice| slice.successes).sum::<u64>(),
+            complete: probes.complete && slices.traffic().iter().all(|slice| slice.complete),
         }
     }
 
@@ -292,16 +362,22 @@ impl Window {
     }
 }
 
-fn failures(incidents: &[Incident]) -> u64 {
-    let is_failure = |incident: &&Incident| match incident {
-        Incident::RequestFailed(_) | Incident::ConnectionBroken(_) => true,
-        Incident::ReconnectFailed(_) | Incident::ServerLost { .. } => false,
-    };
-    incidents.iter().filter(is_failure).count() as u64
-}
+impl TrafficSlice {
+    fn failures(&self) -> u64 {
+        self.count(Incident::is_failure)
+    }
 
-fn reconnects(incidents: &[Incident]) -> u64 {
-    incidents.iter().filter(|incident| matches!(incident, Incident::ReconnectFailed(_))).count() as u64
+    fn broken(&self) -> u64 {
+        self.count(|incident| matches!(incident, Incident::ConnectionBroken(_)))
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.count(|incident| matches!(incident, Incident::ReconnectFailed(_)))
+    }
+
+    fn count(&self, is_meant: fn(&Incident) -> bool) -> u64 {
+        self.incidents.iter().filter(|(_, incident)| is_meant(incident)).count() as u64
+    }
 }
 
 #[cfg(test)]
@@ -403,10 +479,10 @@ mod tests {
         let (from, to) = (clock.at(1000), clock.at(2000));
         let probes = clock.probes(&[clock.failure(999), clock.success(1000), clock.failure(1500), clock.success(1501)]);
         let mut busy = TrafficLedger::new(clock.at(0));
-        busy.record_success(clock.at(999));
-        busy.record_success(clock.at(1000));
-        busy.record_success(clock.at(1999));
-        busy.record_success(clock.at(2000));
+        busy.record_success(clock.at(999), Duration::from_millis(3));
+        busy.record_success(clock.at(1000), Duration::from_millis(3));
+        busy.record_success(clock.at(1999), Duration::from_millis(3));
+        busy.record_success(clock.at(2000), Duration::from_millis(3));
         busy.record_incident(clock.at(999), Incident::ConnectionBroken(Failure::Broken));
         busy.record_incident(clock.at(1000), Incident::ConnectionBroken(Failure::Broken));
         busy.record_incident(clock.at(1001), Incident::ReconnectFailed(Failure::NotConnected));
@@ -416,9 +492,30 @@ mod tests {
         users.record_incident(clock.at(1600), Incident::ServerLost { user: 7 });
         users.record_incident(clock.at(1700), Incident::ServerLost { user: 8 });
 
-        let window = Window::draw(from, to, &probes.slice(from, to), &busy.slice(from, to), &users.slice(from, to));
-        assert_eq!(window.failed, FailedRequests { new_connections: 1, busy_connections: 1, users: 1, reconnects: 1 });
-        assert_eq!(window.failed.total(), 3);
+        let mut websockets = TrafficLedger::new(clock.at(0));
+        websockets.record_incident(clock.at(1500), Incident::ConnectionBroken(Failure::Broken));
+        let mut tcp = TrafficLedger::new(clock.at(0));
+        tcp.record_incident(clock.at(1500), Incident::RequestFailed(Failure::TimedOut));
+
+        let slices = Slices {
+            probes: probes.slice(from, to),
+            busy: busy.slice(from, to),
+            users: users.slice(from, to),
+            websockets: websockets.slice(from, to),
+            tcp: tcp.slice(from, to),
+        };
+        let window = Window::draw(from, to, &slices);
+        let expected = FailedRequests {
+            new_connections: 1,
+            busy_connections: 1,
+            users: 1,
+            websockets: 1,
+            tcp_connections: 1,
+            reconnects: 1,
+        };
+        assert_eq!(window.failed, expected);
+        assert_eq!(window.failed.total(), 5);
+        assert_eq!((window.websockets_broken, window.tcp_broken), (1, 0));
         assert_eq!(window.connections_broken, 1);
         assert_eq!(window.users_moved, 2);
         assert_eq!(window.answered, 4); // two probes, and two of the busy connections' tenths of a second
@@ -431,11 +528,22 @@ mod tests {
     fn counters_older_than_an_hour_go() {
         let clock = clock();
         let mut ledger = TrafficLedger::new(clock.at(0));
-        ledger.record_success(clock.at(0));
-        ledger.record_success(clock.at(3_599_900));
+        ledger.record_success(clock.at(0), Duration::from_millis(3));
+        ledger.record_success(clock.at(3_599_900), Duration::from_millis(3));
         assert_eq!(ledger.slice(clock.at(0), clock.at(3_600_000)).successes, 2);
-        ledger.record_success(clock.at(3_600_000));
+        ledger.record_success(clock.at(3_600_000), Duration::from_millis(3));
         assert_eq!(ledger.slice(clock.at(0), clock.at(3_600_100)).successes, 2);
         assert_eq!(ledger.buckets.len(), 36_000);
+    }
+
+    #[test]
+    fn latencies_of_an_interval_are_kept_with_their_times() {
+        let clock = clock();
+        let mut ledger = TrafficLedger::new(clock.at(0));
+        for ms in [9, 10, 20, 21] {
+            ledger.record_success(clock.at(ms), Duration::from_micros(ms * 100));
+        }
+        let within = ledger.latencies(clock.at(10), clock.at(20));
+        assert_eq!(within, [(clock.at(10), Duration::from_millis(1)), (clock.at(20), Duration::from_millis(2))]);
     }
 }

@@ -10,12 +10,16 @@
 //! | [`topology`] | switch, cables, addresses |
 //! | [`web`] | the servers behind the pair |
 //! | [`ledger`] | what clients saw, and the figures drawn from it |
+//! | [`client`] | where clients ask, and why one got no answer |
 //! | [`load`] | the clients |
+//! | [`journal`] | every request, in a file |
 //! | [`process`] | child processes that cannot outlive us |
 //! | [`node`] | one node: start, stop, kill, hang, ask |
 //! | [`pair`] | all of it together |
 
+pub mod client;
 pub mod forbidden;
+pub mod journal;
 pub mod ledger;
 pub mod load;
 pub mod namespace;
@@ -25,13 +29,12 @@ pub mod process;
 pub mod topology;
 pub mod web;
 
-mod client;
 mod netlink;
+mod streams;
+mod websocket;
 
 use std::io;
 use std::time::{Duration, Instant};
-
-pub use self::client::Failure;
 
 /// How often a condition is looked at while it is waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);

@@ -221,7 +221,7 @@ impl Pair {
     /// # Errors
     /// What the kernel refused.
     pub fn state(&self) -> Result<PairState, LabError> {
-        Ok(judge(&self.holders()?, &self.statuses()))
+        Ok(judge(&NODES, None, &self.holders()?, &self.statuses()))
     }
 
     /// Waits until the pair is healthy, and gives the name of the active node.
@@ -272,8 +272,14 @@ pub enum PairState {
     },
 }
 
-/// Judges a pair by what the kernel says about the VIP and what the nodes say about themselves. Both must agree.
-pub fn judge(holders: &[String], statuses: &[Option<NodeStatus>; 2]) -> PairState {
+/// Judges the pair of `nodes` by what the kernel says about the VIP and what the nodes say about themselves. Both must agree.
+/// With a name, the roles of that VIP count and not those of others.
+pub fn judge(
+    nodes: &[impl AsRef<str>; 2],
+    vip_name: Option<&str>,
+    holders: &[String],
+    statuses: &[Option<NodeStatus>; 2],
+) -> PairState {
     let unhealthy = |reason: String| PairState::Unhealthy { reason };
     let [active] = holders else {
         return unhealthy(match holders.len() {
@@ -281,7 +287,7 @@ pub fn judge(holders: &[String], statuses: &[Option<NodeStatus>; 2]) -> PairStat
             _ => format!("{} all hold the VIP", holders.join(" and ")),
         });
     };
-    for (node, status) in NODES.iter().zip(statuses) {
+    for (node, status) in nodes.iter().map(AsRef::as_ref).zip(statuses) {
         let Some(status) = status else { return unhealthy(format!("{node} does not answer")) };
         let expected = if node == active { Role::Active } else { Role::Standby };
         if status.worker.state != "running" {
@@ -291,7 +297,7 @@ pub fn judge(holders: &[String], statuses: &[Option<NodeStatus>; 2]) -> PairStat
             if let Some(fault) = vip.faults.first() {
                 return unhealthy(format!("{node} is not fit: {fault}"));
             }
-            if vip.role != expected {
+            if vip.role != expected && vip_name.is_none_or(|name| name == vip.name) {
                 return unhealthy(format!("{node} is {} and should be {expected}", vip.role));
             }
         }

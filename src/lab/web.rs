@@ -9,8 +9,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Request, Response};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::LabError;
 use super::namespace::Namespace;
+use super::websocket::{self, End};
 use hyper_util::rt::TokioIo;
 
 /// The header in which a server names itself.
@@ -32,8 +35,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 /// Time for a server to say that it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An HTTP/1.1 server on a thread inside a namespace. `GET /health` answers 200 with `ok`, everything else 200 with the
-/// server's name and a line feed; all answers carry the name in [`SERVER_HEADER`]. It stops when it is dropped.
+/// An HTTP/1.1 server on a thread inside a namespace. `GET /health` answers 200 with `ok`, `/echo` opens a WebSocket that
+/// sends every message back, everything else is answered 200 with the server's name and a line feed; all answers carry the
+/// name in [`SERVER_HEADER`]. It stops when it is dropped.
 #[derive(Debug)]
 pub struct WebServer {
     name: String,
@@ -115,13 +119,21 @@ async fn accept_all(listener: TcpListener, name: &Arc<str>) -> io::Result<()> {
         let name = Arc::clone(name);
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&name)));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let _ = connection.with_upgrades().await;
             drop(place);
         });
     }
 }
 
 async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY).filter(|_| request.uri().path() == "/echo") {
+        let accept = websocket::accept(key.as_bytes());
+        tokio::spawn(echo(request));
+        let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade");
+        let response = response.header(UPGRADE, "websocket").header(SEC_WEBSOCKET_ACCEPT, accept);
+        return Ok(response.body(Full::default()).unwrap_or_default());
+    }
     let body = if request.uri().path() == "/health" { "ok\n".to_owned() } else { format!("{name}\n") };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -129,4 +141,14 @@ async fn answer(request: Request<Incoming>, name: Arc<str>) -> Result<Response<F
         response.headers_mut().insert(HeaderName::from_static(SERVER_HEADER), value);
     }
     Ok(response)
+}
+
+/// Sends the messages of a WebSocket back until it ends.
+async fn echo(request: Request<Incoming>) -> io::Result<()> {
+    let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
+    let mut stream = TokioIo::new(upgraded);
+    loop {
+        let message = websocket::receive(&mut stream, End::Server).await?;
+        websocket::send(&mut stream, End::Server, &message).await?;
+    }
 }

@@ -540,7 +540,7 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, files: &Files, tickets: &A
     let dialers = dialers.into_iter().map(Arc::new).collect();
     let site = Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers });
     for listener in &site.listeners {
-        let taken = listener.error_pages.files_changed(files);
+        let taken = listener.pages_changed(files);
         taken.map_err(|reason| anyhow!("listener {}: {reason}", listener.config.name))?;
     }
     Ok(site)

@@ -19,6 +19,7 @@ mod wire;
 mod administration;
 mod adverts;
 mod archive;
+mod drill;
 mod events;
 mod failures;
 mod figures;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         privileges::trials(),
         service_manager::trials(),
         events::trials(),
+        drill::trials(),
     ];
     let trials = share(trials.into_iter().flatten().collect());
     let conclusion: Conclusion = libtest_mimic::run(&arguments, trials);

@@ -3,11 +3,12 @@
 use std::process;
 use std::time::Duration;
 
+use crate::drill::Halt;
+use crate::drill::engine::Engine;
+use crate::drill::rehearsal::Rehearsal;
 use crate::lab::LabError;
 use crate::lab::namespace::Entered;
-use crate::lab::pair::VIP;
-
-use super::stage::{Halt, Stage};
+use crate::lab::pair::{Pair, VIP};
 
 /// Time for a node to say which processes it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -16,32 +17,33 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Halt::Interrupted`] is its only good end.
-pub(super) fn hold(stage: &mut Stage, entered: Entered) -> Result<(), Halt> {
-    let active = super::start(stage)?;
-    stage.say(&format!("{active} is active and serves"));
+pub(super) fn hold(engine: &mut Engine<'_, Rehearsal>, entered: Entered) -> Result<(), Halt> {
+    let active = super::start(engine)?;
+    engine.spectator.say(&format!("{active} is active and serves"));
     // Other terminals find a network namespace through a process in it. This is the process whose number we can
     // tell them, and its first thread is the one that counts.
-    let client = stage.pair.client()?.clone();
+    let client = engine.site.pair.client()?.clone();
     client.enter_this_thread().map_err(LabError::system("enter the client's namespace"))?;
-    stage.screen.finish();
-    let told = super::super::answer(&instructions(stage, entered)?);
-    told.map_err(LabError::system("print how to reach the pair"))?;
-    stage.begin("holding");
+    let told = super::super::answer(&instructions(&engine.site.pair, entered)?);
+    told.map_err(LabError::system::<std::io::Error>("print how to reach the pair"))?;
+    engine.begin("holding");
     loop {
-        stage.pause()?;
-        for (name, status) in stage.pair.restart_what_ended()? {
-            stage.say(&format!("the guard of {name} ended ({status}); started it again, as a service manager would"));
+        engine.pause()?;
+        for (name, status) in engine.site.pair.restart_what_ended()? {
+            engine
+                .spectator
+                .say(&format!("the guard of {name} ended ({status}); started it again, as a service manager would"));
         }
     }
 }
 
-fn instructions(stage: &Stage, entered: Entered) -> Result<String, LabError> {
+fn instructions(pair: &Pair, entered: Entered) -> Result<String, LabError> {
     let mut text = format!(
         "\nThe pair is up. From another terminal, as the same user, reach its virtual address with\n\n  {}\n\n\
          The nodes:\n\n",
         command_inside(process::id(), entered, &format!("curl -i http://{VIP}/"))
     );
-    for node in stage.pair.nodes() {
+    for node in pair.nodes() {
         let status = node.status(STATUS_TIMEOUT)?;
         let role = status.vips.first().map_or_else(String::new, |vip| vip.role.to_string());
         let worker = status.worker.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());

@@ -34,7 +34,7 @@ fn status(node: &str, role: Role) -> NodeStatus {
 
 fn judged(holders: &[&str], a: Option<NodeStatus>, b: Option<NodeStatus>) -> String {
     let holders: Vec<String> = holders.iter().map(|name| (*name).to_owned()).collect();
-    match judge(&holders, &[a, b]) {
+    match judge(&NODES, None, &holders, &[a, b]) {
         PairState::Healthy { active } => format!("healthy, {active}"),
         PairState::Unhealthy { reason } => reason,
     }

@@ -124,7 +124,7 @@ impl Connection {
     }
 }
 
-/// Who speaks in one task: an HTTP/1 connection, whose requests take turns, or one stream of an HTTP/2 connection.
+/// Who has one request at a time: an HTTP/1 connection, or one stream of an HTTP/2 connection.
 pub struct Client {
     /// The connection that it is or is on.
     pub connection: Rc<Connection>,

@@ -1,11 +1,11 @@
-//! HTTP/2 with clients (RFC 9113): one connection, and a task for each of its streams.
+//! HTTP/2 with clients (RFC 9113): one connection and its streams, in one task.
 //!
 //! h2 is the engine: framing, HPACK, flow control, the states of streams. It is used as it is and not through hyper's
 //! server, which hides what a proxy needs: interim responses, the windows of clients that read nothing, and the words to
 //! end a connection with. What h2 does not check of requests, `h2_request` does; what it does not bound, `h2_frames`.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +13,13 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 
+use super::REST_AFTER;
 use super::client::{Client, Connection as ClientConnection};
 use super::client_io::{self, ClientStream};
 use super::h2_frames::Offence;
 use super::h2_io::{H2Io, Ledger};
 use super::h2_stream;
+use super::h2_turns::Turns;
 use super::strict::Limits;
 use crate::proxy::refusals::Reason as RefusalReason;
 use crate::proxy::timers::Party;
@@ -58,8 +60,32 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream, read_ahead: Bytes) 
     // It failed or took too long, which is the client's affair.
     let Some(Ok(connection)) = connection else { return };
     let current = Rc::clone(&client.connection);
+    let mut turns = Turns::new();
+    let waker = turns.connection_waker();
     let mut served = Served { connection, ledger, client, current, is_told: false, is_closing: false };
-    std::future::poll_fn(|context| served.poll(context)).await;
+    std::future::poll_fn(|context| {
+        turns.begin(context);
+        loop {
+            ready!(turns.next(context));
+            while let Poll::Ready(accepted) = served.poll_accept(&mut Context::from_waker(&waker)) {
+                let Some((request, respond)) = accepted else { return Poll::Ready(()) };
+                let client = served.client_of_stream();
+                turns.join(h2_stream::serve(client, Rc::clone(&served.ledger), request, respond));
+            }
+            served.rest(&mut turns);
+        }
+    })
+    .await;
+    // The streams that are left learn of the end by this.
+    drop(served.connection);
+    std::future::poll_fn(|context| outlast(&mut turns, context)).await;
+}
+
+/// Goes on with the streams of a connection that has ended, until they have too.
+fn outlast<F: Future<Output = ()>>(turns: &mut Turns<F>, context: &Context<'_>) -> Poll<()> {
+    turns.begin(context);
+    while turns.next(context).is_ready() {}
+    if turns.is_empty() { Poll::Ready(()) } else { Poll::Pending }
 }
 
 /// How h2 is told to speak with a client. Its limit on lists of fields is no lower than what the listener takes, which
@@ -79,6 +105,9 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
+/// A request, and where its response goes.
+type Stream = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// A connection whose preface has come.
 struct Served {
     connection: Connection<H2Io, Bytes>,
@@ -93,14 +122,15 @@ struct Served {
 }
 
 impl Served {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// The next stream; `Ready(None)` once the connection is over.
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Option<Stream>> {
         self.client.deadlines().attach(context);
         self.go_over();
         loop {
             self.steer();
             match self.connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(Some(Ok(stream))) => return Poll::Ready(Some(stream)),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
                 Poll::Pending if self.has_to_close() => {}
                 Poll::Pending => {
                     self.wait();
@@ -181,12 +211,26 @@ impl Served {
         self.client.deadlines().set_once(Party::ClientRead, timeout);
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    /// Gives back the room of streams where there has been none for a while.
+    fn rest<F: Future<Output = ()>>(&self, turns: &mut Turns<F>) {
+        let deadlines = self.client.deadlines();
+        if !turns.is_vacant() {
+            deadlines.clear(Party::Rest);
+            return;
+        }
+        deadlines.set_once(Party::Rest, REST_AFTER);
+        if deadlines.is_late(Party::Rest) {
+            turns.give_back();
+            deadlines.clear(Party::Rest);
+        }
+    }
+
+    /// Who speaks on a stream that begins.
+    fn client_of_stream(&mut self) -> Rc<Client> {
         if !self.ledger.is_in_block() {
             self.client.deadlines().clear(Party::ClientRead);
         }
         self.current = self.current.latest();
-        let client = Client::new(Rc::clone(&self.current));
-        tokio::task::spawn_local(h2_stream::serve(client, Rc::clone(&self.ledger), request, respond));
+        Client::new(Rc::clone(&self.current))
     }
 }

@@ -12,6 +12,7 @@ use super::action::Facts;
 use super::client::Client;
 use super::compression::negotiate::Accepted;
 use super::grpc;
+use super::protection::Quotas;
 use super::respond::Own;
 use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
@@ -45,6 +46,8 @@ pub struct Transaction {
     pub route: Option<usize>,
     /// The pool that it goes to, once that is known.
     pub pool: Option<PoolIndex>,
+    /// What the client is told of the limits that it was counted for, where it is.
+    pub quotas: Option<Box<Quotas>>,
     /// What was asked for, where a header is to say so.
     pub facts: Option<Facts>,
     /// The server that answers, once there is one.
@@ -93,6 +96,7 @@ impl Transaction {
             user: None,
             route: None,
             pool: None,
+            quotas: None,
             facts: None,
             place: None,
             status: None,

@@ -1,10 +1,12 @@
-//! What is seen while the demo runs: a line drawn over and over on a terminal, plain lines elsewhere.
+//! What is seen while a drill or the demo runs: a line drawn over and over on a terminal, plain lines elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use crate::lab::pair::NODES;
-use crate::status::{NodeStatus, Role};
+use crate::drill::{Sight, Spectator};
+use crate::status::{NodeStatus, Role, VipStatus};
+
+use super::interrupt::Interrupt;
 
 /// How often the line is drawn, and the nodes are asked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -14,15 +16,6 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Back to the first column, and clear the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
-
-/// What there is to show.
-#[derive(Debug)]
-pub(super) struct Sight {
-    pub(super) scene: String,
-    pub(super) statuses: [Option<NodeStatus>; 2],
-    pub(super) requests_a_second: Option<u64>,
-    pub(super) failed: u64,
-}
 
 /// How it can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,38 +33,30 @@ pub(super) struct Screen {
     began: Instant,
     looked: Option<Instant>,
     written: Option<Instant>,
+    nodes: [String; 2],
+    vip: Option<String>,
     roles: [String; 2],
+    interrupt: Interrupt,
 }
 
-impl Screen {
-    /// For the stdout that there is. `NO_COLOR` is respected (no-color.org), and a terminal that can do nothing is none.
-    pub(super) fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let style =
-            if io::stdout().is_terminal() && !dumb { Style::Terminal { color: !no_color } } else { Style::Plain };
-        Self {
-            style,
-            began: Instant::now(),
-            looked: None,
-            written: None,
-            roles: ["down".to_owned(), "down".to_owned()],
-        }
+impl Spectator for Screen {
+    fn say(&mut self, text: &str) {
+        let clear = if self.style == Style::Plain { "" } else { CLEAR_LINE };
+        self.write(&format!("{clear}{} {text}\n", self.clock()));
     }
 
-    /// Whether it is time to look again.
-    pub(super) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL)
     }
 
-    /// Shows what there is: role changes always, the rest as often as suits where it goes.
-    pub(super) fn show(&mut self, sight: &Sight) {
+    /// Role changes always, the rest as often as suits where it goes.
+    fn show(&mut self, sight: &Sight) {
         self.looked = Some(Instant::now());
-        let roles = sight.statuses.each_ref().map(|status| role_of(status.as_ref()));
-        let nodes = NODES.iter().zip(&sight.statuses);
+        let roles = sight.statuses.each_ref().map(|status| self.role_of(status.as_ref()));
+        let nodes = self.nodes.clone().into_iter().zip(&sight.statuses);
         for ((before, now), (node, status)) in self.roles.clone().iter().zip(&roles).zip(nodes) {
             if before != now {
-                self.say(&format!("{node}: {before} → {now}{}", reason_of(status.as_ref())));
+                self.say(&format!("{node}: {before} → {now}{}", self.reason_of(status.as_ref())));
             }
         }
         self.roles = roles;
@@ -85,10 +70,29 @@ impl Screen {
         }
     }
 
-    /// Says something on a line of its own.
-    pub(super) fn say(&mut self, text: &str) {
-        let clear = if self.style == Style::Plain { "" } else { CLEAR_LINE };
-        self.write(&format!("{clear}{} {text}\n", self.clock()));
+    fn signal(&self) -> Option<u8> {
+        self.interrupt.signal()
+    }
+}
+
+impl Screen {
+    /// For a pair of `nodes`, of whose VIPs one counts, on the stdout that there is. Signals that ask to end are noted from
+    /// here on. `NO_COLOR` is respected (no-color.org), and a terminal that can do nothing is none.
+    pub(super) fn new(nodes: [String; 2], vip: Option<String>) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let style =
+            if io::stdout().is_terminal() && !dumb { Style::Terminal { color: !no_color } } else { Style::Plain };
+        Self {
+            style,
+            began: Instant::now(),
+            looked: None,
+            written: None,
+            nodes,
+            vip,
+            roles: ["down".to_owned(), "down".to_owned()],
+            interrupt: Interrupt::listen(),
+        }
     }
 
     /// Takes the progress line away.
@@ -100,12 +104,34 @@ impl Screen {
 
     fn line(&self, sight: &Sight, color: bool) -> String {
         let [first, second] = &self.roles;
-        let [first_name, second_name] = NODES;
+        let [first_name, second_name] = &self.nodes;
         let rate = sight.requests_a_second.map_or(String::new(), |rate| format!("  {rate:>5} requests/s"));
         let failed = if sight.failed > 0 { format!("  {} failed", sight.failed) } else { String::new() };
         let scene = &sight.scene;
         let (first, second) = (painted(first, color), painted(second, color));
         format!("{} {scene:<18} {first_name} {first} {second_name} {second}{rate}{failed}", self.clock())
+    }
+
+    fn vip_of<'s>(&self, status: &'s NodeStatus) -> Option<&'s VipStatus> {
+        match &self.vip {
+            Some(name) => status.vips.iter().find(|vip| vip.name == *name),
+            None => status.vips.first(),
+        }
+    }
+
+    /// A node's role in a word; `down` when it does not say.
+    fn role_of(&self, status: Option<&NodeStatus>) -> String {
+        match status.map(|status| self.vip_of(status)) {
+            Some(Some(vip)) => vip.role.to_string(),
+            Some(None) => Role::Unfit.to_string(),
+            None => "down".to_owned(),
+        }
+    }
+
+    /// Why it is in that role, in brackets.
+    fn reason_of(&self, status: Option<&NodeStatus>) -> String {
+        let reason = status.and_then(|status| self.vip_of(status)).map(|vip| vip.reason.as_str()).unwrap_or_default();
+        if reason.is_empty() { String::new() } else { format!(" ({reason})") }
     }
 
     fn clock(&self) -> String {
@@ -118,21 +144,6 @@ impl Screen {
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     }
-}
-
-/// A node's role in a word; `down` when it does not say.
-fn role_of(status: Option<&NodeStatus>) -> String {
-    match status.map(|status| status.vips.first()) {
-        Some(Some(vip)) => vip.role.to_string(),
-        Some(None) => Role::Unfit.to_string(),
-        None => "down".to_owned(),
-    }
-}
-
-/// Why it is in that role, in brackets.
-fn reason_of(status: Option<&NodeStatus>) -> String {
-    let reason = status.and_then(|status| status.vips.first()).map(|vip| vip.reason.as_str()).unwrap_or_default();
-    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
 /// The role in eight columns: green for active, red for what cannot take over.
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn line_fits_a_narrow_terminal() {
-        let mut screen = Screen::new();
+        let mut screen = Screen::new(["lb-a".to_owned(), "lb-b".to_owned()], None);
         screen.roles = ["active".to_owned(), "standby".to_owned()];
         let sight = Sight {
             scene: "3/5 guard killed".to_owned(),
