@@ -87,3 +87,13 @@ fn forwarded() {
 fn proxy_protocol() {
     run(checks::proxy_protocol::SAMPLES, checks::proxy_protocol::SPLINTERS, checks::proxy_protocol::check);
 }
+
+#[test]
+fn session_frame() {
+    run(checks::session_frame::SAMPLES, checks::session_frame::SPLINTERS, checks::session_frame::check);
+}
+
+#[test]
+fn vrrp_packet() {
+    run(checks::vrrp_packet::SAMPLES, checks::vrrp_packet::SPLINTERS, checks::vrrp_packet::check);
+}

@@ -9,6 +9,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
 
+#[path = "fuzz/checks/session_frame/again.rs"]
+mod again;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use baton::session::counters::CounterRecord;
 use baton::session::facts::{FactKey, Facts};
-use baton::session::frame::{self, Frame, FrameError, Hello, Limits, Names};
+use baton::session::frame::{self, Frame, FrameError, Hello};
 use baton::session::key::Key;
 use baton::session::record::{Record, ServerRef};
 use baton::session::replica::{Fault, PoolNames, Replica, Settings, VERSIONS};
@@ -275,41 +278,10 @@ fn any_frame(random: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// What is decoded gives the same bytes again; `None` for entries of which one is not to be believed.
-fn said_again(frame: &Frame<'_>) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    match frame {
-        Frame::Hello(hello) => frame::put_hello(&mut out, hello),
-        Frame::Names(Names { first, servers, .. }) if *first != 0 || servers.is_empty() => return None,
-        Frame::Names(names) => frame::put_names(&mut out, names.pool, &names.name, &names.servers),
-        Frame::Entries { sequence, is_snapshot, records } => {
-            let records: Vec<_> = records.iter().collect::<Option<_>>()?;
-            let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_record(out, record));
-            if frame::put_entries(&mut out, *sequence, *is_snapshot, fill) == 0 {
-                return None;
-            }
-        }
-        Frame::Limits(Limits { first, names }) if *first != 0 || names.is_empty() => return None,
-        Frame::Limits(limits) => frame::put_limits(&mut out, &limits.names),
-        Frame::Counters { sequence, records } => {
-            let records: Vec<_> = records.iter().collect::<Option<_>>()?;
-            let fill = |out: &mut Vec<u8>| records.iter().for_each(|record| frame::put_counter(out, record));
-            if frame::put_counters(&mut out, *sequence, fill) == 0 {
-                return None;
-            }
-        }
-        Frame::Fact { sequence, key, version, value } => frame::put_fact(&mut out, *sequence, key, *version, value),
-        Frame::SnapshotEnd { sequence } => frame::put_snapshot_end(&mut out, *sequence),
-        Frame::Handled { sequence } => frame::put_handled(&mut out, *sequence),
-        Frame::Goodbye { reason } => frame::put_goodbye(&mut out, reason),
-    }
-    Some(out)
-}
-
 fn decode_damaged(random: &mut Rng, counts: &mut Counts) {
     let (mut bytes, others) = (any_frame(random), any_frame(random));
     let (whole, length) = frame::decode(&bytes).unwrap().unwrap();
-    assert_eq!((length, said_again(&whole)), (bytes.len(), Some(bytes.clone())));
+    assert_eq!((length, again::said(&whole)), (bytes.len(), Some(bytes.clone())));
     if random.u8(0..16) == 0 {
         bytes = (0..random.usize(0..200)).map(|_| random.u8(..)).collect();
     }
@@ -321,7 +293,7 @@ fn decode_damaged(random: &mut Rng, counts: &mut Counts) {
     assert!(largest_allocation() <= bytes.len() * 24 + 128, "{bytes:02x?}");
     match decoded {
         Ok(Some((frame, length))) => {
-            let again = said_again(&frame);
+            let again = again::said(&frame);
             assert!(again.is_none_or(|again| again == bytes[..length]), "{frame:?}");
             counts.decoded += 1;
         }

@@ -51,6 +51,13 @@ impl PeakEwma {
         Some(Self { estimate_us: average.max(peak.estimate_us), ..peak })
     }
 
+    /// After an answer that had not come after `waited_us` and is not waited for: that it takes longer is all that is known.
+    #[must_use]
+    pub fn after_waiting(self, waited_us: u32, now_ms: u64) -> Option<Self> {
+        let is_peak = self.estimate_us(now_ms).is_none_or(|known| waited_us >= known);
+        is_peak.then(|| self.after(waited_us, now_ms)).flatten()
+    }
+
     /// A time before the last answer, as another thread's clock may have it, counts as the same time.
     fn age_ms(self, now_ms: u64) -> u64 {
         let age = half(now_ms).wrapping_sub(self.at_ms);
@@ -116,6 +123,15 @@ mod tests {
         assert_eq!(slow.after(1_000, 1_000), None);
         assert_eq!(slow.after(1_000, 1_127), None);
         assert!(slow.after(1_000, 1_128).is_some());
+    }
+
+    #[test]
+    fn an_answer_that_was_not_waited_for_only_brings_it_up() {
+        let waited = PeakEwma::default().after_waiting(2_000, 0).unwrap();
+        assert_eq!(waited.estimate_us(0), Some(2_000));
+        assert_eq!(waited.after_waiting(1_999, 0), None);
+        assert_eq!(waited.after_waiting(999, 8_192), None);
+        assert_eq!(waited.after_waiting(1_500, 8_192).unwrap().estimate_us(8_192), Some(1_500));
     }
 
     #[test]

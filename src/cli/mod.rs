@@ -8,6 +8,7 @@ mod courier;
 mod demo;
 mod drill;
 mod explain;
+mod init;
 mod interrupt;
 mod janitor;
 mod keygen;
@@ -17,6 +18,7 @@ mod run;
 mod screen;
 mod server;
 mod sessions;
+mod staged;
 mod status;
 mod switchover;
 mod witness;
@@ -61,6 +63,9 @@ enum Command {
     /// Drill a pair: events under load, and a report of what clients noticed
     #[command(long_about = drill::ABOUT)]
     Drill(drill::Arguments),
+    /// Set a pair up: ask for what it needs, check the answers, write the configuration and the key
+    #[command(long_about = init::ABOUT)]
+    Init(init::Arguments),
     /// Make the key that both nodes of a pair share
     Keygen(keygen::Arguments),
     /// Take the virtual addresses off this machine, when no baton runs any more
@@ -102,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Drill(arguments) => return drill::run(&arguments),
+        Command::Init(arguments) => init::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
     };
     match outcome {

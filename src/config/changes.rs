@@ -1,7 +1,7 @@
 //! What differs between the configuration in use and the next one: what an operator is told of a reload, and what only a
 //! start can change.
 
-use super::{Config, Listener, Pool, PoolIndex, Sticky};
+use super::{Config, Listener, Pool, PoolIndex};
 
 /// What a reload comes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +22,6 @@ impl Changes {
 /// Keys that differ and need a start.
 fn fixed(before: &Config, next: &Config) -> Vec<&'static str> {
     let (worker, next_worker) = (&before.worker, &next.worker);
-    let are_in_store = next.sessions.store.is_some();
     let measures = |config: &Config| config.worker.limits.memory_max.is_some();
     let differs = [
         ("[[node]]", before.nodes != next.nodes),
@@ -33,7 +32,6 @@ fn fixed(before: &Config, next: &Config) -> Vec<&'static str> {
         ("[admin]", before.admin != next.admin),
         ("sessions.store", before.sessions.store != next.sessions.store),
         ("sessions.snapshot_interval", before.sessions.snapshot_interval != next.sessions.snapshot_interval),
-        ("the pools whose sessions are in sessions.store", are_in_store && names(before) != names(next)),
         ("worker.threads", worker.threads != next_worker.threads),
         ("worker.user", worker.user != next_worker.user),
         ("worker.probe_interval", worker.probe_interval != next_worker.probe_interval),
@@ -41,16 +39,6 @@ fn fixed(before: &Config, next: &Config) -> Vec<&'static str> {
         ("worker.memory_max, from or to none", measures(before) != measures(next)),
     ];
     differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
-}
-
-/// What sessions in a store are known by, in the order that they are numbered in.
-fn names(config: &Config) -> Vec<(&str, Option<&Sticky>, Vec<&str>)> {
-    let mut names = Vec::new();
-    for Pool { name, sticky, servers, .. } in &config.pools {
-        let servers = if sticky.is_some() { servers.as_slice() } else { &[] };
-        names.push((name.as_str(), sticky.as_ref(), servers.iter().map(|server| server.name.as_str()).collect()));
-    }
-    names
 }
 
 fn lines(before: &Config, next: &Config) -> Vec<String> {

@@ -1,10 +1,10 @@
-//! Reads `error_pages` of a `[[listener]]`.
+//! Reads `error_pages` of a `[[listener]]`, and looks at the files of pages.
 
 use std::path::{Path, PathBuf};
 
 use super::blocks::{Blocks, file};
 use super::files::{FileKind, read_file};
-use super::model::{ERROR_PAGE_BYTES_MAX, ErrorPage};
+use super::model::{ErrorPage, PAGE_BYTES_MAX};
 use super::reader::Table;
 use super::report::{Located, Mistakes, Wrong};
 
@@ -63,16 +63,47 @@ pub(super) fn resolved(blocks: Vec<ErrorPageBlock>) -> Vec<ErrorPage> {
     pages
 }
 
-/// Checks the files against this machine.
+/// Checks the files of pages, those of routes too, against this machine.
 pub(super) fn check_files(blocks: &Blocks, mistakes: &Mistakes<'_>) {
-    for page in blocks.listeners.iter().flat_map(|listener| &listener.error_pages) {
-        match read_file(&page.file.value, FileKind::Public) {
-            Err(error) => mistakes.value(&page.file.place, error.to_string(), error.remedy()),
-            Ok(content) if content.len() > ERROR_PAGE_BYTES_MAX => {
-                let rule = format!("is larger than {} KiB", ERROR_PAGE_BYTES_MAX >> 10);
-                mistakes.value(&page.file.place, rule, "have the page load what is large from elsewhere");
+    let of_errors = blocks.listeners.iter().flat_map(|listener| &listener.error_pages).map(|page| &page.file);
+    for file in of_errors.chain(blocks.routes.iter().flat_map(|route| &route.body_files)) {
+        match read_file(&file.value, FileKind::Public) {
+            Err(error) => mistakes.value(&file.place, error.to_string(), error.remedy()),
+            Ok(content) if content.len() > PAGE_BYTES_MAX => {
+                let rule = format!("is larger than {} KiB", PAGE_BYTES_MAX >> 10);
+                mistakes.value(&file.place, rule, "have the page load what is large from elsewhere");
             }
             Ok(_) => {}
         }
+    }
+}
+
+/// What the end of a page's name says that it is.
+pub fn content_type(path: &Path) -> &'static str {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
+    match extension.as_str() {
+        "json" => "application/json",
+        "txt" => "text/plain; charset=utf-8",
+        "xml" => "application/xml",
+        "xhtml" => "application/xhtml+xml",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "gif" => "image/gif",
+        "jpg" | "jpeg" => "image/jpeg",
+        "webp" => "image/webp",
+        _ => "text/html; charset=utf-8",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_name_says_what_a_page_is() {
+        assert_eq!(content_type(Path::new("/a/404.HTML")), "text/html; charset=utf-8");
+        assert_eq!(content_type(Path::new("/a/404")), "text/html; charset=utf-8");
+        assert_eq!(content_type(Path::new("/a/404.json")), "application/json");
+        assert_eq!(content_type(Path::new("/a/404.txt")), "text/plain; charset=utf-8");
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::key::not_ours;
-use super::model::{Config, DiscoverySource, Health, Listener, RESOLV_CONF};
+use super::model::{Config, DiscoverySource, Health, Listener, RESOLV_CONF, Route};
 
 /// Bytes of one file: a million lines of a list of networks, or a revocation list of 600,000 certificates.
 pub const WORKER_FILE_MAX_BYTES: u64 = 24 << 20;
@@ -129,6 +129,9 @@ impl Config {
         }
         for page in self.listeners.iter().flat_map(|listener| &listener.error_pages) {
             files.push(WorkerFile { path: page.file.clone(), kind: FileKind::Public });
+        }
+        for page in self.listeners.iter().flat_map(|listener| &listener.routes).flat_map(Route::body_files) {
+            files.push(WorkerFile { path: page.to_owned(), kind: FileKind::Public });
         }
         for listener in &self.listeners {
             let of_routes = listener.routes.iter().flat_map(|route| route.access.files());

@@ -24,6 +24,7 @@ use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
 use super::upstream::WayFiles;
 use super::users::Users;
 use crate::net::privileges;
+use crate::net::sysctl::is_without_ipv6;
 use crate::units::networks::parse_list;
 
 /// Checks the file's blocks against this machine.
@@ -290,6 +291,15 @@ pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
     let carries = |name: &str| config.vips.iter().any(|vip| vip.addresses.iter().any(|at| at.interface == name));
     let carriers = interfaces.iter().filter(|interface| carries(&interface.name));
     warnings.extend(carriers.filter_map(|interface| networkd::warning(&interface.name, interface.index)));
+    let addresses = config.vips.iter().flat_map(|vip| &vip.addresses);
+    let without = addresses.filter(|at| at.network.address().is_ipv6() && is_without_ipv6(&at.interface));
+    warnings.extend(without.map(|at| {
+        let (interface, address) = (&at.interface, at.network.address());
+        format!(
+            "IPv6 is off on {interface}, so that it cannot carry {address} and the vip cannot be held here: switch it on \
+             with `sysctl net.ipv6.conf.{interface}.disable_ipv6=0`, or leave the address out"
+        )
+    }));
     if let Some(node) = node.filter(|_| !config.vips.is_empty()) {
         let is_here =
             |address: IpAddr| interfaces.iter().any(|at| at.ips.iter().any(|network| network.ip() == address));

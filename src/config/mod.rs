@@ -63,6 +63,7 @@ use toml::de::DeTable;
 pub use changes::Changes;
 pub use choose::{ChosenBy, LocalNode, NodeHints, NodeNotChosen, SyncEnds, choose_node};
 pub use discovery::name_of_address;
+pub use error_pages::content_type;
 pub use files::{
     DIRECTORY_FILES_MAX, FileError, FileKind, SERVERS_FILE_MAX_BYTES, SYSTEM_ROOTS, WORKER_FILE_MAX_BYTES, WorkerFile,
     list_directory, list_servers, read_file,
@@ -74,6 +75,7 @@ pub use route_values::expression;
 pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::{bytes_text, duration_text};
 
+use crate::units::IpNetwork;
 use report::Mistakes;
 
 /// Bytes of a configuration file. A thousand servers take a tenth of it.
@@ -167,6 +169,22 @@ fn checked(text: &str, path: &Path, scope: Scope, hints: Option<NodeHints<'_>>) 
             "report this file to the developers",
         )
     })
+}
+
+/// Whether `text` may be the name of a node, a pool and the like.
+///
+/// # Errors
+/// The rule that it breaks, and the remedy.
+pub fn check_name(text: &str) -> Result<(), (String, String)> {
+    values::name(text).map(drop).map_err(|wrong| (wrong.rule, wrong.remedy))
+}
+
+/// Reads a virtual address with its prefix length, as the file writes it.
+///
+/// # Errors
+/// The rule that it breaks, and the remedy.
+pub fn parse_vip_address(text: &str) -> Result<IpNetwork, (String, String)> {
+    values::vip_address(text).map_err(|wrong| (wrong.rule, wrong.remedy))
 }
 
 /// Reads the file at `path`.

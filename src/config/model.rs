@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use self::access_log::{AccessLog, LogFormat, LogTarget, SyslogFormat};
 pub use self::balance::{Algorithm, ConsistentHash, HashKey, ResourceReports};
 pub use self::compression::{Coding, Compression, CompressionLevel, PoolCompression};
-pub use self::error_pages::{ERROR_PAGE_BYTES_MAX, ErrorPage};
+pub use self::error_pages::{ErrorPage, PAGE_BYTES_MAX};
 pub use self::tls::{Certificate, ClientAuth, ClientAuthMode, Hsts, RedirectToHttps, Tls, TlsVersion};
 use crate::units::{AdvertInterval, IpNetwork, Priority, VirtualRouterId};
 

@@ -144,10 +144,10 @@ fn rate_limit(mut table: Table<'_>) -> Option<RateLimit> {
     let by = rate_limit_key(&mut table);
     let (prefix_v4, prefix_v6) = prefixes(&mut table);
     let entries_max = table.integer("entries_max", 1..=ENTRIES_MAX, ENTRIES_DEFAULT);
-    let log_only = table.boolean("log_only", false);
+    let (log_only, headers) = (table.boolean("log_only", false), table.boolean("headers", false));
     table.finish();
     let Often { count: requests, per, burst } = often?;
-    Some(RateLimit { requests, per, burst, by: by?, prefix_v4, prefix_v6, entries_max, log_only })
+    Some(RateLimit { requests, per, burst, by: by?, prefix_v4, prefix_v6, entries_max, log_only, headers })
 }
 
 fn rate_limit_key(table: &mut Table<'_>) -> Option<RateLimitKey> {

@@ -1,8 +1,9 @@
 //! Reads `[[route]]`: which requests it matches, and what is done with them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::blocks::file;
 use super::identity::{self, AccessFiles};
 use super::model::{
     FieldMatch, FixedResponse, HeaderEdits, HostMatch, Maintenance, PathMatch, PathRewrite, RateLimit, Redirect,
@@ -11,7 +12,7 @@ use super::model::{
 use super::reader::{Table, Value};
 use super::report::{Located, Mistakes, Place};
 use super::templates::{self, Moment};
-use super::{protection, route_values, values};
+use super::{error_pages, protection, route_values, values};
 
 const METHODS_MAX: usize = 16;
 const FIELDS_MAX: usize = 16;
@@ -42,6 +43,8 @@ pub(super) struct RouteBlock {
     /// `None` when it is missing or broken.
     pub(super) action: Option<ActionBlock>,
     pub(super) maintenance: Option<Maintenance>,
+    /// Files that hold its answers.
+    pub(super) body_files: Vec<Located<PathBuf>>,
     pub(super) rewrite: Rewrite,
     pub(super) request_headers: HeaderEdits,
     pub(super) response_headers: HeaderEdits,
@@ -105,7 +108,8 @@ pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &P
     let priority = table.optional("priority").and_then(|value| value.signed(-PRIORITY_MAX..=PRIORITY_MAX));
     let maintenance = table.block("maintenance");
     let exempts = maintenance.as_ref().is_some_and(|maintenance| maintenance.has("exempt"));
-    let action = action(&mut table, mistakes, maintenance.is_some(), exempts);
+    let mut files = BodyFiles { directory, found: Vec::new() };
+    let action = action(&mut table, mistakes, maintenance.as_ref().map(|_| exempts), &mut files);
     let (access, access_files) = identity::route_access(&mut table, mistakes, directory);
     let block = RouteBlock {
         access,
@@ -116,7 +120,8 @@ pub(super) fn route(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &P
         matches,
         is_whole,
         priority: priority.map_or(0, |found| found.value),
-        maintenance: maintenance.map(maintenance_block),
+        maintenance: maintenance.map(|table| maintenance_block(table, &mut files)),
+        body_files: files.found,
         rewrite: table.block("rewrite").map(|table| rewrite(table, mistakes)).unwrap_or_default(),
         request_headers: request_headers(&mut table),
         response_headers: response_headers(&mut table),
@@ -234,8 +239,21 @@ fn field(
     Some(FieldMatch { name: name?.value, value })
 }
 
-/// What a route does: one of four things, or with maintenance nothing.
-fn action(table: &mut Table<'_>, mistakes: &Mistakes<'_>, has_maintenance: bool, exempts: bool) -> Option<ActionBlock> {
+/// The files of answers that have been read so far.
+struct BodyFiles<'a> {
+    /// What relative paths are relative to.
+    directory: &'a Path,
+    found: Vec<Located<PathBuf>>,
+}
+
+/// What a route does: one of four things, or nothing with maintenance, of which `maintenance` says whether it exempts
+/// anybody.
+fn action(
+    table: &mut Table<'_>,
+    mistakes: &Mistakes<'_>,
+    maintenance: Option<bool>,
+    files: &mut BodyFiles<'_>,
+) -> Option<ActionBlock> {
     const ACTIONS: [&str; 4] = ["pool", "pools", "redirect", "respond"];
     let written: Vec<&'static str> = ACTIONS.into_iter().filter(|key| table.has(key)).collect();
     if let [first, rest @ ..] = written.as_slice() {
@@ -246,8 +264,10 @@ fn action(table: &mut Table<'_>, mistakes: &Mistakes<'_>, has_maintenance: bool,
         Some(&"redirect") => {
             table.block("redirect").and_then(|table| redirect(table, mistakes)).map(ActionBlock::Redirect)
         }
-        Some(&"respond") => table.block("respond").and_then(|table| respond(table, mistakes)).map(ActionBlock::Respond),
-        None if has_maintenance && !exempts => {
+        Some(&"respond") => {
+            table.block("respond").and_then(|table| respond(table, mistakes, files)).map(ActionBlock::Respond)
+        }
+        None if maintenance == Some(false) => {
             table.skip(&ACTIONS);
             Some(ActionBlock::Unavailable)
         }
@@ -303,11 +323,11 @@ fn redirect(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Option<Redirect> {
     Some(Redirect { to: to?.value, status: u16::try_from(status).ok()?, keep_query })
 }
 
-fn respond(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Option<FixedResponse> {
+fn respond(mut table: Table<'_>, mistakes: &Mistakes<'_>, files: &mut BodyFiles<'_>) -> Option<FixedResponse> {
     let status = table.optional("status").and_then(|value| value.integer(200..=599));
-    let response = fixed(&mut table, status.as_ref().map_or(200, |found| found.value), "");
+    let response = fixed(&mut table, status.as_ref().map_or(200, |found| found.value), "", files);
     if let Some(found) = status.filter(|found| matches!(found.value, 204 | 205 | 304))
-        && !response.body.is_empty()
+        && (!response.body.is_empty() || response.body_file.is_some())
     {
         mistakes.value(&found.place, "is a status without a body", "leave the body out, or choose another status");
     }
@@ -315,8 +335,8 @@ fn respond(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Option<FixedRespons
     Some(response)
 }
 
-fn maintenance_block(mut table: Table<'_>) -> Maintenance {
-    let response = fixed(&mut table, 503, MAINTENANCE_BODY);
+fn maintenance_block(mut table: Table<'_>, files: &mut BodyFiles<'_>) -> Maintenance {
+    let response = fixed(&mut table, 503, MAINTENANCE_BODY, files);
     let retry_after = table.duration("retry_after", Duration::from_secs(1)..=RETRY_AFTER_MAX, RETRY_AFTER_DEFAULT);
     let exempt = networks(&mut table, "exempt").unwrap_or_default();
     table.finish();
@@ -324,7 +344,14 @@ fn maintenance_block(mut table: Table<'_>) -> Maintenance {
 }
 
 /// Body, type and headers of an answer.
-fn fixed(table: &mut Table<'_>, status: u32, body: &str) -> FixedResponse {
+fn fixed(table: &mut Table<'_>, status: u32, body: &str, files: &mut BodyFiles<'_>) -> FixedResponse {
+    if table.has("body_file") {
+        table.without_meaning(&["body"], "has no meaning beside body_file", "keep one of them");
+    }
+    let body_file = table.optional("body_file").and_then(|value| file(value, files.directory));
+    files.found.extend(body_file.clone());
+    let body_file = body_file.map(|found| found.value);
+    let default_type = body_file.as_deref().map_or(CONTENT_TYPE_DEFAULT, error_pages::content_type);
     let text = |value: Option<Located<String>>| value.map(|found| found.value);
     let written =
         text(table.optional("body").and_then(|value| value.parsed(|text| route_values::at_most(text, BODY_MAX))));
@@ -333,7 +360,8 @@ fn fixed(table: &mut Table<'_>, status: u32, body: &str) -> FixedResponse {
     FixedResponse {
         status: u16::try_from(status).unwrap_or(200),
         body: written.unwrap_or_else(|| body.to_owned()),
-        content_type: content_type.unwrap_or_else(|| CONTENT_TYPE_DEFAULT.to_owned()),
+        body_file,
+        content_type: content_type.unwrap_or_else(|| default_type.to_owned()),
         headers,
     }
 }

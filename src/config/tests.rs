@@ -76,8 +76,10 @@ fn defaults_of_a_rate_limit() {
         prefix_v6: 64,
         entries_max: 100_000,
         log_only: false,
+        headers: false,
     };
     assert_eq!(limit(""), expected);
+    assert_eq!(limit(", headers = true"), RateLimit { headers: true, ..expected.clone() });
     assert_eq!(limit(", log_only = true"), RateLimit { log_only: true, ..expected.clone() });
     let by = RateLimitKey::Cookie { name: "Sid".to_owned() };
     assert_eq!(limit(", by = \"cookie\", name = \"Sid\""), RateLimit { by, ..expected.clone() });

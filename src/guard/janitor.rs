@@ -33,6 +33,7 @@ use crate::config::{PairKey, Vip};
 use crate::net::child;
 use crate::net::clock;
 use crate::net::descriptors;
+use crate::net::memory;
 use crate::net::realtime;
 use crate::telemetry;
 use crate::units::AdvertInterval;
@@ -147,6 +148,7 @@ pub fn run(descriptor: i32) -> anyhow::Result<()> {
     // After all that took time. Without these the janitor may be late on a busy machine, which the guard has warned of for
     // itself already.
     let _not_realtime = realtime::schedule_first(REALTIME_PRIORITY);
+    memory::shed_start();
     let _not_locked = realtime::lock_memory();
     let signs = [guard.as_fd(), lifeline.as_fd()];
     let end = wait_for_end(&signs, cleaner.vips(), &vitals)?;

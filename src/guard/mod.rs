@@ -76,6 +76,7 @@ use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
 use crate::link::files::HandedFiles;
 use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
+use crate::net::memory;
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
 
@@ -90,6 +91,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time after which links are looked at again, in case a message of the kernel was lost, and failed VIPs tried again.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Time after which the start of a node that is ready is over: the peer has been met, and the VIPs are where they belong.
+const START_MAX: Duration = Duration::from_secs(10);
 
 /// Real-time priority of the guard's own loop, which moves the addresses: below the heartbeat's.
 const REALTIME_PRIORITY: i32 = 10;
@@ -234,7 +238,8 @@ impl Guard {
         warnings.extend(fitness::warnings(&config));
         let (events, of_events) = Events::start(&config, &local.name, &state_dir);
         warnings.extend(of_events);
-        warnings.iter().chain(&config.warnings()).for_each(|warning| warn!("{warning}"));
+        let own = local.index.and_then(|index| config.nodes.get(index));
+        warnings.iter().chain(&config.machine_warnings(own)).for_each(|warning| warn!("{warning}"));
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
@@ -411,6 +416,11 @@ impl Guard {
     async fn review(&mut self) {
         self.node.retry();
         self.warn_of_priority();
+        let ready_for = self.ready_at.map_or(Duration::ZERO, |at| at.elapsed());
+        // At one review, or two.
+        if ready_for >= START_MAX && ready_for < START_MAX + REVIEW_INTERVAL {
+            memory::shed_start();
+        }
         let of_vips = self.node.config.vips.iter().flat_map(state::interfaces).map(str::to_owned);
         let carriers = self.node.checks.carriers.iter().map(|(name, _)| name.clone());
         let names: std::collections::BTreeSet<_> = of_vips.chain(carriers).collect();

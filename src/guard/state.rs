@@ -561,7 +561,7 @@ impl Node {
             }
             heartbeat::Event::Refused { vip, reason, source, count } => {
                 let source = source.map_or_else(|| "unknown".to_owned(), |source| source.to_string());
-                warn!(vip = name(vip), %reason, source, count, "adverts were refused");
+                warn!(vip = name(vip), %reason, source, count, remedy = reason.remedy(), "adverts were refused");
             }
             heartbeat::Event::Waits { vip, what } => {
                 if let Some(vip) = self.vips.get_mut(vip) {

@@ -33,6 +33,11 @@ impl Meter {
         self.waiting_since.get_or_insert(now).saturating_add(self.credit)
     }
 
+    /// It was not for the client that was waited since [`Meter::waits`]: that time costs it nothing.
+    pub fn excuse(&mut self) {
+        self.waiting_since = None;
+    }
+
     /// So many bytes have come or gone, and the client is not waited for any more.
     pub fn moved(&mut self, bytes: usize, now: Duration) {
         if let Some(since) = self.waiting_since.take() {
@@ -89,6 +94,14 @@ mod tests {
         let mut meter = meter();
         meter.moved(1_000_000_000, ms(0));
         assert_eq!(meter.waits(ms(100)), ms(2_100));
+    }
+
+    #[test]
+    fn time_that_was_not_the_clients_costs_it_nothing() {
+        let mut meter = meter();
+        meter.waits(ms(0));
+        meter.excuse();
+        assert_eq!(meter.waits(ms(1_500)), ms(3_500));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! then.
 
 use std::io;
+use std::path::Path;
 
 /// Keeps an interface's other addresses of the same network when its first one is removed
 /// (`net.ipv4.conf.IFACE.promote_secondaries`). Without it the kernel removes them too: a VIP that has become the first,
@@ -12,6 +13,12 @@ use std::io;
 pub fn promote_secondaries(interface: &str) -> io::Result<()> {
     let is_on = |name| read("ipv4", name, "promote_secondaries").is_ok_and(|value| value != "0");
     if is_on("all") || is_on(interface) { Ok(()) } else { write("ipv4", interface, "promote_secondaries", "1") }
+}
+
+/// Whether an interface can have no IPv6 address: it is switched off there, or the kernel has none of it.
+pub fn is_without_ipv6(interface: &str) -> bool {
+    !Path::new("/proc/self/net/if_inet6").exists()
+        || read("ipv6", interface, "disable_ipv6").is_ok_and(|value| value == "1")
 }
 
 /// Prepares a macvlan that is down for the addresses of a virtual router and for nothing else.

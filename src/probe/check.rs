@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::command::{self, Asker};
+use super::connection::{Connection, Failure};
 use super::exchange::{Exchange, Pattern};
 use super::{dns, grpc, http, mysql, postgres, redis, smtp, tls, udp};
 use crate::config::{Check, Expected, Health, Role};
-use crate::proxy::upstream::dial::{Dialer, OnBehalf, Spoken};
+use crate::proxy::upstream::dial::Dialer;
 
 /// Time for the guard to kill a command and to say so.
 const COMMAND_GRACE: Duration = Duration::from_millis(300);
 
-/// Checks a server, and keeps the connection where logins would cost.
+/// Checks a server, and keeps the connection for the next check where the protocol has more than one question on it.
 pub(super) struct Checker<'p> {
     health: &'p Health,
     dialer: &'p Dialer,
@@ -22,6 +23,8 @@ pub(super) struct Checker<'p> {
     pattern: Option<Pattern>,
     /// Logged in.
     kept: Option<Exchange>,
+    /// Of HTTP.
+    kept_http: Option<Connection>,
 }
 
 impl<'p> Checker<'p> {
@@ -30,7 +33,14 @@ impl<'p> Checker<'p> {
         let way = &health.way;
         let address =
             SocketAddr::new(way.address.unwrap_or_else(|| server.ip()), way.port.unwrap_or_else(|| server.port()));
-        Self { health, dialer, address, pattern: expected(&health.check).and_then(Pattern::new), kept: None }
+        Self {
+            health,
+            dialer,
+            address,
+            pattern: expected(&health.check).and_then(Pattern::new),
+            kept: None,
+            kept_http: None,
+        }
     }
 
     /// One check that the worker makes itself: what the server said, or why it failed, in words.
@@ -54,18 +64,9 @@ impl<'p> Checker<'p> {
     async fn ask(&mut self) -> Result<String, String> {
         let (dialer, address) = (self.dialer.for_checks(), self.address);
         match &self.health.check {
-            Check::Http(check) => http::ask(dialer, address, check, self.pattern.as_ref()).await,
+            Check::Http(_) | Check::Grpc { .. } => self.ask_over_http().await,
             Check::Tcp { send, .. } => self.exchange_bytes(dialer, send).await,
             Check::Tls { expires_within, fails } => tls::ask(dialer, address, *expires_within, *fails).await,
-            Check::Grpc { service, host } => {
-                let dialled = dialer.dial(address, OnBehalf::Ourselves).await;
-                let (stream, spoken) = dialled.map_err(|error| error.reason)?;
-                if spoken != Spoken::Http2 {
-                    return Err("the server does not agree to HTTP/2".to_owned());
-                }
-                let host = host.clone().unwrap_or_else(|| address.to_string());
-                grpc::ask(stream, service, &host).await
-            }
             Check::Dns(check) => dns::ask(address, check).await,
             Check::Udp { send, .. } => udp::ask(address, send, self.pattern.as_ref(), self.health.timeout).await,
             Check::Postgres { user, database, role } => self.ask_postgres(user, database, *role).await,
@@ -73,6 +74,34 @@ impl<'p> Checker<'p> {
             Check::Redis { user, role } => self.ask_redis(user.as_deref(), *role).await,
             Check::Smtp => smtp::ask(&mut Exchange::dial(dialer, address).await?).await,
             Check::Command(_) => Err("the guard runs it".to_owned()),
+        }
+    }
+
+    async fn ask_over_http(&mut self) -> Result<String, String> {
+        if let Some(mut kept) = self.kept_http.take()
+            && kept.is_fit()
+        {
+            match self.ask_on(&mut kept).await {
+                // The server may have closed it just now, which says nothing.
+                Err(Failure::Broken(_)) => {}
+                Err(Failure::Answer(reason)) => return Err(reason),
+                Ok(said) => {
+                    self.kept_http = Some(kept);
+                    return Ok(said);
+                }
+            }
+        }
+        let mut connection = Connection::dial(self.dialer.for_checks(), self.address).await?;
+        let said = self.ask_on(&mut connection).await.map_err(Failure::into_reason)?;
+        self.kept_http = Some(connection);
+        Ok(said)
+    }
+
+    async fn ask_on(&self, connection: &mut Connection) -> Result<String, Failure> {
+        match &self.health.check {
+            Check::Grpc { service, host } => grpc::ask(connection, self.address, service, host.as_deref()).await,
+            Check::Http(check) => http::ask(connection, self.address, check, self.pattern.as_ref()).await,
+            _ => Err(Failure::Answer("it is no check over HTTP".to_owned())),
         }
     }
 

@@ -1,63 +1,57 @@
 //! grpc.health.v1.Health/Check (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Uri};
+use std::net::SocketAddr;
 
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+
+use super::connection::{Connection, Failure, USER_AGENT};
 use super::exchange::shown;
-use super::http::{HEAD_BYTES_MAX, USER_AGENT};
-use crate::proxy::server_io::ServerStream;
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 /// An answer has two bytes and a head of five.
 const BODY_BYTES_MAX: usize = 4096;
 
 /// Asks for a service.
-pub(super) async fn ask(stream: ServerStream, service: &str, host: &str) -> Result<String, String> {
-    let scheme = if stream.is_tls() { "https" } else { "http" };
-    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(PATH).build();
-    let request = Request::post(uri.map_err(|error| error.to_string())?)
+pub(super) async fn ask(
+    connection: &mut Connection,
+    address: SocketAddr,
+    service: &str,
+    host: Option<&str>,
+) -> Result<String, Failure> {
+    if !connection.is_http2() {
+        return Err(Failure::Answer("the server does not agree to HTTP/2".to_owned()));
+    }
+    let host = host.map_or_else(|| address.to_string(), str::to_owned);
+    let request = Request::post("/")
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", USER_AGENT)
-        .body(())
-        .map_err(|error| error.to_string())?;
-    let no_answer = |error: h2::Error| format!("no HTTP/2 answer: {error}");
-    let mut builder = h2::client::Builder::new();
-    builder.enable_push(false).max_header_list_size(HEAD_BYTES_MAX);
-    let (mut sender, connection) = builder.handshake::<_, Bytes>(stream).await.map_err(no_answer)?;
-    let asking = async {
-        let (response, mut body) = sender.send_request(request, false).map_err(no_answer)?;
-        body.send_data(message(service), true).map_err(no_answer)?;
-        let response = response.await.map_err(no_answer)?;
-        if response.status() != http::StatusCode::OK {
-            return Err(format!("status {}", response.status().as_u16()));
-        }
-        // Where there is nothing but an error, it stands in the head.
-        if let Some(refused) = refusal(response.headers()) {
-            return Err(refused);
-        }
-        let mut answer = response.into_body();
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.data().await {
-            let piece = piece.map_err(no_answer)?;
-            let _ignored = answer.flow_control().release_capacity(piece.len());
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > BODY_BYTES_MAX {
-                return Err(format!("its answer has more than {BODY_BYTES_MAX} bytes"));
-            }
-        }
-        let trailers = answer.trailers().await.map_err(no_answer)?;
-        if let Some(refused) = trailers.as_ref().and_then(refusal) {
-            return Err(refused);
-        }
-        judged(&bytes)
-    };
-    let mut asking = std::pin::pin!(asking);
-    tokio::select! {
-        biased;
-        answered = &mut asking => answered,
-        _ended = connection => asking.await,
+        .body(());
+    let (head, ()) = request.map_err(|error| Failure::Answer(error.to_string()))?.into_parts();
+    let response = connection.ask(&host, PATH, head, message(service)).await?;
+    if response.status() != StatusCode::OK {
+        return Err(Failure::Answer(format!("status {}", response.status().as_u16())));
     }
+    // Where there is nothing but an error, it stands in the head.
+    if let Some(refused) = refusal(response.headers()) {
+        return Err(Failure::Answer(refused));
+    }
+    let mut answer = response.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = answer.frame().await {
+        let frame = frame.map_err(|error| Failure::cut(&error))?;
+        if let Some(refused) = frame.trailers_ref().and_then(refusal) {
+            return Err(Failure::Answer(refused));
+        }
+        bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+        if bytes.len() > BODY_BYTES_MAX {
+            return Err(Failure::Answer(format!("its answer has more than {BODY_BYTES_MAX} bytes")));
+        }
+    }
+    connection.keep(answer);
+    judged(&bytes).map_err(Failure::Answer)
 }
 
 /// `service` is field 1 of the request.

@@ -1,12 +1,13 @@
 //! Active health checks: the shell around `health`. Runs on the worker's own runtime, so that checks take no time from
 //! requests, and writes its verdicts where every thread reads them.
 //!
-//! `check` makes one check, with a module for each protocol; `exchange` bounds what servers may answer; `agent` asks those who
-//! stand beside servers.
+//! `check` makes one check, with a module for each protocol; `exchange` bounds what servers may answer, and `connection` is one
+//! of HTTP; `agent` asks those who stand beside servers.
 
 mod agent;
 mod check;
 pub mod command;
+mod connection;
 mod database;
 mod dns;
 mod exchange;

@@ -41,6 +41,18 @@ pub struct RateLimit {
     prefix_v6: u8,
     /// What is over it is counted, and let through.
     pub log_only: bool,
+    /// What clients are told of it, where they are.
+    pub told: Option<Told>,
+}
+
+/// What clients are told of a limit (draft-ietf-httpapi-ratelimit-headers, of which revision 10 was read).
+pub struct Told {
+    name: String,
+    /// Its item of RateLimit-Policy.
+    pub policy: String,
+    burst: u32,
+    /// The time in which a request comes back.
+    cost: Duration,
 }
 
 /// What a client is known by, besides its address.
@@ -88,9 +100,10 @@ impl Plan {
 
     fn add(&mut self, name: String, limit: &config::RateLimit) -> RateLimit {
         let place = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        let told = limit.headers.then(|| Told::new(&name, limit));
         self.names.push(name);
         self.terms.push(terms(limit));
-        RateLimit::new(limit, place)
+        RateLimit::new(limit, place, told)
     }
 }
 
@@ -185,8 +198,38 @@ impl Limits {
     }
 }
 
+impl Told {
+    fn new(name: &str, limit: &config::RateLimit) -> Self {
+        // In whole seconds, at least one: what is allowed in a shorter time is said of a second.
+        let window_secs = limit.per.as_nanos().div_ceil(SECOND_NANOS).max(1);
+        let quota = u128::from(limit.requests) * window_secs * SECOND_NANOS / limit.per.as_nanos().max(1);
+        Self {
+            policy: format!("\"{name}\";q={quota};w={window_secs}"),
+            name: name.to_owned(),
+            burst: limit.burst,
+            cost: limit.per / limit.requests.max(1),
+        }
+    }
+
+    /// The item of RateLimit of a client with these counts: how many requests it has left, and the seconds until it has
+    /// all of them again, or, where it has none left, until it has one. `retry_after` is that time where a request was
+    /// refused.
+    pub fn standing(&self, counts: Option<Counts>, retry_after: Option<Duration>) -> String {
+        let missing = counts.map_or(0, |counts| counts.missing);
+        let left = if retry_after.is_some() { 0 } else { self.burst.saturating_sub(missing.div_ceil(1_000)) };
+        let thousandths = match left {
+            0 => missing.saturating_sub(self.burst.saturating_sub(1).saturating_mul(1_000)),
+            _ => missing,
+        };
+        let time = retry_after.map_or(self.cost.as_nanos() * u128::from(thousandths) / 1_000, |time| time.as_nanos());
+        format!("\"{}\";r={left};t={}", self.name, time.div_ceil(SECOND_NANOS))
+    }
+}
+
+const SECOND_NANOS: u128 = 1_000_000_000;
+
 impl RateLimit {
-    fn new(config: &config::RateLimit, place: u16) -> Self {
+    fn new(config: &config::RateLimit, place: u16, told: Option<Told>) -> Self {
         let by = match &config.by {
             RateLimitKey::SourceIp => By::Nothing,
             // The name was checked, so this cannot fail.
@@ -194,7 +237,7 @@ impl RateLimit {
             RateLimitKey::Cookie { name } => By::Cookie(name.clone()),
         };
         let config::RateLimit { prefix_v4, prefix_v6, log_only, .. } = *config;
-        Self { place, by, prefix_v4, prefix_v6, log_only }
+        Self { place, by, prefix_v4, prefix_v6, log_only, told }
     }
 }
 
@@ -216,6 +259,7 @@ fn of(rate: &config::ConnectionRate) -> config::RateLimit {
         prefix_v6,
         entries_max,
         log_only: false,
+        headers: false,
     }
 }
 
@@ -284,6 +328,34 @@ mod tests {
         let long = replicated_limits(&config(&(route("longer.example", 1) + &route("a.example", 2))));
         assert_eq!(long.len(), 6);
         assert!(short.iter().all(|name| long.contains(name)), "{short:?} {long:?}");
+    }
+
+    fn told(limit: &str) -> Told {
+        let route = format!(
+            "[[route]]\nname = \"a\"\nlistener = \"web\"\nhost = \"a\"\npool = \"app\"\nrate_limit = {limit}\n"
+        );
+        let mut listeners = of_listeners(&config(&route));
+        listeners.remove(0).routes.remove(0).remove(0).told.unwrap()
+    }
+
+    #[test]
+    fn clients_are_told_what_they_may_do_in_whole_seconds() {
+        let policy = |limit: &str| told(&format!("{{ {limit}, headers = true }}")).policy;
+        assert_eq!(policy("requests = 100, per = \"1m\", burst = 7"), "\"web route a\";q=100;w=60");
+        assert_eq!(policy("requests = 1, per = \"100ms\""), "\"web route a\";q=10;w=1");
+        assert_eq!(policy("requests = 3, per = \"1500ms\""), "\"web route a\";q=4;w=2");
+    }
+
+    #[test]
+    fn clients_are_told_what_they_have_left_and_when_that_changes() {
+        let told = told("{ requests = 6, per = \"1m\", burst = 3, headers = true }");
+        let standing = |missing, retry_after| told.standing(Some(Counts { own: 1, peer: 0, missing }), retry_after);
+        assert_eq!(told.standing(None, None), "\"web route a\";r=3;t=0");
+        assert_eq!(standing(1_000, None), "\"web route a\";r=2;t=10");
+        assert_eq!(standing(1_001, None), "\"web route a\";r=1;t=11");
+        assert_eq!(standing(3_000, None), "\"web route a\";r=0;t=10");
+        assert_eq!(standing(2_500, None), "\"web route a\";r=0;t=5");
+        assert_eq!(standing(2_500, Some(Duration::from_millis(4_100))), "\"web route a\";r=0;t=5");
     }
 
     #[test]

@@ -35,6 +35,13 @@ struct Shard {
     time_us: AtomicU64,
 }
 
+impl Shard {
+    fn took(&self, time: Duration) {
+        self.timed.fetch_add(1, Ordering::Relaxed);
+        self.time_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
 /// How many requests in a row went wrong by now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -64,9 +71,14 @@ impl Outcomes {
             Outcome::Failure => _ = shard.failures.fetch_add(1, Ordering::Relaxed),
         }
         if let Some(time) = time {
-            shard.timed.fetch_add(1, Ordering::Relaxed);
-            shard.time_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            shard.took(time);
         }
+    }
+
+    /// Counts a request that had not been answered after `time`, when nobody waited for it any longer: what would have come
+    /// of it is not known.
+    pub fn takes_longer(&self, thread: usize, time: Duration) {
+        self.shards.get(thread % SHARDS).inspect(|shard| shard.took(time));
     }
 
     /// Counts what goes wrong in a row; a good outcome, which is the rule, only reads.
@@ -208,6 +220,8 @@ pub struct Broken {
     pub breaker: Breaker,
     /// Why it opened last, with figures.
     pub reason: String,
+    /// It was another node that opened it.
+    pub is_told: bool,
 }
 
 impl Circuit {

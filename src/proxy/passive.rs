@@ -69,11 +69,18 @@ pub struct Passage {
     is_trial: bool,
 }
 
-impl Drop for Passage {
-    fn drop(&mut self) {
-        if self.is_trial {
+impl Passage {
+    /// What it is to prove is known, though it is under way for longer.
+    pub fn tried(&mut self) {
+        if std::mem::take(&mut self.is_trial) {
             self.of.circuit.leave();
         }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.tried();
         self.of.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -182,20 +189,6 @@ impl Pool {
         if self.circuit.take(what, max) { Ok(Some(Held { of: of(), what })) } else { Err(what) }
     }
 
-    /// Notes how a request to the pool came out, all tries together.
-    pub fn settled(&self, thread: usize, outcome: Outcome) {
-        let Some(breaker) = &self.config.passive.breaker else { return };
-        let PoolCircuit { outcomes, circuit, .. } = &*self.circuit;
-        outcomes.count(thread, outcome, None);
-        let row = outcomes.follow(outcome);
-        let name = Named { pool: &self.config.name, server: "" };
-        if circuit.position() == Position::HalfOpen {
-            circuit.tried(outcome, &breaker.terms, &name);
-        } else if outcome != Outcome::Good {
-            circuit.row_grew(row, outcomes, &breaker.terms, &name);
-        }
-    }
-
     /// The outcome of a response with this status.
     pub fn outcome(&self, status: u16) -> Outcome {
         if self.config.passive.is_error(status) { Outcome::Error } else { Outcome::Good }
@@ -284,6 +277,7 @@ impl Circuit {
         let changed = broken.breaker.tried(went_well, Instant::now(), terms, fastrand::f64());
         if changed == Some(Position::Open) {
             broken.reason = "a request on trial went wrong".to_owned();
+            broken.is_told = false;
         }
         self.changed(&broken, changed, terms, name)
     }
@@ -298,6 +292,7 @@ impl Circuit {
         let has_opened = broken.breaker.failed_in_a_row(row.errors, Instant::now(), terms, fastrand::f64());
         if has_opened {
             broken.reason = format!("{} requests in a row failed", row.errors);
+            broken.is_told = false;
             outcomes.clear();
         }
         self.changed(&broken, has_opened.then_some(Position::Open), terms, name)
@@ -310,6 +305,7 @@ impl Circuit {
         if changed == Some(Position::Open) {
             let seconds = terms.window.as_secs();
             broken.reason = format!("{} of {} requests failed within {seconds} s", tally.bad(), tally.requests);
+            broken.is_told = false;
             outcomes.clear();
         }
         self.changed(&broken, changed, terms, name)
@@ -365,6 +361,24 @@ impl Site {
         if has_changed {
             server.trust_changed(server.is_trusted());
             self.publish_outcomes(place);
+        }
+    }
+
+    /// Notes how a request to a pool came out, all tries together.
+    pub fn settled(&self, index: PoolIndex, thread: usize, outcome: Outcome) {
+        let Some(pool) = self.pool(index) else { return };
+        let Some(breaker) = &pool.config.passive.breaker else { return };
+        let PoolCircuit { outcomes, circuit, .. } = &*pool.circuit;
+        outcomes.count(thread, outcome, None);
+        let row = outcomes.follow(outcome);
+        let name = Named { pool: &pool.config.name, server: "" };
+        let has_changed = match (circuit.position(), outcome) {
+            (Position::HalfOpen, _) => circuit.tried(outcome, &breaker.terms, &name),
+            (_, Outcome::Good) => false,
+            (_, Outcome::Error | Outcome::Failure) => circuit.row_grew(row, outcomes, &breaker.terms, &name),
+        };
+        if has_changed {
+            self.publish_breaker(pool);
         }
     }
 
@@ -433,7 +447,9 @@ impl Site {
                 Some(breaker) => {
                     outcomes.turn(now);
                     let name = Named { pool: &pool.config.name, server: "" };
-                    circuit.turn(outcomes, now, &breaker.terms, &name);
+                    if circuit.turn(outcomes, now, &breaker.terms, &name) {
+                        self.publish_breaker(pool);
+                    }
                 }
                 None => circuit.give_up(),
             }

@@ -203,6 +203,15 @@ impl Pool {
         }
     }
 
+    /// A server had not answered after this time and was not waited for any longer.
+    pub fn takes_longer(&self, server: usize, thread: usize, time: Duration) {
+        let Some(server) = self.servers.get(server) else { return };
+        server.outcomes.takes_longer(thread, time);
+        if self.measures {
+            server.measured.takes_longer(time, Instant::now());
+        }
+    }
+
     /// Takes in what a server says of its load, where the pool goes by that.
     pub fn reported(&self, server: usize, headers: &HeaderMap) {
         let Algorithm::Resource(config) = &self.config.algorithm else { return };

@@ -65,7 +65,7 @@ impl Site {
                     let (tls, access) = (next_tls(former, listener, makings)?, next_access(former, listener, makings)?);
                     let presence = former.map(|former| Arc::clone(&former.presence)).unwrap_or_default();
                     let next = Listener::new(listener, tls, access, limits, &targets, presence);
-                    let pages = next.error_pages.files_changed(makings.files);
+                    let pages = next.pages_changed(makings.files);
                     pages.map_err(|reason| format!("listener {}: {reason}", listener.name))?;
                     Arc::new(next)
                 }

@@ -81,6 +81,14 @@ impl Measured {
         let _before = self.response_time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
     }
 
+    /// It had not answered after so long, and was not waited for any longer.
+    pub fn takes_longer(&self, time: Duration, now: Instant) {
+        let time_us = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let now_ms = clock_ms(now);
+        let after = |bits| PeakEwma::from_bits(bits).after_waiting(time_us, now_ms).map(PeakEwma::to_bits);
+        let _before = self.response_time.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);
+    }
+
     /// What it has said of its load.
     pub fn report(&self) -> Report {
         Report::from_bits(self.report.load(Ordering::Relaxed))

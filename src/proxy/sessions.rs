@@ -33,7 +33,8 @@ pub struct Sessions {
     facts: Arc<Mutex<Facts>>,
     /// Told when there is a change to send to the other node and there was none before.
     pub changed: Arc<Notify>,
-    store: Arc<OnceLock<Store>>,
+    /// By the numbers of this plan.
+    store: OnceLock<Store>,
     origin: Instant,
     node: Node,
     /// What the table was made for.
@@ -80,7 +81,7 @@ impl Sessions {
             limits: Limits::new(config, secret, wake()),
             facts: Arc::default(),
             changed,
-            store: Arc::default(),
+            store: OnceLock::new(),
             origin: Instant::now(),
             node,
             plan: config.pools.iter().map(Planned::new).collect(),
@@ -113,7 +114,10 @@ impl Sessions {
             limits,
             facts: Arc::clone(&self.facts),
             changed,
-            store: Arc::clone(&self.store),
+            store: self
+                .store()
+                .map(|store| store.with_pools(shared_pools(config)))
+                .map_or_else(OnceLock::new, OnceLock::from),
             origin: self.origin,
             node: self.node,
             plan,
@@ -253,13 +257,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn share(self: &Arc<Self>, settings: Settings, pools: &[config::Pool]) -> io::Result<()> {
+    pub fn share(self: &Arc<Self>, settings: Settings, config: &Config) -> io::Result<()> {
         let line = Arc::clone(&self.line);
         *line.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
         let apply: Apply = Box::new(move |key, seen| {
             line.latest().inspect(|sessions| sessions.apply(key, seen));
         });
-        let store = Store::start(settings, pools.iter().map(shared_pool).collect(), apply)?;
+        let store = Store::start(settings, shared_pools(config), apply)?;
         // Once, by the one that makes the sessions.
         self.store.get_or_init(|| store);
         Ok(())
@@ -280,7 +284,9 @@ impl Sessions {
     /// Another load balancer knows better.
     fn apply(&self, key: &Key, seen: Seen) {
         match seen {
-            Seen::Moved(server) => self.table.put(key, server, self.now()),
+            Seen::Moved { pool, server } => {
+                self.named((&pool, &server)).inspect(|server| self.table.put(key, *server, self.now()));
+            }
             // That there was none is as good.
             Seen::Gone => {
                 self.table.remove(key, self.now());
@@ -331,6 +337,10 @@ impl Planned {
         let names = || pool.servers.iter().map(|server| server.name.clone()).collect();
         Self { name: pool.name.clone(), table: pool_limits(pool).map(|limits| (limits, names())) }
     }
+}
+
+fn shared_pools(config: &Config) -> Vec<StorePool> {
+    config.pools.iter().map(shared_pool).collect()
 }
 
 /// A pool as the store has to know it. What never asks the store has no limits.

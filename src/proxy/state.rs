@@ -15,6 +15,7 @@ use super::hash_key::HashKey;
 use super::http::error_pages::ErrorPages;
 use super::http::https;
 use super::http::identity::Identity;
+use super::http::pages::RoutePages;
 use super::limits::{self, ListenerLimits};
 use super::load::Load;
 use super::passive::PoolCircuit;
@@ -87,6 +88,8 @@ pub struct Listener {
     pub log: Option<ListenerLog>,
     /// What is sent in place of errors.
     pub error_pages: ErrorPages,
+    /// What its routes answer from files.
+    pub route_pages: RoutePages,
     /// How often clients may ask and connect.
     pub limits: ListenerLimits,
     /// What stays with it from one configuration to the next.
@@ -140,7 +143,16 @@ impl Listener {
             identity: Identity::new(&config.identity),
             log: config.access_log.as_ref().and_then(|log| ListenerLog::new(log, targets)),
             error_pages: ErrorPages::new(&config.error_pages, config.intercept_errors),
+            route_pages: RoutePages::new(&config.routes),
         }
+    }
+
+    /// Takes the files of its pages, at the start and when they have changed. Those that cannot be used stay as they were.
+    ///
+    /// # Errors
+    /// In words: one that cannot be used, and why.
+    pub fn pages_changed(&self, files: &Files) -> Result<(), String> {
+        self.error_pages.files_changed(files).and(self.route_pages.files_changed(files))
     }
 }
 
@@ -271,8 +283,8 @@ impl Site {
             let name = &listener.config.name;
             warnings.extend(refused.iter().map(|reason| format!("listener {name} keeps what it had: {reason}")));
             warnings.extend(listener.access.files_changed(files));
-            if let Err(reason) = listener.error_pages.files_changed(files) {
-                warnings.push(format!("listener {name} keeps a former error page: {reason}"));
+            if let Err(reason) = listener.pages_changed(files) {
+                warnings.push(format!("listener {name} keeps a former page: {reason}"));
             }
         }
         for pool in &self.pools {

@@ -3,6 +3,7 @@
 //! Names and not numbers, so that load balancers agree whose files list their servers in another order. A key is the
 //! prefix and the hash of what the client sent, never that itself.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::StorePool;
@@ -27,19 +28,33 @@ pub(super) enum Entry {
     Stranger,
 }
 
-/// The pools of this load balancer, in its own order.
+/// The pools of this load balancer, in the order of one configuration.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Directory {
     pub(super) pools: Vec<StorePool>,
+}
+
+/// A server, and what its number means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) server: ServerRef,
+    pub(super) directory: Arc<Directory>,
 }
 
 impl Directory {
     /// The text of an entry for a server, and how long it lives unused.
     pub(super) fn write(&self, server: ServerRef, now: SystemTime) -> Option<(String, Duration)> {
         let pool = self.pools.get(usize::from(server.pool))?;
-        let name = pool.servers.get(usize::from(server.server))?;
+        let (pool_name, name) = self.names(server)?;
         let until = pool.absolute.and_then(|absolute| now.checked_add(absolute));
-        let text = format!("{FORM} {} {}/{name}", until.map_or(0, unix_ms), pool.name);
+        let text = format!("{FORM} {} {pool_name}/{name}", until.map_or(0, unix_ms));
         Some((text, pool.idle.min(pool.absolute.unwrap_or(pool.idle))))
+    }
+
+    /// The names of a pool and of its server.
+    pub(super) fn names(&self, server: ServerRef) -> Option<(&str, &str)> {
+        let pool = self.pools.get(usize::from(server.pool))?;
+        Some((&pool.name, pool.servers.get(usize::from(server.server))?))
     }
 
     /// What an entry of a pool says.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::Connection;
-use super::entry::{Entry, REMOVED, name_of};
+use super::entry::{Directory, Entry, Placed, REMOVED, name_of};
 use super::owed::Debt;
 use super::{Found, Seen, Shared};
 use crate::config::duration_text;
@@ -23,6 +23,8 @@ const REMOVED_LIFE: Duration = Duration::from_secs(30);
 pub(super) struct Request {
     pub(super) key: Key,
     pub(super) pool: u16,
+    /// What the numbers mean.
+    pub(super) directory: Arc<Directory>,
     pub(super) question: Question,
     pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Found>,
@@ -36,12 +38,12 @@ pub(super) enum Question {
 }
 
 /// What nobody waits for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Background {
-    Claim { key: Key, server: ServerRef },
-    Put { key: Key, server: ServerRef },
+    Claim { key: Key, server: Placed },
+    Put { key: Key, server: Placed },
     Remove { key: Key },
-    Recheck { key: Key, server: ServerRef },
+    Recheck { key: Key, server: Placed },
 }
 
 /// What came of a task. An error means that the store is away, and why.
@@ -63,14 +65,15 @@ pub(super) struct Errand {
 impl Errand {
     /// Answers a request by its deadline.
     pub(super) async fn answer(mut self, request: Request) -> Result<Done, String> {
-        let Request { key, pool, question, deadline, reply } = request;
+        let Request { key, pool, directory, question, deadline, reply } = request;
         let name = name_of(&self.shared.settings.prefix, &key);
         let question = async {
             match question {
-                Question::Lookup => self.lookup(&name, pool).await,
-                Question::Claim(server) => self.claim(&name, server).await,
+                Question::Lookup => self.lookup(&name, pool, &directory).await,
+                Question::Claim(server) => self.claim(&name, &Placed { server, directory }).await,
                 Question::Put(server) => {
-                    self.write_one(&name, Debt::Put(server)).await.map(|()| (Found::At(server), None))
+                    let debt = Debt::Put(Placed { server, directory });
+                    self.write_one(&name, debt).await.map(|()| (Found::At(server), None))
                 }
             }
         };
@@ -90,9 +93,13 @@ impl Errand {
     }
 
     /// Where a session is, and how long its entry lives from now on when it has one.
-    async fn lookup(&mut self, name: &str, pool: u16) -> Result<(Found, Option<Duration>), String> {
+    async fn lookup(
+        &mut self,
+        name: &str,
+        pool: u16,
+        directory: &Directory,
+    ) -> Result<(Found, Option<Duration>), String> {
         let Some(text) = self.connection.get(name).await? else { return Ok((Found::Nothing, None)) };
-        let directory = &self.shared.directory;
         let Entry::At { server, until } = directory.read(pool, &text) else { return Ok((Found::Nothing, None)) };
         match directory.time_left(pool, until, SystemTime::now()) {
             Some(time_left) => Ok((Found::At(server), Some(time_left))),
@@ -104,12 +111,13 @@ impl Errand {
     }
 
     /// As [`Errand::lookup`], for a session that takes `server` unless it has one.
-    async fn claim(&mut self, name: &str, server: ServerRef) -> Result<(Found, Option<Duration>), String> {
-        let now = SystemTime::now();
-        let Some((text, life)) = self.shared.directory.write(server, now) else { return Ok((Found::Nothing, None)) };
+    async fn claim(&mut self, name: &str, placed: &Placed) -> Result<(Found, Option<Duration>), String> {
+        let Placed { server, directory } = placed;
+        let (server, now) = (*server, SystemTime::now());
+        let Some((text, life)) = directory.write(server, now) else { return Ok((Found::Nothing, None)) };
         let Some(old) = self.connection.claim(name, &text, life).await? else { return Ok((Found::At(server), None)) };
-        if let Entry::At { server: stands, until } = self.shared.directory.read(server.pool, &old)
-            && let Some(time_left) = self.shared.directory.time_left(server.pool, until, now)
+        if let Entry::At { server: stands, until } = directory.read(server.pool, &old)
+            && let Some(time_left) = directory.time_left(server.pool, until, now)
         {
             return Ok((Found::At(stands), Some(time_left)));
         }
@@ -119,38 +127,38 @@ impl Errand {
     }
 
     /// Compares an entry of the table with the store.
-    pub(super) async fn compare(mut self, key: Key, server: ServerRef) -> Result<Done, String> {
+    pub(super) async fn compare(mut self, key: Key, server: Placed) -> Result<Done, String> {
         self.shared.counters.rechecks.fetch_add(1, Ordering::Relaxed);
         let name = name_of(&self.shared.settings.prefix, &key);
         let time = self.shared.settings.background_timeout();
-        let seen = timeout(time, self.seen(&name, server)).await.map_err(|_| too_slow(time))??;
+        let seen = timeout(time, self.seen(&name, &server)).await.map_err(|_| too_slow(time))??;
         Ok(Done::Compared(key, seen))
     }
 
-    async fn seen(&mut self, name: &str, server: ServerRef) -> Result<Option<Seen>, String> {
+    async fn seen(&mut self, name: &str, placed: &Placed) -> Result<Option<Seen>, String> {
+        let Placed { server, directory } = placed;
         let Some(text) = self.connection.get(name).await? else {
             // Its time may be over, or the store may have lost it, as it does at a restart. With an absolute end nobody can
             // tell which, and otherwise it is in use.
-            let has_end =
-                self.shared.directory.pools.get(usize::from(server.pool)).is_none_or(|pool| pool.absolute.is_some());
-            return if has_end { Ok(Some(Seen::Gone)) } else { self.claim_again(name, server).await };
+            let has_end = directory.pools.get(usize::from(server.pool)).is_none_or(|pool| pool.absolute.is_some());
+            return if has_end { Ok(Some(Seen::Gone)) } else { self.claim_again(name, placed).await };
         };
-        match self.shared.directory.read(server.pool, &text) {
+        match directory.read(server.pool, &text) {
             Entry::Removed => Ok(Some(Seen::Gone)),
-            Entry::Stranger => self.claim_again(name, server).await,
+            Entry::Stranger => self.claim_again(name, placed).await,
             Entry::At { server: stands, until } => {
-                let time_left = self.shared.directory.time_left(server.pool, until, SystemTime::now());
+                let time_left = directory.time_left(server.pool, until, SystemTime::now());
                 let Some(time_left) = time_left else { return Ok(Some(Seen::Gone)) };
                 self.connection.touch(name, time_left).await?;
-                Ok((stands != server).then_some(Seen::Moved(stands)))
+                Ok(moved(stands, placed))
             }
         }
     }
 
-    async fn claim_again(&mut self, name: &str, server: ServerRef) -> Result<Option<Seen>, String> {
-        match self.claim(name, server).await? {
-            (Found::At(stands), _) if stands != server => Ok(Some(Seen::Moved(stands))),
-            _ => Ok(None),
+    async fn claim_again(&mut self, name: &str, placed: &Placed) -> Result<Option<Seen>, String> {
+        match self.claim(name, placed).await? {
+            (Found::At(stands), _) => Ok(moved(stands, placed)),
+            (Found::Nothing | Found::Away, _) => Ok(None),
         }
     }
 
@@ -168,8 +176,8 @@ impl Errand {
 
     async fn write_one(&mut self, name: &str, debt: Debt) -> Result<(), String> {
         match debt {
-            Debt::Claim(server) => self.claim(name, server).await.map(drop),
-            Debt::Put(server) => match self.shared.directory.write(server, SystemTime::now()) {
+            Debt::Claim(placed) => self.claim(name, &placed).await.map(drop),
+            Debt::Put(Placed { server, directory }) => match directory.write(server, SystemTime::now()) {
                 Some((text, life)) => self.connection.put(name, &text, life).await,
                 None => Ok(()),
             },
@@ -189,6 +197,12 @@ impl Errand {
         let time = self.shared.settings.background_timeout();
         timeout(time, question).await.map_err(|_| too_slow(time))?
     }
+}
+
+/// Where a session stands now, if that is another server than it was.
+fn moved(stands: ServerRef, was: &Placed) -> Option<Seen> {
+    let (pool, server) = was.directory.names(stands).filter(|_| stands != was.server)?;
+    Some(Seen::Moved { pool: pool.to_owned(), server: server.to_owned() })
 }
 
 fn too_slow(time: Duration) -> String {

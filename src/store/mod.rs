@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use self::entry::Directory;
+use self::entry::{Directory, Placed};
 use self::errand::{Background, Question, Request};
 use self::recheck::Rechecks;
 use crate::config::{self, StoreUrl};
@@ -103,10 +103,15 @@ pub struct StorePool {
 }
 
 /// What a comparison with the store found that the table does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// Another load balancer moved the session to this server.
-    Moved(ServerRef),
+    /// Another load balancer moved the session to this server. By name, as numbers may be others by now.
+    Moved {
+        /// The pool.
+        pool: String,
+        /// The server.
+        server: String,
+    },
     /// It was removed, or its time is over.
     Gone,
 }
@@ -125,8 +130,15 @@ pub enum Found {
     Away,
 }
 
-/// A handle on the store. Dropping it ends the thread, after what is still owed to a store that answers is written.
+/// A handle on the store, which knows pools and servers by the numbers of one configuration. Dropping the last one ends the
+/// thread, after what is still owed to a store that answers is written.
 pub struct Store {
+    owner: Arc<Owner>,
+    directory: Arc<Directory>,
+}
+
+/// What all handles have in common.
+struct Owner {
     shared: Arc<Shared>,
     rechecks: Rechecks,
     /// `None` only while it is dropped.
@@ -142,7 +154,6 @@ struct Senders {
 /// What the thread and its callers share.
 struct Shared {
     settings: Settings,
-    directory: Directory,
     apply: Apply,
     is_connected: AtomicBool,
     state: Mutex<State>,
@@ -176,7 +187,6 @@ impl Store {
     pub fn start(settings: Settings, pools: Vec<StorePool>, apply: Apply) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             settings,
-            directory: Directory { pools },
             apply,
             is_connected: AtomicBool::new(false),
             state: Mutex::new(State { since: Instant::now(), last_error: None }),
@@ -192,12 +202,18 @@ impl Store {
             // A name that is being looked up, which may take long, is not waited for.
             runtime.shutdown_background();
         };
-        Ok(Self {
+        let owner = Owner {
             thread: Some(std::thread::Builder::new().name("store".to_owned()).spawn(run)?),
             senders: Some(Senders { requests: request_sender, background: background_sender }),
             rechecks: Rechecks::new(),
             shared,
-        })
+        };
+        Ok(Self { owner: Arc::new(owner), directory: Arc::new(Directory { pools }) })
+    }
+
+    /// The same store, for a configuration with other pools or servers. Entries go by name, and so they stay.
+    pub fn with_pools(&self, pools: Vec<StorePool>) -> Self {
+        Self { owner: Arc::clone(&self.owner), directory: Arc::new(Directory { pools }) }
     }
 
     /// Where a session of a pool is. Waits for at most the configured time, and not at all while the store is away.
@@ -229,14 +245,14 @@ impl Store {
             return Some(stands);
         }
         let hashed = by_hash()?;
-        self.shared.counters.hashed.fetch_add(1, Ordering::Relaxed);
+        self.owner.shared.counters.hashed.fetch_add(1, Ordering::Relaxed);
         self.claim_later(key, hashed);
         Some(hashed)
     }
 
     /// As [`Store::claim`], in the background; kept while the store is away.
     pub fn claim_later(&self, key: &Key, server: ServerRef) {
-        self.tell(Background::Claim { key: *key, server });
+        self.tell(Background::Claim { key: *key, server: self.placed(server) });
     }
 
     /// Moves a session to a server, and waits until that is so, as [`Store::lookup`] does. When the store does not say so,
@@ -250,7 +266,7 @@ impl Store {
     /// As [`Store::put`], in the background: a server failed. While the store is away, it is kept as a claim, since another
     /// load balancer may know better by then.
     pub fn put_later(&self, key: &Key, server: ServerRef) {
-        self.tell(Background::Put { key: *key, server });
+        self.tell(Background::Put { key: *key, server: self.placed(server) });
     }
 
     /// Removes a session, in the background; kept while the store is away.
@@ -264,21 +280,21 @@ impl Store {
         if !self.is_connected() {
             return;
         }
-        let idle = self.shared.directory.pools.get(usize::from(server.pool)).map(|pool| pool.idle);
+        let idle = self.directory.pools.get(usize::from(server.pool)).map(|pool| pool.idle);
         let interval = RECHECK_INTERVAL.min(idle.unwrap_or(RECHECK_INTERVAL) / 3);
-        if self.rechecks.is_due(key, interval, self.shared.origin.elapsed()) {
-            self.tell(Background::Recheck { key: *key, server });
+        if self.owner.rechecks.is_due(key, interval, self.owner.shared.origin.elapsed()) {
+            self.tell(Background::Recheck { key: *key, server: self.placed(server) });
         }
     }
 
     /// Whether the store answers.
     pub fn is_connected(&self) -> bool {
-        self.shared.is_connected.load(Ordering::Relaxed)
+        self.owner.shared.is_connected.load(Ordering::Relaxed)
     }
 
     /// How it is.
     pub fn status(&self) -> StoreStatus {
-        self.shared.status()
+        self.owner.shared.status()
     }
 
     /// What an operator is told while the store is away.
@@ -293,12 +309,13 @@ impl Store {
         if !self.is_connected() {
             return Found::Away;
         }
-        let counters = &self.shared.counters;
+        let counters = &self.owner.shared.counters;
         counters.lookups.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let deadline = tokio::time::Instant::now() + self.shared.settings.timeout;
-        let request = Request { key: *key, pool, question, deadline, reply };
-        let sent = self.senders.as_ref().is_some_and(|senders| senders.requests.try_send(request).is_ok());
+        let directory = Arc::clone(&self.directory);
+        let deadline = tokio::time::Instant::now() + self.owner.shared.settings.timeout;
+        let request = Request { key: *key, pool, directory, question, deadline, reply };
+        let sent = self.owner.senders.as_ref().is_some_and(|senders| senders.requests.try_send(request).is_ok());
         if !sent {
             counters.queue_full.fetch_add(1, Ordering::Relaxed);
             return Found::Away;
@@ -307,16 +324,20 @@ impl Store {
         answer.await.unwrap_or(Found::Away)
     }
 
+    fn placed(&self, server: ServerRef) -> Placed {
+        Placed { server, directory: Arc::clone(&self.directory) }
+    }
+
     fn tell(&self, errand: Background) {
         let is_write = !matches!(errand, Background::Recheck { .. });
-        let sent = self.senders.as_ref().is_some_and(|senders| senders.background.try_send(errand).is_ok());
+        let sent = self.owner.senders.as_ref().is_some_and(|senders| senders.background.try_send(errand).is_ok());
         if !sent && is_write {
-            self.shared.counters.unwritten.fetch_add(1, Ordering::Relaxed);
+            self.owner.shared.counters.unwritten.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Store {
+impl Drop for Owner {
     fn drop(&mut self) {
         self.senders = None;
         // The last owner may be the thread itself, which was about to tell it something.

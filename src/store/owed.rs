@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
+use super::entry::Placed;
 use super::errand::Background;
-use crate::session::ServerRef;
 use crate::session::key::Key;
 
 /// Sessions that are remembered for it while it is away. More are dropped, and counted.
 const OWED_MAX: usize = 65_536;
 
 /// What is to be written for a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Debt {
     /// It is on this server unless the store knows another.
-    Claim(ServerRef),
+    Claim(Placed),
     /// It is on this server whatever the store knows.
-    Put(ServerRef),
+    Put(Placed),
     /// It is no more.
     Remove,
 }
@@ -30,8 +30,8 @@ pub(super) struct Owed {
 
 impl Owed {
     /// Takes note of what is to be written. False when there is no room.
-    pub(super) fn add(&mut self, errand: &Background) -> bool {
-        let (key, debt) = match *errand {
+    pub(super) fn add(&mut self, errand: Background) -> bool {
+        let (key, debt) = match errand {
             Background::Claim { key, server } => (key, Debt::Claim(server)),
             Background::Put { key, server } => (key, Debt::Put(server)),
             Background::Remove { key } => (key, Debt::Remove),
@@ -81,8 +81,8 @@ impl Owed {
     /// The store is back: a move becomes a claim, since another load balancer may know better by now.
     pub(super) fn store_is_back(&mut self) {
         for debt in self.debts.values_mut() {
-            if let Debt::Put(server) = *debt {
-                *debt = Debt::Claim(server);
+            if let Debt::Put(server) = debt {
+                *debt = Debt::Claim(server.clone());
             }
         }
     }
@@ -90,30 +90,36 @@ impl Owed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    const ONE: ServerRef = ServerRef { pool: 0, server: 0 };
-    const TWO: ServerRef = ServerRef { pool: 0, server: 1 };
+    use super::*;
+    use crate::session::ServerRef;
+    use crate::store::entry::Directory;
+
+    fn placed(server: u16) -> Placed {
+        Placed { server: ServerRef { pool: 0, server }, directory: Arc::new(Directory { pools: Vec::new() }) }
+    }
+
     const KEY: Key = Key::from_bytes([1; 16]);
     const OTHER: Key = Key::from_bytes([2; 16]);
 
     #[test]
     fn the_newest_debt_of_a_session_counts() {
         let mut owed = Owed::default();
-        assert!(owed.add(&Background::Claim { key: KEY, server: ONE }));
-        assert!(owed.add(&Background::Put { key: KEY, server: TWO }));
-        assert!(owed.add(&Background::Recheck { key: OTHER, server: ONE }));
-        assert_eq!(owed.send(10), [(KEY, Debt::Put(TWO))]);
+        assert!(owed.add(Background::Claim { key: KEY, server: placed(0) }));
+        assert!(owed.add(Background::Put { key: KEY, server: placed(1) }));
+        assert!(owed.add(Background::Recheck { key: OTHER, server: placed(0) }));
+        assert_eq!(owed.send(10), [(KEY, Debt::Put(placed(1)))]);
     }
 
     #[test]
     fn what_was_not_written_is_owed_again_unless_there_is_newer() {
         let mut owed = Owed::default();
-        owed.add(&Background::Put { key: KEY, server: ONE });
-        owed.add(&Background::Remove { key: OTHER });
+        owed.add(Background::Put { key: KEY, server: placed(0) });
+        owed.add(Background::Remove { key: OTHER });
         owed.send(10);
         assert!(!owed.can_send());
-        owed.add(&Background::Remove { key: KEY });
+        owed.add(Background::Remove { key: KEY });
         owed.store_went_away();
         let mut again = owed.send(10);
         again.sort_by_key(|(key, _)| *key);
@@ -125,20 +131,20 @@ mod tests {
     #[test]
     fn a_move_becomes_a_claim_when_the_store_was_away() {
         let mut owed = Owed::default();
-        owed.add(&Background::Put { key: KEY, server: ONE });
+        owed.add(Background::Put { key: KEY, server: placed(0) });
         owed.store_went_away();
         owed.store_is_back();
-        assert_eq!(owed.send(10), [(KEY, Debt::Claim(ONE))]);
+        assert_eq!(owed.send(10), [(KEY, Debt::Claim(placed(0)))]);
     }
 
     #[test]
     fn no_more_are_kept_than_there_is_room_for() {
         let mut owed = Owed::default();
         for number in 0..65_536_u128 {
-            assert!(owed.add(&Background::Claim { key: Key::from_bytes(number.to_be_bytes()), server: ONE }));
+            assert!(owed.add(Background::Claim { key: Key::from_bytes(number.to_be_bytes()), server: placed(0) }));
         }
-        assert!(!owed.add(&Background::Claim { key: Key::from_bytes([0xff; 16]), server: ONE }));
-        assert!(owed.add(&Background::Claim { key: Key::from_bytes([0; 16]), server: TWO }));
+        assert!(!owed.add(Background::Claim { key: Key::from_bytes([0xff; 16]), server: placed(0) }));
+        assert!(owed.add(Background::Claim { key: Key::from_bytes([0; 16]), server: placed(1) }));
         assert_eq!(owed.len(), 65_536);
     }
 }

@@ -102,7 +102,7 @@ impl Thread {
                 biased;
                 done = &mut something => return Some(done),
                 request = self.requests.recv() => drop(request?),
-                errand = self.background.recv() => self.keep(&errand?),
+                errand = self.background.recv() => self.keep(errand?),
             }
         }
     }
@@ -137,7 +137,7 @@ impl Thread {
                             drop(self.tasks.spawn(errand.clone().compare(key, server)));
                         }
                     }
-                    Some(told) => self.keep(&told),
+                    Some(told) => self.keep(told),
                     None => return Ended::Dropped,
                 },
                 _ = ping.tick() => drop(self.tasks.spawn(errand.clone().ping())),
@@ -163,7 +163,7 @@ impl Thread {
         Ok(())
     }
 
-    fn keep(&mut self, told: &Background) {
+    fn keep(&mut self, told: Background) {
         if !self.owed.add(told) {
             self.shared.counters.unwritten.fetch_add(1, Ordering::Relaxed);
         }
@@ -177,7 +177,7 @@ impl Thread {
     /// Writes what is owed before the end, as far as the time goes.
     async fn write_last(mut self, errand: &Errand) {
         while let Ok(told) = self.background.try_recv() {
-            self.keep(&told);
+            self.keep(told);
         }
         let last = async {
             while self.owed.len() > 0 {

@@ -534,13 +534,13 @@ fn build_site(bootstrap: &Bootstrap, config: &Config, files: &Files, tickets: &A
     let sessions = Arc::new(Sessions::new(config, place_in_pair(bootstrap, config), cookie_key));
     if let Some(store) = &config.sessions.store {
         let settings = store::Settings::new(store, bootstrap.store.as_ref());
-        sessions.share(settings, &config.pools).context("no thread for the session store")?;
+        sessions.share(settings, config).context("no thread for the session store")?;
     }
     let dialers = Dialer::of_pools(config, files).map_err(|reason| anyhow!(reason))?;
     let dialers = dialers.into_iter().map(Arc::new).collect();
     let site = Site::new(config, bootstrap.node.clone(), sessions, cookie_key, Prepared { tls, access, dialers });
     for listener in &site.listeners {
-        let taken = listener.error_pages.files_changed(files);
+        let taken = listener.pages_changed(files);
         taken.map_err(|reason| anyhow!("listener {}: {reason}", listener.config.name))?;
     }
     Ok(site)

@@ -21,6 +21,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks between two looks at what was refused.
 const TURNS_PER_SECOND: u32 = 10;
 
+/// Looks after which the start is over: the peer has been met, servers have been looked at, files have been read.
+const START_TURNS: u32 = 100;
+
 /// What the looks remember.
 pub struct Pressure {
     resident: Option<Resident>,
@@ -48,6 +51,9 @@ impl Pressure {
     pub fn turn(&mut self, site: &Site, threads: &[Arc<Counters>]) {
         self.look_at_memory(site);
         self.turns += 1;
+        if self.turns == START_TURNS {
+            memory::shed_start();
+        }
         if self.turns.is_multiple_of(TURNS_PER_SECOND) {
             self.tell_refusals(site, threads);
         }

@@ -75,10 +75,6 @@ impl Worker {
         };
         let makings = Makings { files: &files, tickets: &self.ticket_keys, cookie_key: &self.cookie_key };
         let sessions = former.site.sessions.next(&config, &self.cookie_key);
-        let is_other_table = !Arc::ptr_eq(&sessions.table, &former.site.sessions.table);
-        if is_other_table && sessions.store().is_some() {
-            return Err("names of pools and of servers whose sessions are in sessions.store need a restart".to_owned());
-        }
         let site = Arc::new(former.site.next(&config, Arc::clone(&sessions), makings)?);
         let threads = former.counters.len();
         let lines = self.access_logs.next(&config, &self.node, threads, logs);

@@ -10,13 +10,13 @@ use super::Directory;
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 /// A key and its certificate, and a key of another one; for tests alone.
-const SITE_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(super) const SITE_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg2IA53hm7LkqBuqKA
 jd37Dn1CHdi6cSmsG5EXqpwK05+hRANCAASE1OYvfg5Jtx8SbIw4tw7PWPOOqSiV
 WIlEA6jDdzNU+rxd+OxaVug6TR1n3bTp+NPtQorrdc+h2uyVzMwq0Xd6
 -----END PRIVATE KEY-----
 ";
-const SITE_CERT: &str = "-----BEGIN CERTIFICATE-----
+pub(super) const SITE_CERT: &str = "-----BEGIN CERTIFICATE-----
 MIIBeDCCAR+gAwIBAgIUGcQmdW52C64g+zY4RrybRHdHKLowCgYIKoZIzj0EAwIw
 ETEPMA0GA1UEAwwGYS50ZXN0MCAXDTI2MTEyMTEwNDI1MFoYDzIxMjYxMDI4MTA0
 MjUwWjARMQ8wDQYDVQQDDAZhLnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
@@ -27,7 +27,7 @@ BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAxCBJ9rF9KqAHRX/cy4TKoCCCsDP1u
 euZi1mBECKGSaQIgKRbWJneFRiyRVt0NdFmVV0QW9ua+xPtdU5ArPMdgePM=
 -----END CERTIFICATE-----
 ";
-const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----
+pub(super) const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgMl+vsGa2LKj0QAMq
 RWZe4PCWb0AM3Q+pHUAIQhY9Z1uhRANCAATSJXkrDxUnvj+AnxSctshYdaelWD/o
 4h6AuWpiifugTijh5vjtI/f8YtiuHkXY+k8Hf12La/EIYKxEVJJ5ebkQ
@@ -58,13 +58,13 @@ name = "app"
 servers = [{ name = "app1", address = "10.0.0.1:8080" }]
 "#;
 
-fn mistakes(path: &Path) -> Vec<(String, String, String)> {
+pub(super) fn mistakes(path: &Path) -> Vec<(String, String, String)> {
     let report = config::load(path, Scope::Machine).err();
     let mistakes = report.iter().flat_map(|report| report.mistakes());
     mistakes.map(|found| (found.key.clone(), found.rule.clone(), found.remedy.clone())).collect()
 }
 
-fn check_one(path: &Path, key: &str, rule: &str) {
+pub(super) fn check_one(path: &Path, key: &str, rule: &str) {
     let found = mistakes(path);
     let [(found_key, found_rule, _)] = found.as_slice() else { panic!("expected one mistake, found {found:#?}") };
     assert_eq!(found_key, key);

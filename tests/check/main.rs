@@ -16,6 +16,7 @@ mod program;
 mod reference;
 mod routes;
 mod rules;
+mod tls;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

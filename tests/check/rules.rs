@@ -196,11 +196,6 @@ refused! {
     rate_limit_of_connections: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nprotocol = \"tcp\"\nrate_limit = { requests = 1, per = \"1s\" }")], 6, "listener[x].rate_limit", "no meaning without protocol = \"http\"";
     rate_limit_that_is_no_table: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nrate_limit = 100")], 5, "listener[x].rate_limit", "must be a table";
     connections_max_zero: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\nconnections_max = 0")], 5, "listener[x].connections_max", "must be 1 to 1000000";
-    tls_without_certificates: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = {}")], 5, "listener[x].tls.certificates", "missing";
-    tls_with_no_certificate: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = { certificates = [] }")], 5, "listener[x].tls.certificates", "must have 1 to 256";
-    tls_without_key: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = { certificates = [{ cert = \"a\" }] }")],
-        5, "listener[x].tls.certificates[#1].key", "missing";
-    tls_true: [listener("[\"192.0.2.1:81\"]", "pool = \"app\"\ntls = true")], 5, "listener[x].tls", "must be a table";
 }
 
 /// A route on line 1; `rest` begins on line 4.

@@ -25,21 +25,21 @@ fn greeter() -> Server {
 }
 
 /// A file of the access log, and its settings.
-struct Log {
+pub struct Log {
     directory: Directory,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { directory: Directory::new() }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.directory.path("access.log")
     }
 
     /// Settings that write to it, with further keys.
-    fn settings(&self, keys: &str) -> Settings {
+    pub fn settings(&self, keys: &str) -> Settings {
         let worker = format!("[access_log]\nto = \"{}\"\n{keys}", self.path().display());
         Settings { worker, ..Settings::default() }
     }
@@ -62,7 +62,7 @@ fn lines(path: &Path, count: usize) -> Vec<String> {
 }
 
 /// The same, of JSON.
-fn objects(path: &Path, count: usize) -> Vec<Value> {
+pub fn objects(path: &Path, count: usize) -> Vec<Value> {
     let read = |line: &String| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     lines(path, count).iter().map(read).collect()
 }
@@ -253,6 +253,43 @@ fn refused_requests_are_logged_with_the_reason() {
     assert_eq!(found[1]["ended"], "complete");
     assert_eq!((&found[2]["path"], &found[2]["reason"]), (&Value::from("/2"), &Value::from("rate_limited")));
     assert_eq!((&found[2]["status"], &found[2]["ended"]), (&Value::from(429), &Value::from("refused")));
+}
+
+#[test]
+fn request_that_could_not_be_read_has_its_first_line_in_the_log() {
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(9000));
+    let cases: [(&[u8], u64, String); 6] = [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "GET / HTTP/1.1".to_owned()),
+        (b"\r\nGET  /x HTTP/1.1\r\n\r\n", 400, "GET  /x HTTP/1.1".to_owned()),
+        (b"\x16\x03\x01\"\xff\n", 400, "\x16\x03\x01\"\u{ff}".to_owned()),
+        (long.as_bytes(), 414, long[..1024].to_owned()),
+        // Behind one that is good, of which no line is kept.
+        (b"GET /good HTTP/1.1\r\nHost: a\r\n\r\nGET bad HTTP/1.1\r\n\r\n", 400, "GET bad HTTP/1.1".to_owned()),
+        // It does not come to its end in time.
+        (b"GET /slow HT", 408, "GET /slow HT".to_owned()),
+    ];
+    for (sent, status, expected) in cases {
+        let (log, server) = (Log::new(), greeter());
+        let mut settings = log.settings("");
+        settings.listener = "head_timeout = \"300ms\"".to_owned();
+        let baton = Baton::with(&[&server], &settings);
+        let mut client = baton.client();
+        client.send(sent).expect("the connection is open");
+        let has_good = sent.starts_with(b"GET /good");
+        if has_good {
+            assert_eq!(client.response().status(), 200);
+        }
+        assert_eq!(u64::from(client.response().status()), status);
+        let lines = objects(&log.path(), 1 + usize::from(has_good));
+        let line = &lines[usize::from(has_good)];
+        assert_eq!((&line["status"], &line["request_line"]), (&Value::from(status), &Value::from(expected)), "{line}");
+        assert!(!names(&lines[0]).contains(&"request_line") || !has_good, "{}", lines[0]);
+    }
+    let (log, server) = (Log::new(), greeter());
+    let baton = Baton::with(&[&server], &log.settings("format = \"combined\""));
+    assert_eq!(baton.client().ask("GET\t\"/\" HTTP/1.1\r\n\r\n").status(), 400);
+    let line = lines(&log.path(), 1).remove(0);
+    assert!(line.contains("] \"GET\\x09\\x22/\\x22 HTTP/1.1\" 400 "), "{line}");
 }
 
 #[test]
@@ -453,7 +490,7 @@ fn a_connection_of_tcp_is_one_line() {
     assert_eq!((&line["protocol"], &line["client"]), (&Value::from("TCP"), &Value::from("127.0.0.1")));
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&Value::from(4), &Value::from(5)));
     assert_eq!((&line["server"], &line["chosen_by"]), (&Value::from("app1"), &Value::from("algorithm")));
-    assert_eq!(line["ended"], "complete");
+    assert_eq!((&line["ended"], &line["reason"]), (&Value::from("complete"), &Value::from("server_closed")));
     assert!(line["connect_us"].is_u64() && line["total_us"].is_u64() && !names(&line).contains(&"status"), "{line}");
 }
 

@@ -126,7 +126,7 @@ fn http_checks_take_a_server_down_and_up_after_so_many_in_a_row() {
     baton.wait_for_log("server is up");
     assert!(count.load(Ordering::SeqCst) >= 11, "{count:?}");
     let check = server.requests().remove(0);
-    assert_eq!((check.value("host"), check.value("connection")), (Some("check.example"), Some("close")));
+    assert_eq!((check.value("host"), check.value("connection")), (Some("check.example"), None));
     assert_eq!(check.value("user-agent"), Some(concat!("baton/", env!("CARGO_PKG_VERSION"))));
 }
 

@@ -258,6 +258,11 @@ impl Baton {
         }
     }
 
+    /// Whether a line of the log contains the text by now.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.log.lines().iter().any(|line| line.contains(text))
+    }
+
     pub fn wait_for_log(&self, text: &str) {
         self.wait_for_logs(1, text);
     }

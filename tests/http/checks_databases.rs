@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::PATIENCE;
-use crate::baton::{Baton, Directory};
+use crate::baton::{Baton, Directory, Settings};
 use crate::client::Client;
+use crate::mariadb::{self, MariaDb};
 use crate::postgres::{Postgres, secret, sql};
 use crate::redis::server::RedisServer;
 use crate::server::Port;
@@ -80,6 +81,59 @@ fn wrong_password_for_postgresql_is_said() {
     // A file that is written anew is taken without a restart.
     secret(&password, "s3cret\n");
     baton.wait_for_status(|status| up(status, 0) == [true, false]);
+}
+
+#[test]
+fn writes_to_mariadb_follow_a_promotion_and_a_wrong_password_is_said() {
+    let directory = Directory::new();
+    let [mut primary, replica] = MariaDb::pair(&directory);
+    let password = directory.path("password");
+    secret(&password, "wrong\n");
+    let keys = format!("user = \"checker\", password_file = \"{}\"", password.display());
+    let (baton, reads) = by_role("mysql", &keys, [primary.address(), replica.address()]);
+    let refused = "MySQL says \"Access denied for user 'checker'@'127.0.0.1' (using password…\"";
+    let status = baton.wait_for_status(|status| said(status, 0, 0) == refused && said(status, 1, 0) == refused);
+    assert_eq!((up(&status, 0)[0], up(&status, 1)[0]), (false, false));
+    // A file that is written anew is taken without a restart.
+    secret(&password, "s3cret\n");
+    let is_told = |status: &serde_json::Value| {
+        [(0, 0), (0, 1), (1, 0), (1, 1)].iter().all(|(pool, server)| said(status, *pool, *server) != refused)
+    };
+    let status = baton
+        .wait_for_status(|status| up(status, 0) == [true, false] && up(status, 1) == [false, true] && is_told(status));
+    assert!(said(&status, 0, 0).starts_with("MySQL, primary in "), "{status:#}");
+    assert_eq!(said(&status, 0, 1), "it is a replica, and the primary is wanted");
+    assert_eq!(said(&status, 1, 0), "it is the primary, and a replica is wanted");
+    assert!(said(&status, 1, 1).starts_with("MySQL, replica in "), "{status:#}");
+    // One login of each pool's, however many checks.
+    let logins = "select count(*) from information_schema.processlist where user = 'checker'";
+    assert_eq!(primary.administer(logins), Ok("2".to_owned()));
+    assert_eq!(mariadb::sql(baton.address(), "create table shop.t (n int)"), Ok(String::new()));
+    assert_eq!(mariadb::sql(reads.address(), "select @@global.read_only"), Ok("1".to_owned()));
+    let written = mariadb::sql(reads.address(), "insert into shop.t values (1)").expect_err("it is a replica");
+    assert!(written.contains("--read-only"), "{written}");
+    let deadline = Instant::now() + PATIENCE;
+    while mariadb::sql(reads.address(), "select count(*) from shop.t") != Ok("0".to_owned()) {
+        assert!(Instant::now() < deadline, "the replica does not follow");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    primary.crash();
+    replica.promote();
+    baton.wait_for_status(|status| up(status, 0) == [false, true] && up(status, 1) == [false, false]);
+    assert_eq!(mariadb::sql(baton.address(), "insert into shop.t values (1)"), Ok(String::new()));
+    assert_eq!(mariadb::sql(baton.address(), "select n from shop.t"), Ok("1".to_owned()));
+}
+
+#[test]
+fn greeting_of_mariadb_is_enough_without_a_user() {
+    let directory = Directory::new();
+    let server = MariaDb::alone(&directory);
+    let pool = "health = { type = \"mysql\", interval = \"100ms\", fall = 1 }\n".to_owned();
+    let baton = Baton::before_addresses(&[server.address()], &Settings { pool, ..Settings::default() });
+    let status = baton.wait_for_status(|status| status["pools"][0]["servers"][0]["checked"] == true);
+    let said = said(&status, 0, 0);
+    assert!(said.starts_with("MySQL ") && said.contains("MariaDB"), "{said}");
+    assert_eq!(up(&status, 0), [true]);
 }
 
 /// What a client that says GET is told, over one of the listeners.

@@ -89,3 +89,37 @@ fn a_page_that_has_changed_is_sent_without_a_restart() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn maintenance_and_answers_come_from_files_that_are_read_again() {
+    let directory = Directory::new();
+    fs::write(directory.path("down.html"), "<p>back at noon</p>").expect("it is ours");
+    fs::write(directory.path("robots.txt"), "User-agent: *\n").expect("it is ours");
+    let path = |name: &str| directory.path(name).display().to_string();
+    let route = |keys: String| format!("[[route]]\nlistener = \"http\"\n{keys}\n");
+    let maintenance = format!(
+        "path_prefix = \"/shop\"\nmaintenance = {{ body_file = \"{}\", retry_after = \"10m\" }}",
+        path("down.html")
+    );
+    let robots = format!("path = \"/robots.txt\"\nrespond = {{ body_file = \"{}\" }}", path("robots.txt"));
+    let pool = "[[pool]]\nname = \"app\"\nservers = [{ name = \"a\", address = \"127.0.0.1:9\" }]\n";
+    let blocks = [&route(maintenance), &route(robots), pool, "[worker]\nthreads = 1\n"].concat();
+    let baton = Baton::run("pool = \"app\"", &blocks);
+    let response = baton.client().get("/shop/cart");
+    assert_eq!((response.status(), response.text().as_str()), (503, "<p>back at noon</p>"));
+    assert_eq!(response.value("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!((response.value("retry-after"), response.value("cache-control")), (Some("600"), Some("no-store")));
+    let response = baton.client().get("/robots.txt");
+    assert_eq!((response.status(), response.text().as_str()), (200, "User-agent: *\n"));
+    assert_eq!(response.value("content-type"), Some("text/plain; charset=utf-8"));
+    fs::write(directory.path("down.html"), "<p>back at one</p>").expect("it is ours");
+    let deadline = Instant::now() + PATIENCE;
+    while baton.client().get("/shop").text() != "<p>back at one</p>" {
+        assert!(Instant::now() < deadline, "the page stays as it was");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // One that cannot be used is said, and the former one stays.
+    fs::write(directory.path("down.html"), vec![b'x'; 512 * 1024 + 1]).expect("it is ours");
+    baton.wait_for_log("keeps a former page");
+    assert_eq!(baton.client().get("/shop").text(), "<p>back at one</p>");
+}

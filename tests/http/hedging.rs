@@ -125,6 +125,85 @@ fn an_answer_of_either_is_better_than_none() {
     assert_eq!(client.response().text(), "busy");
 }
 
+/// A server that reads a request and closes the connection when the test lets it.
+fn closing() -> Server {
+    Server::start(|exchange| {
+        exchange.request()?;
+        exchange.wait_for_signal()
+    })
+}
+
+#[test]
+fn when_both_copies_fail_a_retry_asks_a_third_server() {
+    // Which of the two has the first copy, and fails last, makes no difference.
+    for first_fails_first in [true, false] {
+        let (one, two, good) = (closing(), closing(), Server::saying("good"));
+        let pool =
+            "algorithm = \"round_robin\"\nretries = { attempts = 4, hedge_after = \"20ms\", budget_percent = 100 }";
+        let baton = before(&[&one, &two, &good], pool);
+        let mut client = baton.client();
+        client.send(GET).unwrap();
+        one.wait_until("the first copy is there", |record| record.requests.len() == 1);
+        two.wait_until("the second copy is there", |record| record.requests.len() == 1);
+        let order = if first_fails_first { [&one, &two] } else { [&two, &one] };
+        order[0].signal();
+        order[0].wait_until("it has failed", |record| record.connections.iter().all(|connection| connection.is_ended));
+        order[1].signal();
+        assert_eq!(client.response().text(), "good");
+        assert_eq!((one.requests().len(), two.requests().len(), good.requests().len()), (1, 1, 1));
+    }
+}
+
+/// Whether the line of metrics about the first or second server is there.
+fn says(admin: &Port, line: &str) -> bool {
+    let page = Client::connect(admin.address()).ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+    page.lines().any(|found| found == line)
+}
+
+#[test]
+fn a_copy_that_fails_counts_against_its_server() {
+    // The second copy's server fails first, then the first one's while the other answers.
+    for failing in ["app1", "app2"] {
+        const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
+        let (bad, good, admin) = (closing(), told(GOOD), Port::reserve());
+        let servers = if failing == "app1" { [&bad, &good] } else { [&good, &bad] };
+        let pool = "algorithm = \"round_robin\"\nretries = { hedge_after = \"20ms\" }\n\
+                    outliers = { consecutive_failures = 1, ejection_time = \"10m\" }";
+        let worker = format!("[admin]\nbind = \"{}\"", admin.address());
+        let settings = Settings { pool: pool.to_owned(), worker, ..Settings::default() };
+        let baton = Baton::with(&servers, &settings);
+        let mut client = baton.client();
+        client.send(GET).unwrap();
+        for server in servers {
+            server.wait_until("its copy is there", |record| record.requests.len() == 1);
+        }
+        bad.signal();
+        bad.wait_until("it has failed", |record| record.connections.iter().all(|connection| connection.is_ended));
+        good.signal();
+        assert_eq!(client.response().text(), "good");
+        let ejected = |server, is| format!("baton_server_ejected{{pool=\"app\",server=\"{server}\"}} {is}");
+        wait_for("the ejection", || says(&admin, &ejected(failing, 1)));
+        let other = if failing == "app1" { "app2" } else { "app1" };
+        assert!(says(&admin, &ejected(other, 0)));
+    }
+}
+
+#[test]
+fn a_copy_that_is_broken_off_shows_that_its_server_is_slow() {
+    let (first, slow) = (Server::saying("first"), silent());
+    let admin = Port::reserve();
+    let pool = "algorithm = \"least_response_time\"\nretries = { hedge_after = \"500ms\" }";
+    let worker = format!("[admin]\nbind = \"{}\"", admin.address());
+    let settings = Settings { pool: pool.to_owned(), worker, ..Settings::default() };
+    let baton = Baton::with(&[&first, &slow], &settings);
+    let mut client = baton.client();
+    // Each server is tried once, as nothing is known of it; the silent one is found out by the copy that is broken off.
+    for _ in 0..20 {
+        assert_eq!(client.ask(GET).text(), "first");
+    }
+    assert_eq!(slow.requests().len(), 1);
+}
+
 #[test]
 fn only_what_could_be_repeated_has_a_second_copy() {
     let (silent, good) = (silent(), Server::saying("good"));

@@ -88,6 +88,68 @@ fn an_extended_connect_stays_one() {
     client.wait_for("an echo", |event| *event == Event::Data(1, b"(hello)".to_vec(), false));
 }
 
+const CONNECT: &str = "CONNECT b.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\n";
+
+fn allowing_connect(server: &H2Server) -> Baton {
+    let (pool, listener) = ("protocol = \"h2c\"".to_owned(), "connect = true".to_owned());
+    Baton::before_addresses(&[server.address()], &Settings { pool, listener, ..Settings::default() })
+}
+
+/// As [`echo`], for CONNECT as RFC 9113 section 8.5 has it.
+async fn echo_in_tunnel(mut asked: Asked) -> Result<(), h2::Error> {
+    let (method, uri) = (asked.request.method().as_str(), asked.request.uri().to_string());
+    let is_tunnel = (method, uri.as_str()) == ("CONNECT", "b.example:443");
+    let has_protocol = asked.request.extensions().get::<Protocol>().is_some();
+    let status = if is_tunnel && !has_protocol { 200 } else { 400 };
+    let mut sender = asked.respond.send_response(Response::builder().status(status).body(()).unwrap(), false)?;
+    let receiver = asked.request.body_mut();
+    while let Some(data) = receiver.data().await {
+        let data = data?;
+        receiver.flow_control().release_capacity(data.len())?;
+        if !data.is_empty() {
+            sender.send_data(Bytes::from([b"(", &data[..], b")"].concat()), false)?;
+        }
+    }
+    sender.send_data(Bytes::from_static(b"over"), true)
+}
+
+#[test]
+fn connect_is_a_stream_of_an_http2_server() {
+    let server = H2Server::start(Builder::new(), echo_in_tunnel);
+    let baton = allowing_connect(&server);
+    for _ in 0..2 {
+        let mut client = baton.client();
+        client.send(CONNECT).unwrap();
+        assert_eq!(client.head().unwrap().start.get(..12), Some("HTTP/1.1 200"));
+        for bytes in [&b"\x16\x03\x01"[..], b"GET / HTTP/1.1\r\n\r\n"] {
+            client.send(bytes).unwrap();
+            assert_eq!(client.exactly(bytes.len() + 2).unwrap(), [b"(", bytes, b")"].concat());
+        }
+        client.finish();
+        assert_eq!(client.rest().unwrap(), b"over");
+    }
+    let mut client = H2::connect(baton.address());
+    client.send(&headers(1, 0, &[(":method", "CONNECT"), (":authority", "b.example:443")]));
+    client.wait_for("the tunnel", |event| *event == Event::Head(1, Some(200), false));
+    client.send(&frame(DATA, 0, 1, b"hello"));
+    client.wait_for("an echo", |event| *event == Event::Data(1, b"(hello)".to_vec(), false));
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn connect_that_an_http2_server_refuses_is_answered() {
+    let server = H2Server::start(Builder::new(), |mut asked| async move { asked.say(403, "not there") });
+    let baton = allowing_connect(&server);
+    let mut client = baton.client();
+    let response = client.ask(CONNECT);
+    assert_eq!((response.status(), response.text().as_str()), (403, "not there"));
+    assert_eq!(client.get("/").status(), 403);
+    // Where it is not allowed none gets there.
+    let server = H2Server::start(Builder::new(), echo_in_tunnel);
+    assert_eq!(before(&server, "").client().ask(CONNECT).status(), 501);
+    assert_eq!(server.connections(), 0);
+}
+
 #[test]
 fn what_a_server_answers_instead_is_passed_on() {
     let server = H2Server::start(taking_connect(), |mut asked| async move { asked.say(403, "not here") });

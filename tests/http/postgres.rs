@@ -15,7 +15,7 @@ use crate::baton::Directory;
 use crate::redis::server::free_port;
 
 /// Somebody who is not root, whom PostgreSQL refuses: `nobody`.
-const USER: u32 = 65_534;
+pub const USER: u32 = 65_534;
 
 /// One server, with its data in a directory of its own.
 pub struct Postgres {

@@ -129,3 +129,47 @@ fn oldest_client_is_forgotten_when_there_are_too_many() {
         assert_eq!(with_field(&mut client, &format!("X-Key: {key}\r\n")), status, "{key}");
     }
 }
+
+#[test]
+fn clients_are_told_of_their_limits_where_that_is_wanted() {
+    let server =
+        Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRateLimit: \"own\";r=9;t=1\r\n\r\nok".to_owned());
+    let route = "[[route]]\nlistener = \"http\"\nname = \"api\"\npath_prefix = \"/api\"\npool = \"app\"\n\
+                 rate_limit = { requests = 2, per = \"20h\", headers = true }\n";
+    let settings = Settings {
+        listener: "rate_limits = [{ requests = 100, per = \"10h\", headers = true }, { requests = 9, per = \"1h\" }]"
+            .to_owned(),
+        worker: route.to_owned(),
+        ..Settings::default()
+    };
+    let baton = Baton::with(&[&server], &settings);
+    let mut client = baton.client();
+    let response = client.get("/");
+    assert_eq!(response.values("ratelimit-policy"), ["\"http\";q=100;w=36000"]);
+    // Beside what the server says of its own.
+    assert_eq!(response.values("ratelimit"), ["\"own\";r=9;t=1", "\"http\";r=99;t=360"]);
+    assert_eq!(response.value("retry-after"), None);
+    client.get("/api");
+    let response = client.get("/api");
+    assert_eq!(response.values("ratelimit-policy"), ["\"http\";q=100;w=36000, \"http route api\";q=2;w=72000"]);
+    let standing = response.values("ratelimit").remove(1).to_owned();
+    assert!(standing.starts_with("\"http\";r=97;t=") && standing.contains("\"http route api\";r=0;t="), "{standing}");
+    let response = client.get("/api");
+    assert_eq!((response.status(), response.value("retry-after")), (429, Some("36000")));
+    let standing = response.values("ratelimit").remove(0).to_owned();
+    assert!(standing.ends_with(", \"http route api\";r=0;t=36000"), "{standing}");
+}
+
+#[test]
+fn clients_are_not_told_of_their_limits_otherwise() {
+    let server = Server::saying("ok");
+    let baton = Baton::with(&[&server], &limited("requests = 1, per = \"1h\""));
+    let mut client = baton.client();
+    for status in [200, 429] {
+        let response = client.get("/");
+        assert_eq!(
+            (response.status(), response.value("ratelimit"), response.value("ratelimit-policy")),
+            (status, None, None)
+        );
+    }
+}

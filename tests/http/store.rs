@@ -117,6 +117,46 @@ fn a_user_who_has_to_move_has_moved_everywhere() {
 }
 
 #[test]
+fn servers_that_come_go_and_change_places_keep_their_sessions() {
+    let redis = RedisServer::start(&[]);
+    let servers = ["0", "1", "2"].map(Server::saying);
+    let fourth = Server::saying("3");
+    let of = || balancer(&servers.each_ref(), BY_USER, &redis);
+    let (one, two) = (of(), of());
+    let known: Vec<String> = (0..6).map(|user| ask(&one, user)).collect();
+    // The first one is gone, and the others have other numbers.
+    let address = |number: usize| servers[number].address();
+    let blocks = format!(
+        "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app3\", address = \"{}\" }}, {{ name = \"app2\", address = \
+         \"{}\" }}]\nsticky = {BY_USER}\n[sessions]\nstore = \"redis://127.0.0.1:{}/1\"\nstore_timeout = \"5s\"\n\
+         [worker]\nthreads = 1\n",
+        address(2),
+        address(1),
+        redis.port()
+    );
+    one.write_config("pool = \"app\"", &blocks);
+    one.done(&["reload"]);
+    for user in (0..6).filter(|user| known[*user] != "0") {
+        assert_eq!(ask(&one, user), known[user], "user {user}");
+    }
+    // One is found at run time, and the other load balancer finds its users once it has it too.
+    for baton in [&one, &two] {
+        baton.done(&["server", "add", "app/app4", &fourth.address().to_string()]);
+        baton.wait_for_status(|status| {
+            status["pools"][0]["servers"]
+                .as_array()
+                .is_some_and(|list| list.iter().any(|server| server["name"] == "app4"))
+        });
+    }
+    let answers: Vec<String> = (100..112).map(|user| ask(&one, user)).collect();
+    for server in ["1", "2", "3"] {
+        assert!(answers.iter().any(|answer| answer == server), "nobody is on {server}: {answers:?}");
+    }
+    assert_eq!((100..112).map(|user| ask(&two, user)).collect::<Vec<_>>(), answers);
+    assert_eq!(one.status()["sessions"]["store"]["state"], "connected");
+}
+
+#[test]
 fn a_store_that_stands_still_is_no_reason_not_to_answer() {
     let redis = RedisServer::start(&[]);
     let servers = ["0", "1"].map(Server::saying);

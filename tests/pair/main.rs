@@ -25,6 +25,7 @@ mod failures;
 mod figures;
 mod fitness;
 mod formation;
+mod half_set_up;
 mod handover;
 mod heal;
 mod interop;
@@ -35,6 +36,7 @@ mod privileges;
 mod resumption;
 mod rollout;
 mod service_manager;
+mod set_up;
 mod sockets;
 mod split;
 mod surroundings;
@@ -72,6 +74,8 @@ fn main() -> ExitCode {
         resumption::trials(),
         heal::trials(),
         surroundings::trials(),
+        set_up::trials(),
+        half_set_up::trials(),
         keeping::trials(),
         interop::trials(),
         rollout::trials(),

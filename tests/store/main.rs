@@ -112,7 +112,7 @@ impl Balancer {
         let mut found = None;
         wait_for("the comparison finds something", || {
             self.store.used(&key, server);
-            found = self.seen.lock().unwrap().iter().find(|(of, _)| *of == key).map(|(_, seen)| *seen);
+            found = self.seen.lock().unwrap().iter().find(|(of, _)| *of == key).map(|(_, seen)| seen.clone());
             found.is_some()
         });
         found.unwrap()

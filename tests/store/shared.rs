@@ -70,7 +70,7 @@ fn a_move_reaches_the_tables_of_other_load_balancers() {
     let (one, two) = (Balancer::of(settings(redis.port()), app()), Balancer::of(settings(redis.port()), app()));
     one.claim(key(1), APP1);
     on_a_runtime(one.store.put(&key(1), APP2));
-    assert_eq!(two.use_until_seen(key(1), APP1), Seen::Moved(APP2));
+    assert_eq!(two.use_until_seen(key(1), APP1), Seen::Moved { pool: "app".to_owned(), server: "app2".to_owned() });
 }
 
 #[test]
@@ -133,4 +133,21 @@ fn sessions_in_use_are_compared_once_in_an_interval() {
     wait_for("the second one is compared", || balancer.store.status().rechecks >= 2);
     // A thousand times within 3 s; on a machine that stands still in between, twice.
     assert!((2..=3).contains(&balancer.store.status().rechecks));
+}
+
+#[test]
+fn another_numbering_finds_the_same_servers() {
+    let server = RedisServer::start(&[]);
+    let before = Balancer::of(settings(server.port()), app());
+    assert_eq!(before.claim(key(1), APP2), Some(APP2));
+    let store = before.store.with_pools(vec![pool(&["app0", "app2", "app3"]), app()]);
+    let after = Balancer { store, seen: Arc::clone(&before.seen) };
+    assert_eq!(after.lookup(key(1)), Found::At(ServerRef { pool: 0, server: 1 }));
+    assert_eq!(after.claim(key(2), ServerRef { pool: 0, server: 2 }), Some(ServerRef { pool: 0, server: 2 }));
+    // One that is still under way by the former numbers has no such server, and finds the others.
+    assert_eq!(before.lookup(key(2)), Found::Nothing);
+    assert_eq!(before.lookup(key(1)), Found::At(APP2));
+    // The end of the former one ends nothing.
+    drop(before);
+    assert_eq!(after.lookup(key(1)), Found::At(ServerRef { pool: 0, server: 1 }));
 }

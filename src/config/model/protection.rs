@@ -46,6 +46,8 @@ pub struct RateLimit {
     pub entries_max: u32,
     /// Whether requests over the limit are counted and logged, and let through all the same. Default false.
     pub log_only: bool,
+    /// Whether clients are told of it in the fields RateLimit-Policy and RateLimit of responses. Default false.
+    pub headers: bool,
 }
 
 /// What a client is known by when its requests are counted.

@@ -1,6 +1,7 @@
 //! Routes: which requests they match, and what is done with those.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{PoolIndex, RateLimit, RouteAccess};
@@ -165,10 +166,25 @@ pub struct FixedResponse {
     pub status: u16,
     /// At most 64 KiB.
     pub body: String,
-    /// What the body is. Default `text/plain; charset=utf-8`.
+    /// A file that holds the body instead, of at most [`PAGE_BYTES_MAX`](super::PAGE_BYTES_MAX).
+    pub body_file: Option<PathBuf>,
+    /// What the body is. Default `text/plain; charset=utf-8`, and of a file what the end of its name says.
     pub content_type: String,
     /// Further headers.
     pub headers: Vec<(String, Template)>,
+}
+
+impl Route {
+    /// The files that hold its answers.
+    pub fn body_files(&self) -> impl Iterator<Item = &Path> {
+        let of_action = match &self.action {
+            RouteAction::Respond(response) => response.body_file.as_deref(),
+            RouteAction::Pool(_) | RouteAction::Split(_) | RouteAction::Redirect(_) | RouteAction::Unavailable => None,
+        };
+        let of_maintenance =
+            self.maintenance.as_ref().and_then(|maintenance| maintenance.response.body_file.as_deref());
+        of_action.into_iter().chain(of_maintenance)
+    }
 }
 
 /// An answer while something is worked on.

@@ -146,6 +146,7 @@ servers = [{ name = "n", address = "10.0.0.2:80" }]
     let response = FixedResponse {
         status: 403,
         body: "no".to_owned(),
+        body_file: None,
         content_type: "application/json".to_owned(),
         headers: vec![("x-why".to_owned(), template(vec![variable(Variable::Method)]))],
     };

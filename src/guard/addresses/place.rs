@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::config::Vip;
 use crate::net::netlink::{Address, Interface, Netlink, PrefixRoute};
-use crate::net::sysctl;
+use crate::net::sysctl::{self, is_without_ipv6};
 use crate::units::{IpNetwork, VirtualRouterId};
 
 /// The loopback interface has this index in every network namespace.
@@ -132,6 +132,12 @@ pub async fn put(netlink: &Netlink, carriers: &[Carrier]) -> Result<Put, String>
                 Ok(Added::Again) => {
                     put.added += 1;
                     put.duplicates.push(network.address());
+                }
+                Err(error) if network.address().is_ipv6() && is_without_ipv6(&carrier.interface) => {
+                    let interface = &carrier.interface;
+                    return failed(&network.to_string(), &error).map_err(|reason| {
+                        format!("{reason}: IPv6 is off there; sysctl net.ipv6.conf.{interface}.disable_ipv6=0")
+                    });
                 }
                 Err(error) => return failed(&network.to_string(), &error),
             }

@@ -32,7 +32,7 @@ const LAST_READS_MAX: usize = 4;
 const KILLED_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Commands that others than root could change, in sentences: they would run with the guard's privileges.
-pub fn warnings(config: &Config) -> Vec<String> {
+pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let programs = config.fitness.iter().filter_map(|check| match &check.subject {
         FitnessSubject::Command { command } => command.first().map(|program| (&check.name, program)),
         _ => None,
@@ -49,7 +49,7 @@ pub fn warnings(config: &Config) -> Vec<String> {
         };
         Some(format!("fitness check {name} runs {program}, which {reason}: others than root can make it run anything"))
     };
-    programs.filter_map(warning).collect()
+    programs.filter_map(warning)
 }
 
 /// A program to run.

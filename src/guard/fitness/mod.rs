@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::command::warnings;
 pub use self::listener::Situation;
 use crate::config::{Config, FitnessCheck, FitnessSubject, Listener, Route};
 use crate::fitness::{Check, CheckId, Finding, Fitness, Severity, Start, Subject};
@@ -97,6 +96,11 @@ impl Drop for Looks {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);
     }
+}
+
+/// What an operator should know of the configured checks on this machine, in sentences.
+pub fn warnings(config: &Config) -> Vec<String> {
+    command::warnings(config).chain(process::warnings(config)).collect()
 }
 
 /// The interfaces that carry addresses, with the VIPs whose addresses they carry. One that carries adverts alone is not

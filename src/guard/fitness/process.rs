@@ -2,7 +2,28 @@
 
 use std::fs;
 
+use crate::config::{Config, FitnessSubject};
 use crate::fitness::Finding;
+
+/// Checks of processes where those of other users cannot be seen, in sentences: what they look for may run all the same.
+pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let are_hidden = others_are_hidden();
+    let checks = config
+        .fitness
+        .iter()
+        .filter(move |check| are_hidden && matches!(check.subject, FitnessSubject::Process { .. }));
+    checks.map(|check| {
+        format!(
+            "fitness check {} sees no process of another user, as /proc hides them: let the service have ProtectProc=default",
+            check.name
+        )
+    })
+}
+
+/// Whether /proc hides the processes of others (`hidepid`, proc(5)). The first process is always there.
+fn others_are_hidden() -> bool {
+    fs::read("/proc/1/comm").is_err()
+}
 
 /// One look through /proc. The name is the kernel's (`comm`, proc_pid_comm(5)); a process that has ended and was not
 /// waited for does not run. Some microseconds for each process of the machine.
@@ -14,6 +35,7 @@ pub(super) fn look(name: &str) -> Finding {
     let ids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     match ids.into_iter().find(|id| is_named(*id, name) && is_running(*id)) {
         Some(id) => Finding::Good(format!("process {id} is {name}")),
+        None if others_are_hidden() => Finding::Bad(format!("no process {name} of our user runs; others are hidden")),
         None => Finding::Bad(format!("no process {name} runs")),
     }
 }

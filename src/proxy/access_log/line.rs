@@ -24,7 +24,7 @@ pub struct Entry<'a> {
     pub user: &'a [u8],
     /// The listener.
     pub listener: &'a str,
-    /// What was asked for; all empty where nothing that can be read was.
+    /// What was asked for; its `line` alone where that cannot be read.
     pub request: Asked<'a>,
     /// The status that was answered; 499 where the client went away before there was one, 0 for a connection.
     pub status: u16,
@@ -61,6 +61,8 @@ pub struct Entry<'a> {
 /// What a client asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Asked<'a> {
+    /// The first line of what could not be read.
+    pub line: &'a [u8],
     /// The method.
     pub method: &'a [u8],
     /// The host, with its port where it has one.
@@ -109,6 +111,7 @@ fn json(entry: &Entry<'_>, line: &mut Vec<u8>) {
     text(b"request_id", entry.request_id, line);
     text(b"user", entry.user, line);
     text(b"listener", entry.listener.as_bytes(), line);
+    text(b"request_line", asked.line, line);
     text(b"method", asked.method, line);
     text(b"host", asked.host, line);
     text(b"path", asked.target, line);
@@ -161,7 +164,10 @@ fn combined(entry: &Entry<'_>, line: &mut Vec<u8>) {
     line.extend_from_slice(b"] \"");
     let asked = &entry.request;
     if asked.method.is_empty() {
-        line.push(b'-');
+        if asked.line.is_empty() {
+            line.push(b'-');
+        }
+        asked.line.iter().for_each(|byte| plain(*byte, line));
     } else {
         let parts = [asked.method, b" ", asked.target, b" ", asked.protocol.as_bytes()];
         parts.into_iter().flatten().for_each(|byte| plain(*byte, line));

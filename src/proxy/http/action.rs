@@ -26,6 +26,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
 use super::https;
+use super::pages::Page;
 use super::respond;
 use super::route::{self, Asked};
 use super::transaction::Transaction;
@@ -218,15 +219,14 @@ fn seconds(time: Duration) -> HeaderValue {
 
 /// An answer that the configuration has.
 fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<ClientBody>) -> Response<ResponseBody> {
-    let body = if fixed.body.is_empty() {
-        ResponseBody::empty()
-    } else {
-        ResponseBody::text(Bytes::copy_from_slice(fixed.body.as_bytes()))
-    };
-    let mut response = Response::new(body);
+    let listener = transaction.client.listener();
+    let page = fixed.body_file.as_ref().and_then(|file| listener?.route_pages.of(file));
+    let body = page.map_or_else(|| Bytes::copy_from_slice(fixed.body.as_bytes()), Page::body);
+    let has_body = !body.is_empty();
+    let mut response = Response::new(if has_body { ResponseBody::text(body) } else { ResponseBody::empty() });
     *response.status_mut() = StatusCode::from_u16(fixed.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
-    if let (false, Ok(content_type)) = (fixed.body.is_empty(), HeaderValue::try_from(&fixed.content_type)) {
+    if let (true, Ok(content_type)) = (has_body, HeaderValue::try_from(&fixed.content_type)) {
         headers.insert(header::CONTENT_TYPE, content_type);
     }
     let facts = Facts::of(request);

@@ -124,7 +124,7 @@ impl Connection {
     }
 }
 
-/// Who speaks in one task: an HTTP/1 connection, whose requests take turns, or one stream of an HTTP/2 connection.
+/// Who has one request at a time: an HTTP/1 connection, or one stream of an HTTP/2 connection.
 pub struct Client {
     /// The connection that it is or is on.
     pub connection: Rc<Connection>,
@@ -132,6 +132,9 @@ pub struct Client {
     pub in_flight: Cell<u32>,
     /// Why the request stream was refused.
     pub refusal: Cell<Option<Refusal>>,
+    /// What stood where the request line of a refused request was to stand, where a log is kept: its first line, or the
+    /// beginning of that.
+    pub refused_line: Cell<Box<[u8]>>,
     /// A response was given up in the middle.
     pub broken_off: Cell<bool>,
     /// A request's body is on its way to a server.
@@ -179,6 +182,7 @@ impl Client {
             connection,
             in_flight: Cell::new(0),
             refusal: Cell::new(None),
+            refused_line: Cell::default(),
             broken_off: Cell::new(false),
             is_uploading: Cell::new(false),
             marks: Marks::default(),

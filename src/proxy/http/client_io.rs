@@ -22,12 +22,14 @@ use super::interim;
 use super::strict::{Gate, Limits, Phase, Verdict};
 use super::trace::Ended;
 use super::tunnel::{self, Switch};
-use crate::proxy::refusals::Reason;
 use crate::proxy::socket::{Socket, Stream};
 use crate::proxy::timers::Party;
 
 /// Read at once into our own buffer, when a part of a head is already there.
 const READ_BYTES: usize = 4096;
+
+/// What is kept of the first line of a request that is refused.
+const REFUSED_LINE_BYTES_MAX: usize = 1024;
 
 /// How long a client that has not been heard out is listened to after its answer. Were the connection closed with bytes
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
@@ -37,7 +39,8 @@ pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 pub type ClientStream = Stream<TlsStream<Socket>>;
 
 impl ClientStream {
-    fn socket(&self) -> &TcpStream {
+    /// The connection below.
+    pub fn socket(&self) -> &TcpStream {
         match self {
             ClientStream::Plain(stream) => stream.tcp(),
             ClientStream::Tls(stream) => stream.get_ref().0.tcp(),
@@ -61,6 +64,17 @@ pub fn is_refusal<B>(target: &str, request: &Request<B>) -> bool {
 /// The request that stands for a refusal.
 fn refusal_request(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: refused\r\n\r\n").into_bytes()
+}
+
+/// Keeps the first line of what is refused for the log; one empty line may stand in front of a request. In the middle of a
+/// body there is none: the request has its line in the log already.
+fn note_line(client: &Client, phase: Phase, refused: &[u8]) {
+    if phase == Phase::Body || client.listener().is_none_or(|listener| listener.log.is_none()) {
+        return;
+    }
+    let line = refused.strip_prefix(b"\r\n").unwrap_or(refused);
+    let len = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len());
+    client.refused_line.set(line.get(..len.min(REFUSED_LINE_BYTES_MAX)).unwrap_or_default().into());
 }
 
 /// What a client may send.
@@ -87,10 +101,8 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
-    /// How slowly the client may take responses, where there is a limit.
-    drain: Option<Box<Drain>>,
-    /// Something was written since the last wait for room.
-    has_written: bool,
+    /// How the client takes responses.
+    drain: Drain,
     opening: Opening,
     /// Interim responses, from the first byte that is not written on.
     interim: Vec<u8>,
@@ -132,8 +144,7 @@ impl ClientIo {
         if let Some(listener) = client.listener() {
             client.deadlines().set(Party::ClientRead, listener.config.head_timeout);
         }
-        let gate = Gate::new(limits(&client));
-        let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
+        let (gate, drain) = (Gate::new(limits(&client)), Drain::new(&client));
         // With TLS it is the handshake that chooses (RFC 9113 section 3.2).
         let is_open = matches!(stream, ClientStream::Plain(_)) && client.listener().is_some_and(|l| l.config.http2);
         let opening = if is_open { Opening::Unknown } else { Opening::Http1 };
@@ -146,8 +157,7 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
-            drain: drain.map(|rate| Box::new(Drain::new(rate))),
-            has_written: true,
+            drain,
             opening,
             interim: Vec::new(),
         }
@@ -156,8 +166,7 @@ impl ClientIo {
     /// Goes on with the same client under another configuration. Nothing of a request has come.
     pub fn go_over(&mut self, client: Rc<Client>) {
         self.gate.set_limits(limits(&client));
-        let drain = client.listener().and_then(|listener| listener.config.protection.response_rate);
-        self.drain = drain.map(|rate| Box::new(Drain::new(rate)));
+        self.drain = Drain::new(&client);
         self.client = client;
     }
 
@@ -242,6 +251,8 @@ impl ClientIo {
                 len
             }
             Verdict::Reject { after, rejection } => {
+                let refused = fresh.get(after..).unwrap_or_default();
+                note_line(&self.client, self.gate.phase(), refused);
                 self.refuse(Refusal::Malformed(rejection));
                 after
             }
@@ -279,6 +290,7 @@ impl ClientIo {
                 self.passed = std::mem::replace(&mut self.held, rest);
             }
             Verdict::Reject { after, rejection } => {
+                note_line(&self.client, self.gate.phase(), self.held.get(after..).unwrap_or_default());
                 self.held.truncate(after);
                 self.passed = std::mem::take(&mut self.held);
                 self.refuse(Refusal::Malformed(rejection));
@@ -351,6 +363,7 @@ impl ClientIo {
         match self.gate.phase() {
             Phase::Idle => Ok(true),
             Phase::Head => {
+                note_line(&self.client, Phase::Head, &self.held);
                 self.refuse(Refusal::TooSlow);
                 Ok(false)
             }
@@ -436,13 +449,13 @@ impl ClientIo {
         write: impl FnOnce(Pin<&mut ClientStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         match write(Pin::new(&mut self.stream), context) {
-            Poll::Pending if self.is_write_late() => {
+            Poll::Pending if self.drain.is_late(&self.client, self.stream.socket()) => {
                 self.client.broken_off.set(true);
                 self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
             Poll::Pending => {
-                self.wait_for_room();
+                self.drain.waits(&self.client, self.stream.socket());
                 Poll::Pending
             }
             ready => {
@@ -452,39 +465,10 @@ impl ClientIo {
         }
     }
 
-    fn wait_for_room(&mut self) {
-        let Some(listener) = self.client.listener() else { return };
-        let deadlines = self.client.deadlines();
-        deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
-        if let Some(drain) = &mut self.drain {
-            let is_new = std::mem::take(&mut self.has_written);
-            let now = self.client.now();
-            let late_at = drain.waits(self.stream.socket(), is_new, now);
-            deadlines.set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
-        }
-    }
-
-    /// Whether the client has taken too long to take what is written, or too little of it.
-    fn is_write_late(&mut self) -> bool {
-        let deadlines = self.client.deadlines();
-        if !deadlines.is_late(Party::ClientWrite) {
-            return false;
-        }
-        let Some(drain) = &mut self.drain else { return true };
-        if drain.is_late(self.stream.socket(), self.client.now()) {
-            self.client.refused(Reason::ResponseTooSlow);
-            return true;
-        }
-        // The rate has been kept, and so the client was not idle.
-        deadlines.clear(Party::ClientWrite);
-        false
-    }
-
     /// Counts what the client has made room for.
     fn written(&mut self, polled: &Poll<io::Result<usize>>) {
-        if let (Some(drain), Poll::Ready(Ok(len))) = (&mut self.drain, polled) {
-            drain.moved(*len, self.client.now());
-            self.has_written = true;
+        if let Poll::Ready(Ok(len)) = polled {
+            self.drain.moved(&self.client, *len);
         }
     }
 }

@@ -1,41 +1,40 @@
 //! Pages of the operator's own in place of our errors, and of those of servers where that is configured.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
 use super::body::ResponseBody;
+use super::pages::{self, Page};
 use super::respond::Own;
 use super::transaction::Transaction;
-use crate::config::{ERROR_PAGE_BYTES_MAX, ErrorPage};
+use crate::config;
 use crate::proxy::files::Files;
 
 /// The pages of a listener.
 #[derive(Debug, Default)]
 pub struct ErrorPages {
     /// Those of one status before those of a class.
-    pages: Vec<Page>,
+    pages: Vec<ErrorPage>,
     /// Whether errors of servers are replaced as well.
     intercepts: bool,
 }
 
 #[derive(Debug)]
-struct Page {
-    config: ErrorPage,
+struct ErrorPage {
+    /// The statuses that it is for.
+    statuses: RangeInclusive<u16>,
     content_type: &'static str,
-    body: ArcSwap<Bytes>,
+    page: Page,
 }
 
 impl ErrorPages {
     /// Prepares what is configured. Empty until it is given files.
-    pub fn new(config: &[ErrorPage], intercepts: bool) -> Self {
-        let page = |config: &ErrorPage| Page {
-            content_type: content_type(&config.file),
-            config: config.clone(),
-            body: ArcSwap::default(),
+    pub fn new(config: &[config::ErrorPage], intercepts: bool) -> Self {
+        let page = |config: &config::ErrorPage| ErrorPage {
+            statuses: config.from..=config.to,
+            content_type: config::content_type(&config.file),
+            page: Page::new(&config.file),
         };
         Self { pages: config.iter().map(page).collect(), intercepts }
     }
@@ -45,43 +44,11 @@ impl ErrorPages {
     /// # Errors
     /// In words: which those are, and why.
     pub fn files_changed(&self, files: &Files) -> Result<(), String> {
-        let mut result = Ok(());
-        for page in &self.pages {
-            match body(&page.config, files) {
-                Ok(body) => page.body.store(Arc::new(body)),
-                Err(reason) => result = Err(reason),
-            }
-        }
-        result
+        pages::files_changed(self.pages.iter().map(|page| &page.page), files)
     }
 
-    fn of(&self, status: u16) -> Option<&Page> {
-        self.pages.iter().find(|page| (page.config.from..=page.config.to).contains(&status))
-    }
-}
-
-fn body(config: &ErrorPage, files: &Files) -> Result<Bytes, String> {
-    let path = config.file.display();
-    let content = files.get(&config.file).ok_or_else(|| format!("{path} was not handed over"))?;
-    if content.len() > ERROR_PAGE_BYTES_MAX {
-        return Err(format!("{path} is larger than {} KiB", ERROR_PAGE_BYTES_MAX >> 10));
-    }
-    Ok(Bytes::copy_from_slice(&content))
-}
-
-fn content_type(path: &Path) -> &'static str {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
-    match extension.as_str() {
-        "json" => "application/json",
-        "txt" => "text/plain; charset=utf-8",
-        "xml" => "application/xml",
-        "xhtml" => "application/xhtml+xml",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "gif" => "image/gif",
-        "jpg" | "jpeg" => "image/jpeg",
-        "webp" => "image/webp",
-        _ => "text/html; charset=utf-8",
+    fn of(&self, status: u16) -> Option<&ErrorPage> {
+        self.pages.iter().find(|page| page.statuses.contains(&status))
     }
 }
 
@@ -97,7 +64,7 @@ pub fn apply(transaction: &Transaction, response: Response<ResponseBody>) -> Res
     let (mut parts, _body) = response.into_parts();
     forget_representation(&mut parts.headers);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    Response::from_parts(parts, ResponseBody::text(Bytes::clone(&page.body.load())))
+    Response::from_parts(parts, ResponseBody::text(page.page.body()))
 }
 
 /// Fields that are about the body that was there before (RFC 9110 section 8).
@@ -119,18 +86,5 @@ fn forget_representation(headers: &mut HeaderMap) {
     }
     for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
         headers.remove(HeaderName::from_static(name));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_name_says_what_a_page_is() {
-        assert_eq!(content_type(Path::new("/a/404.HTML")), "text/html; charset=utf-8");
-        assert_eq!(content_type(Path::new("/a/404")), "text/html; charset=utf-8");
-        assert_eq!(content_type(Path::new("/a/404.json")), "application/json");
-        assert_eq!(content_type(Path::new("/a/404.txt")), "text/plain; charset=utf-8");
     }
 }

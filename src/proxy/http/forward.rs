@@ -1,6 +1,6 @@
 //! A request on its way to a server, and the response on its way back.
 
-use std::cell::RefMut;
+use std::cell::{Cell, RefMut};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::body::{BodyError, RequestBody, ResponseBody};
 use super::client::Client;
 use super::client_body::ClientBody;
 use super::headers;
-use super::hedge::{self, Raced, Second};
+use super::hedge::{self, Lost, Raced, Second};
 use super::respond::{self, Fault};
 use super::trace::ChosenBy;
 use super::transaction::Transaction;
@@ -148,7 +148,8 @@ pub async fn forward(
         match errand.attempt(tried).await {
             Attempt::Answered(server, response) => {
                 client.marks.answered();
-                pool.settled(client.thread().index(), pool.outcome(response.status().as_u16()));
+                let outcome = pool.outcome(response.status().as_u16());
+                client.site().settled(index, client.thread().index(), outcome);
                 transaction.place = Some(Place { pool: index, server });
                 transaction.slot = errand.slot.take();
                 return errand.finish(server, response).await;
@@ -205,7 +206,7 @@ async fn prepare(
     Ok((request, wanted))
 }
 
-impl Errand<'_> {
+impl<'a> Errand<'a> {
     /// The server to try: the one that the client belongs to, else the next in turn, where the client then belongs.
     async fn pick(&mut self) -> Option<usize> {
         if let Some(wanted) = self.wanted.take() {
@@ -309,12 +310,16 @@ impl Errand<'_> {
             Some((after, spare)) => {
                 let first = upstream.exchange(request, deadlines, timeout);
                 let errand = hedge::Errand { client: self.client, index: self.index, pool: self.pool };
-                match Box::pin(hedge::race(errand, first, spare, after, || self.second(server))).await {
-                    Raced::First(answer) => answer,
-                    Raced::Second(second, response) => {
+                match Box::pin(hedge::race(errand, first, spare, after, || self.second(server, is_timed))).await {
+                    Raced::First(answer, lost) => {
+                        self.failed.extend(lost.and_then(|lost| lost.note(errand)));
+                        answer
+                    }
+                    Raced::Second(second, response, first) => {
                         self.client.marks.chosen_by.set(ChosenBy::Hedge);
-                        self.was_slow(server, took());
-                        self.came_of(second.server, self.outcome(&response), None);
+                        let lost = Lost { server, answer: first, time: took(), was_reused };
+                        self.failed.extend(lost.note(errand));
+                        self.answered(second.server, &response, second.began.get());
                         self.slot = second.slot;
                         return self.after_response(second.server, response, copy).await;
                     }
@@ -323,13 +328,7 @@ impl Errand<'_> {
         };
         match answer {
             Some(Ok(response)) => {
-                self.came_of(server, self.outcome(&response), took());
-                // An error that comes soon is no good answer.
-                if response.status().is_server_error() {
-                    self.pool.failed(server);
-                } else {
-                    self.pool.answered(server, began);
-                }
+                self.answered(server, &response, began);
                 self.after_response(server, response, copy).await
             }
             Some(Err(error)) => self.after_error(server, error, copy, was_reused),
@@ -342,8 +341,9 @@ impl Errand<'_> {
         }
     }
 
-    /// What carries a request for another protocol: a stream of HTTP/2 where the server takes extended CONNECT (RFC 8441),
-    /// else a connection of HTTP/1, which a pool of `protocol = "auto"` makes for it. `None` where there is neither.
+    /// What carries a request for another protocol: a stream of HTTP/2 for a tunnel (RFC 9113 section 8.5), and for an
+    /// upgrade where the server takes extended CONNECT (RFC 8441); else a connection of HTTP/1, which a pool of
+    /// `protocol = "auto"` makes for it. `None` where there is neither.
     async fn for_switch(
         &self,
         place: Place,
@@ -354,6 +354,9 @@ impl Errand<'_> {
         // Another server may have been asked before.
         Wanted::ask_by_upgrade(request);
         let Upstream::Http2(stream) = upstream else { return Some(upstream) };
+        if *wanted == Wanted::Connect {
+            return Some(Upstream::Http2(stream));
+        }
         let (pool, deadlines) = (self.pool, self.client.deadlines());
         let is_taken = deadlines.within(pool.config.connect_timeout, stream.takes_extended_connect()).await;
         if is_taken == Some(true) && wanted.ask_by_connect(request) {
@@ -381,14 +384,16 @@ impl Errand<'_> {
     }
 
     /// The server for a second copy, where there is one that has room, and budget for it.
-    fn second(&mut self, first: usize) -> Option<Second> {
+    fn second(&mut self, first: usize, is_timed: bool) -> Option<Second<'a>> {
         let (thread, retries) = (self.client.thread(), &self.pool.config.retries);
         let may_try = |server: usize| server != first && !self.failed.contains(&server);
         let (server, slot) = queue::enter_now(thread, self.index, self.key, may_try)?;
         let now = thread.timers.coarse_now();
         let has_budget = thread.retry_budget(self.index).is_some_and(|mut budget| budget.take(retries, now));
-        self.attempts += u32::from(has_budget);
-        has_budget.then_some(Second { server, slot })
+        let pool = self.pool;
+        let trial = pool.servers.get(server).filter(|_| has_budget)?.begin()?;
+        self.attempts += 1;
+        Some(Second { server, slot, _trial: trial, is_timed, began: Cell::default() })
     }
 
     /// Tries again on another server, where that is safe, wanted, and within all bounds.
@@ -418,14 +423,14 @@ impl Errand<'_> {
         true
     }
 
-    fn outcome(&self, response: &Response<Arriving>) -> Outcome {
-        self.pool.outcome(response.status().as_u16())
-    }
-
-    /// A server was not waited for any longer, after this time.
-    fn was_slow(&self, server: usize, time: Option<Duration>) {
-        if let Some(server) = self.pool.servers.get(server).filter(|_| time.is_some()) {
-            server.outcomes.count(self.client.thread().index(), Outcome::Good, time);
+    /// A server has answered; `began` is when it was asked, where that is timed.
+    fn answered(&self, server: usize, response: &Response<Arriving>, began: Option<Instant>) {
+        self.came_of(server, self.pool.outcome(response.status().as_u16()), began.map(|began| began.elapsed()));
+        // An error that comes soon is no good answer.
+        if response.status().is_server_error() {
+            self.pool.failed(server);
+        } else {
+            self.pool.answered(server, began);
         }
     }
 
@@ -599,7 +604,7 @@ impl Errand<'_> {
         let Some((status, fault)) = self.fault else {
             return self.unavailable();
         };
-        self.pool.settled(self.client.thread().index(), Outcome::Failure);
+        self.client.site().settled(self.index, self.client.thread().index(), Outcome::Failure);
         let message = match status {
             StatusCode::GATEWAY_TIMEOUT => "the server did not answer in time",
             StatusCode::SERVICE_UNAVAILABLE => "the server had no HTTP/2 stream left for this request in time",

@@ -1,6 +1,6 @@
 //! The client's socket as h2 sees it: its frames are counted on their way in, and a client that takes nothing is given up.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,21 +12,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Client;
 use super::client_io::{ClientStream, LINGER_MAX};
+use super::drain::Drain;
 use super::h2_frames::{Frames, Offence};
 use crate::proxy::timers::Party;
 
 /// What the socket, the connection and its streams know together.
 pub struct Ledger {
-    /// The connection itself, for its deadlines.
-    pub client: Rc<Client>,
+    /// The connection itself, under the configuration in use when it was last idle.
+    client: RefCell<Rc<Client>>,
+    /// How the client takes responses.
+    drain: RefCell<Drain>,
     /// Streams that are served.
     pub open: Cell<usize>,
     /// All has been said, and the client's end is waited for.
     pub is_lingering: Cell<bool>,
     /// Why the connection has to end.
     pub offence: Cell<Option<Offence>>,
-    /// Bytes have been written since this was last asked.
-    pub has_sent: Cell<bool>,
+    /// Bytes that have been written since this was last asked.
+    pub sent_bytes: Cell<u64>,
     frames: RefCell<Frames>,
     began: Instant,
 }
@@ -37,14 +40,31 @@ impl Ledger {
         let began = client.thread().timers.coarse_now();
         let frames = RefCell::new(Frames::new(Duration::ZERO));
         Rc::new(Self {
-            client,
+            drain: RefCell::new(Drain::new(&client)),
+            client: RefCell::new(client),
             open: Cell::new(0),
             is_lingering: Cell::new(false),
             offence: Cell::new(None),
-            has_sent: Cell::new(false),
+            sent_bytes: Cell::new(0),
             frames,
             began,
         })
+    }
+
+    /// The connection itself, for its deadlines.
+    pub fn client(&self) -> Ref<'_, Rc<Client>> {
+        self.client.borrow()
+    }
+
+    /// Goes on with the same client under another configuration. No stream is open.
+    pub fn go_over(&self, client: Rc<Client>) {
+        *self.drain.borrow_mut() = Drain::new(&client);
+        *self.client.borrow_mut() = client;
+    }
+
+    /// Whether the client has yet to take what is written: then it is not up to the windows of streams.
+    pub fn is_congested(&self) -> bool {
+        self.client().deadlines().is_set(Party::ClientWrite)
     }
 
     /// Whether a field block has begun and not ended.
@@ -56,7 +76,7 @@ impl Ledger {
     pub fn taken_back(&self) {
         if let Err(offence) = self.frames.borrow_mut().taken_back(self.now()) {
             self.offence.set(Some(offence));
-            self.client.deadlines().wake();
+            self.client().deadlines().wake();
         }
     }
 
@@ -70,11 +90,12 @@ impl Ledger {
         if let Err(offence) = self.frames.borrow_mut().received(bytes, self.now()) {
             self.offence.set(Some(offence));
         }
-        let deadlines = self.client.deadlines();
+        let client = self.client();
+        let deadlines = client.deadlines();
         match (was_in_block, self.is_in_block()) {
             // One deadline for a whole block, from its first byte: trickling does not help.
             (false, true) => {
-                if let Some(listener) = self.client.listener() {
+                if let Some(listener) = client.listener() {
                     deadlines.set(Party::ClientRead, listener.config.head_timeout);
                 }
             }
@@ -84,12 +105,13 @@ impl Ledger {
     }
 
     fn sent(&self, len: usize) {
-        self.has_sent.set(true);
+        self.sent_bytes.set(self.sent_bytes.get().saturating_add(len as u64));
+        self.drain.borrow_mut().moved(&self.client(), len);
         self.frames.borrow_mut().sent(len);
     }
 
     fn now(&self) -> Duration {
-        self.client.thread().timers.coarse_now().saturating_duration_since(self.began)
+        self.client().thread().timers.coarse_now().saturating_duration_since(self.began)
     }
 }
 
@@ -116,7 +138,7 @@ impl H2Io {
             let mut forgotten = ReadBuf::uninit(&mut space);
             let is_open = match Pin::new(&mut self.stream).poll_read(context, &mut forgotten) {
                 Poll::Ready(read) => read.is_ok() && !forgotten.filled().is_empty(),
-                Poll::Pending if self.ledger.client.deadlines().is_late(Party::ClientRead) => false,
+                Poll::Pending if self.ledger.client().deadlines().is_late(Party::ClientRead) => false,
                 Poll::Pending => return Poll::Pending,
             };
             if !is_open {
@@ -127,17 +149,21 @@ impl H2Io {
 
     /// A write that made no progress sets a deadline, one that did takes it back.
     fn watched<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        let deadlines = self.ledger.client.deadlines();
+        let (client, socket) = (self.ledger.client(), self.stream.socket());
+        let mut drain = self.ledger.drain.borrow_mut();
         match polled {
-            Poll::Pending if deadlines.is_late(Party::ClientWrite) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if drain.is_late(&client, socket) => {
+                // An orderly end would leave the kernel with all that waits for who takes nothing. Fails only on a
+                // socket that is closed already.
+                let _closed = socket.set_zero_linger();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => {
-                if let Some(listener) = self.ledger.client.listener() {
-                    deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
-                }
+                drain.waits(&client, socket);
                 Poll::Pending
             }
             ready => {
-                deadlines.clear(Party::ClientWrite);
+                client.deadlines().clear(Party::ClientWrite);
                 ready
             }
         }
@@ -204,7 +230,7 @@ impl AsyncWrite for H2Io {
             ready!(this.watched(polled))?;
             this.is_shut_down = true;
             this.ledger.is_lingering.set(true);
-            this.ledger.client.deadlines().set(Party::ClientRead, LINGER_MAX);
+            this.ledger.client().deadlines().set(Party::ClientRead, LINGER_MAX);
         }
         this.poll_linger(context)
     }

@@ -55,11 +55,16 @@ pub fn translate(parts: &mut Parts, limits: &Limits) -> Result<(), Fault> {
 
 fn check_fields(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
     let headers = &parts.headers;
-    if headers.len() > limits.headers_max {
+    // As it would be on HTTP/1, where the authority stands in Host.
+    let host = parts.uri.authority().filter(|_| !headers.contains_key(header::HOST));
+    if headers.len() + usize::from(host.is_some()) > limits.headers_max {
         return Err(Fault::Refused(Rejection::TooManyFields));
     }
     let line = |(name, value): (&header::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    if headers.iter().map(line).sum::<usize>() > limits.head_bytes_max {
+    let host_len = host.map_or(0, |host| "host: \r\n".len() + host.as_str().len());
+    let target_len = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let request_line_len = parts.method.as_str().len() + target_len + "  HTTP/1.1\r\n".len();
+    if request_line_len + host_len + headers.iter().map(line).sum::<usize>() > limits.head_bytes_max {
         return Err(Fault::Refused(Rejection::HeadTooLarge));
     }
     if headers.values().any(|value| is_padded(value.as_bytes())) {

@@ -12,14 +12,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body;
 
 use super::answer;
-use super::body::ResponseBody;
+use super::body::{ResponseBody, floor};
 use super::client::{Client, Refusal};
 use super::client_body::ClientBody;
 use super::client_io;
 use super::h2_body::StreamBody;
 use super::h2_io::Ledger;
 use super::h2_request::{self, Fault};
+use super::trace::Ended;
 use super::tunnel::StreamIo;
+use crate::limit::floor::Meter;
+use crate::proxy::refusals::Reason as RefusalReason;
 use crate::proxy::timers::Party;
 
 /// Fields that HTTP/2 has no use for (RFC 9113 section 8.2.2).
@@ -85,7 +88,7 @@ impl Drop for Open {
         ledger.open.set(ledger.open.get().saturating_sub(1));
         // From now on it may be the client's turn, which the connection has to notice.
         if ledger.open.get() == 0 {
-            ledger.client.deadlines().wake();
+            ledger.client().deadlines().wake();
         }
     }
 }
@@ -104,35 +107,31 @@ enum End {
 /// Serves a stream to its end.
 pub async fn serve(client: Rc<Client>, ledger: Rc<Ledger>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let open = Open::new(ledger);
-    match converse(&client, request, Reply::new(respond)).await {
+    match converse(&client, &open.0, request, Reply::new(respond)).await {
         End::Complete => open.0.completed(),
         End::TakenBack => open.0.taken_back(),
         End::GivenUp => {}
     }
 }
 
-async fn converse(client: &Rc<Client>, request: Request<RecvStream>, reply: Reply) -> End {
+async fn converse(client: &Rc<Client>, ledger: &Ledger, request: Request<RecvStream>, reply: Reply) -> End {
     let Some((request, receiver)) = accept(client, request, &reply) else { return End::GivenUp };
     let is_head = request.method() == Method::HEAD;
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY).filter(|_| receiver.is_some()).cloned();
     let Some(response) = answered(client, request, &reply).await else { return End::TakenBack };
     match (client.tunnel.take(), receiver) {
         (Some(tunnel), Some(receiver)) if h2_request::accepts(key.as_ref(), response.headers()) => {
-            let (sender, response) = match switch(&reply, response) {
-                Ok(switched) => switched,
-                Err(_ended) => return End::TakenBack,
-            };
-            // The transaction ends with its response.
-            drop(response);
+            let Ok(sender) = switch(&reply, response) else { return End::TakenBack };
             // Boxed: every stream would hold the memory that tunnels need.
             Box::pin(tunnel.relay(client, StreamIo::new(sender, receiver), Bytes::new())).await;
             End::Complete
         }
-        (Some(_), _) => {
+        (Some(_tunnel), _) => {
+            client.marks.ends(Ended::ServerFailed, "http_upgrade_failed");
             reply.reset(Reason::CONNECT_ERROR);
             End::GivenUp
         }
-        (None, _) => match respond(client, &reply, response, is_head) {
+        (None, _) => match respond((client, ledger), &reply, response, is_head) {
             Ok(mut sending) => std::future::poll_fn(|context| sending.poll(context)).await,
             Err(end) => end,
         },
@@ -161,13 +160,12 @@ async fn answered(
 }
 
 /// Tells the client that its tunnel is open (RFC 8441 section 5).
-fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<(SendStream<Bytes>, ResponseBody), h2::Error> {
-    let (mut parts, body) = response.into_parts();
+fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<SendStream<Bytes>, h2::Error> {
+    let (mut parts, _empty) = response.into_parts();
     remove_connection_specific(&mut parts.headers);
     parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
     parts.status = StatusCode::OK;
-    let sender = reply.begin(Response::from_parts(parts, ()), false)?;
-    Ok((sender, body))
+    reply.begin(Response::from_parts(parts, ()), false)
 }
 
 /// Makes a request of h2's one of ours; what comes on the stream of one that asks for a tunnel is the tunnel's. `None` when
@@ -201,7 +199,7 @@ fn accept(
 /// # Errors
 /// The end of the stream, where nothing is left to send.
 fn respond<'a>(
-    client: &'a Rc<Client>,
+    (client, ledger): (&'a Rc<Client>, &'a Ledger),
     reply: &Reply,
     response: Response<ResponseBody>,
     is_head: bool,
@@ -217,9 +215,15 @@ fn respond<'a>(
     }
     match reply.begin(Response::from_parts(parts, ()), is_end) {
         Ok(_) if is_end => Err(End::Complete),
-        Ok(stream) => Ok(Sending { client, stream, body }),
+        Ok(stream) => Ok(Sending { client, ledger, stream, body, meter: meter(client) }),
         Err(_ended) => Err(End::TakenBack),
     }
+}
+
+/// How slowly the client may take a response, where there is a limit.
+fn meter(client: &Client) -> Option<Box<Meter>> {
+    let rate = client.listener()?.config.protection.response_rate?;
+    Some(Box::new(Meter::new(floor(rate))))
 }
 
 fn remove_connection_specific(headers: &mut HeaderMap) {
@@ -240,8 +244,10 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> Reason {
 /// A response's body on its way.
 struct Sending<'a> {
     client: &'a Rc<Client>,
+    ledger: &'a Ledger,
     stream: SendStream<Bytes>,
     body: ResponseBody,
+    meter: Option<Box<Meter>>,
 }
 
 impl Sending<'_> {
@@ -272,6 +278,7 @@ impl Sending<'_> {
                 Ok(data) if self.body.is_end_stream() => return Poll::Ready(self.end(data)),
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
+                    self.moved(data.len());
                     if self.stream.send_data(data, false).is_err() {
                         return Poll::Ready(End::TakenBack);
                     }
@@ -300,8 +307,9 @@ impl Sending<'_> {
             match self.stream.poll_capacity(context) {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
-                Poll::Pending if deadlines.is_late(Party::ClientWrite) => {
+                Poll::Pending if deadlines.is_late(Party::ClientWrite) && self.is_late() => {
                     self.client.broken_off.set(true);
+                    self.client.marks.ends(Ended::TimedOut, "client_write_timeout");
                     self.stream.send_reset(Reason::CANCEL);
                     return Poll::Ready(false);
                 }
@@ -309,11 +317,46 @@ impl Sending<'_> {
                     if let Some(listener) = self.client.listener() {
                         deadlines.set_once(Party::ClientWrite, listener.config.idle_timeout);
                     }
+                    self.wait();
                     return Poll::Pending;
                 }
             }
         }
         deadlines.clear(Party::ClientWrite);
+        // What the server takes from here on is not the client's time.
+        self.moved(0);
         Poll::Ready(true)
+    }
+
+    /// Counts what the client has opened its window for. All responses of a connection have the rate together, so each of
+    /// them its share: bytes count as often as there are streams.
+    fn moved(&mut self, len: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.moved(len.saturating_mul(self.ledger.open.get()), self.client.now());
+        }
+    }
+
+    /// Sets the time at which a client that opens no window is late. While what is written waits in the kernel, windows say
+    /// nothing of the client: then `h2_io` has its deadline.
+    fn wait(&mut self) {
+        let Some(meter) = &mut self.meter else { return };
+        let now = self.client.now();
+        if self.ledger.is_congested() {
+            meter.excuse();
+        }
+        let late_at = meter.waits(now);
+        self.client.deadlines().set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
+    }
+
+    /// Whether a deadline that has passed is one that the client has missed.
+    fn is_late(&mut self) -> bool {
+        let Some(meter) = &mut self.meter else { return true };
+        if self.ledger.is_congested() {
+            meter.excuse();
+            self.client.deadlines().clear(Party::ClientWrite);
+            return false;
+        }
+        self.client.refused(RefusalReason::ResponseTooSlow);
+        true
     }
 }

@@ -4,10 +4,11 @@
 //! `forward` says which requests may have one and which server gets it; here both are waited for. Only one of them is
 //! answered with. The other is dropped, which closes its connection of HTTP/1 or resets its stream of HTTP/2.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, header};
 
@@ -16,6 +17,8 @@ use super::client::Client;
 use super::forward;
 use super::trace::Hedge;
 use crate::config::PoolIndex;
+use crate::proxy::outcomes::Outcome;
+use crate::proxy::passive::Trial;
 use crate::proxy::queue::Slot;
 use crate::proxy::state::Pool;
 use crate::proxy::thread::Place;
@@ -39,43 +42,88 @@ pub struct Errand<'a> {
 }
 
 /// The server that the second copy goes to.
-pub struct Second {
+pub struct Second<'a> {
     /// Its index in the pool.
     pub server: usize,
     /// The copy's place at it, where those are limited.
     pub slot: Option<Slot>,
+    /// Its passage through the server's breaker.
+    pub _trial: Trial<'a>,
+    /// Whether it is to be timed.
+    pub is_timed: bool,
+    /// When it was sent, where that is timed.
+    pub began: Cell<Option<Instant>>,
 }
 
 /// Which copy is answered with.
-pub enum Raced {
-    /// The first one, or none was good and this is what became of it.
-    First(Answer),
-    /// The second one.
-    Second(Second, Response<Arriving>),
+pub enum Raced<'a> {
+    /// The first one, or none was good and this is what became of it; and the second, where there was one.
+    First(Answer, Option<Lost>),
+    /// The second one, and what became of the first; `None` where that was broken off.
+    Second(Second<'a>, Response<Arriving>, Option<Answer>),
+}
+
+/// A copy that the client is not answered with.
+pub struct Lost {
+    /// The server that it went to.
+    pub server: usize,
+    /// What became of it; `None` where it was broken off.
+    pub answer: Option<Answer>,
+    /// Time since it was sent, where that is taken.
+    pub time: Option<Duration>,
+    /// It was sent on a connection that had been idle.
+    pub was_reused: bool,
+}
+
+impl Lost {
+    /// Has its server be known by it, as by any request. Gives the server where that has failed the request, so that it is
+    /// not asked again.
+    pub fn note(self, errand: Errand<'_>) -> Option<usize> {
+        let Errand { client, index, pool } = errand;
+        let (server, thread) = (self.server, client.thread().index());
+        let outcome = match self.answer {
+            None => {
+                // Broken off for being late, which is no failure: all that is known is that it takes longer than this.
+                self.time.inspect(|time| pool.takes_longer(server, thread, *time));
+                return None;
+            }
+            // These say nothing about the server: it was too busy, or a connection that had been idle was just closed.
+            Some(Some(Err(ExchangeError { kind: Broken::Refused, .. }))) => return Some(server),
+            Some(Some(Err(ExchangeError { kind: Broken::Off, .. }))) if self.was_reused => return Some(server),
+            Some(Some(Err(_)) | None) => Outcome::Failure,
+            Some(Some(Ok(response))) => {
+                pool.reported(server, response.headers());
+                pool.outcome(response.status().as_u16())
+            }
+        };
+        pool.failed(server);
+        client.site().came_of(Place { pool: index, server }, thread, outcome, None);
+        Some(server)
+    }
 }
 
 /// Waits for `first`, and from `after` on for `spare` as well, which goes where `second` says, if anywhere. The first
 /// good answer counts; an error of one server does not keep the client from the answer of the other.
-pub async fn race(
+pub async fn race<'a>(
     errand: Errand<'_>,
     first: impl Future<Output = Answer>,
     spare: Box<Request<RequestBody>>,
     after: Duration,
-    second: impl FnOnce() -> Option<Second>,
-) -> Raced {
+    second: impl FnOnce() -> Option<Second<'a>>,
+) -> Raced<'a> {
     let mut first = pin!(first);
     tokio::select! {
         biased;
-        answer = &mut first => return Raced::First(answer),
+        answer = &mut first => return Raced::First(answer, None),
         () = tokio::time::sleep(after) => {}
     }
-    let Some(second) = second() else { return Raced::First(first.await) };
+    let Some(second) = second() else { return Raced::First(first.await, None) };
     let Errand { client, pool, .. } = errand;
     client.marks.hedge.set(Hedge::Lost);
     // Deadlines of its own, which those of the first copy do not move.
     let registration = client.thread().timers.register();
     let deadlines = registration.deadlines();
-    let mut other = pin!(send(errand, deadlines, second.server, spare));
+    let mut other = Box::pin(send(errand, deadlines, &second, spare));
     let (mut of_first, mut of_second) = (None, None);
     std::future::poll_fn(|context| {
         deadlines.attach(context);
@@ -89,32 +137,34 @@ pub async fn race(
         {
             of_second = Some(answer);
         }
-        let is_decided = [&of_first, &of_second].into_iter().flatten().any(|answer| is_good(pool, answer));
+        let responses = [&of_first, &of_second].into_iter().flatten().flatten().flatten();
+        let is_decided = responses.into_iter().any(|response| is_good(pool, response));
         // The first copy ends at the deadline of the request, and with that so does all.
         let is_over = of_first.is_some() && (of_second.is_some() || client.deadlines().is_late(Party::Request));
         if is_decided || is_over { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    let first_is_better = of_first.as_ref().is_some_and(|answer| is_good(pool, answer) || is_response(answer));
+    drop(other);
+    // An answer of either is better than none; of two, that of the first, unless only the other is good.
+    let is_second_better = |second: &Response<Arriving>| match &of_first {
+        Some(Some(Ok(first))) => !is_good(pool, first) && is_good(pool, second),
+        Some(Some(Err(_)) | None) | None => true,
+    };
     match of_second {
-        Some(answer) if !first_is_better || is_good(pool, &answer) => match answer {
-            Some(Ok(response)) => {
-                client.marks.hedge.set(Hedge::Won);
-                Raced::Second(second, response)
-            }
-            Some(Err(_)) | None => Raced::First(of_first.flatten()),
-        },
-        Some(_) | None => Raced::First(of_first.flatten()),
+        Some(Some(Ok(response))) if is_second_better(&response) => {
+            client.marks.hedge.set(Hedge::Won);
+            Raced::Second(second, response, of_first)
+        }
+        of_second => {
+            let time = second.began.get().map(|began| began.elapsed());
+            let lost = Lost { server: second.server, answer: of_second, time, was_reused: false };
+            Raced::First(of_first.flatten(), Some(lost))
+        }
     }
 }
 
-fn is_response(answer: &Answer) -> bool {
-    matches!(answer, Some(Ok(_)))
-}
-
-/// Whether an answer is worth more than what the other copy may still bring.
-fn is_good(pool: &Pool, answer: &Answer) -> bool {
-    let Some(Ok(response)) = answer else { return false };
+/// Whether a response is worth more than what the other copy may still bring.
+fn is_good(pool: &Pool, response: &Response<Arriving>) -> bool {
     let status = response.status();
     !status.is_server_error() && !pool.config.retries.on_statuses.contains(&status.as_u16())
 }
@@ -123,19 +173,23 @@ fn is_good(pool: &Pool, answer: &Answer) -> bool {
 async fn send(
     errand: Errand<'_>,
     deadlines: &Deadlines,
-    server: usize,
+    second: &Second<'_>,
     mut request: Box<Request<RequestBody>>,
 ) -> Answer {
     let Errand { client, index, pool } = errand;
-    let (thread, place) = (client.thread(), Place { pool: index, server });
+    let (thread, place) = (client.thread(), Place { pool: index, server: second.server });
     loop {
-        let upstream = connection(errand, deadlines, place).await?;
+        let upstream = match connection(errand, deadlines, place).await? {
+            Ok(upstream) => upstream,
+            Err(error) => return Some(Err(error)),
+        };
         if matches!(upstream, Upstream::Http1(_)) {
             request.headers_mut().remove(header::TE);
         }
         let copy = forward::copy_if_repeatable(&request);
         let was_reused = upstream.is_reused();
         thread.count(place);
+        second.began.set(second.is_timed.then(Instant::now));
         match (upstream.exchange(request, deadlines, pool.config.response_timeout).await?, copy) {
             // The server had closed a connection that was idle. There are only so many of them.
             (Err(ExchangeError { kind: Broken::Off, .. }), Some(copy)) if was_reused => request = copy,
@@ -144,19 +198,28 @@ async fn send(
     }
 }
 
-async fn connection(errand: Errand<'_>, deadlines: &Deadlines, place: Place) -> Option<Upstream> {
+/// As [`forward::obtain`], in time. A server that has no stream left has refused.
+async fn connection(
+    errand: Errand<'_>,
+    deadlines: &Deadlines,
+    place: Place,
+) -> Option<Result<Upstream, ExchangeError>> {
     let Errand { client, pool, .. } = errand;
     let thread = client.thread();
     if let Some(idle) = forward::idle(thread, pool, place) {
-        return Some(idle);
+        return Some(Ok(idle));
     }
     let obtain = Box::pin(forward::obtain(thread, pool, place, client.connection.on_behalf()));
-    match deadlines.within(pool.config.connect_timeout, obtain).await? {
-        Ok(Obtained::Stream(stream)) => Some(Upstream::Http2(stream)),
-        Ok(Obtained::Http1(stream)) => Http1::begin(stream).await.ok().map(Upstream::Http1),
-        Err(error) => {
+    match deadlines.within(pool.config.connect_timeout, obtain).await {
+        Some(Ok(Obtained::Stream(stream))) => Some(Ok(Upstream::Http2(stream))),
+        Some(Ok(Obtained::Http1(stream))) => Http1::begin(stream).await.ok().map(|http1| Ok(Upstream::Http1(http1))),
+        Some(Err(error)) => {
             thread.warn_of_dial(place, &error);
             None
+        }
+        None => {
+            let is_full = thread.shared_connections(place).is_some_and(|shared| shared.is_full());
+            is_full.then_some(Err(ExchangeError { kind: Broken::Refused, unsent: None }))
         }
     }
 }

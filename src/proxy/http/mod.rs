@@ -25,12 +25,14 @@ mod h2_frames;
 mod h2_io;
 mod h2_request;
 mod h2_stream;
+mod h2_turns;
 mod headers;
 mod hedge;
 pub mod https;
 pub mod identity;
 pub mod ids;
 pub mod interim;
+pub mod pages;
 mod protection;
 mod respond;
 pub mod route;
@@ -248,13 +250,22 @@ fn is_refused<B>(client: &Client, request: &Request<B>) -> bool {
     is_on_http2 && client.refusal.get().is_some() || client_io::is_refusal(&client.thread().refusal_target, request)
 }
 
-/// Makes a response ready for the client. The transaction lasts as long as the response's body.
+/// Makes a response ready for the client. The transaction lasts as long as the response's body, or the tunnel that the
+/// response opens.
 fn finish(mut transaction: Box<Transaction>, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     transaction.answered(&response);
     https::add_hsts(&transaction.client, &mut response);
     identity::sign(&transaction, &mut response);
     let mut response = error_pages::apply(&transaction, response);
+    protection::tell(&transaction, response.headers_mut());
     action::to_client(&transaction, response.headers_mut());
     let response = compression::apply(&transaction, response);
-    response.map(|body| body.of(transaction))
+    let client = Rc::clone(&transaction.client);
+    match &mut *client.tunnel.borrow_mut() {
+        None => response.map(|body| body.of(transaction)),
+        Some(tunnel) => {
+            tunnel.carry(transaction);
+            response
+        }
+    }
 }

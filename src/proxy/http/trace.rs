@@ -234,15 +234,16 @@ impl Trace {
         self.version = Some(request.version());
     }
 
-    /// Nothing that could be read was asked.
-    pub fn clear(&mut self) {
+    /// Takes the line, cut off after `bytes_max`, of what could not be read.
+    pub fn take_line(&mut self, line: &[u8], bytes_max: usize) {
         self.text.clear();
-        self.ends = [0; TEXTS];
+        self.text.extend_from_slice(line.get(..bytes_max).unwrap_or(line));
         self.version = None;
     }
 
     /// What was asked.
     pub fn asked(&self) -> Asked<'_> {
+        let Some(version) = self.version else { return Asked { line: &self.text, ..Asked::default() } };
         let mut from = 0;
         let mut texts = self.ends.iter().map(|end| {
             let text = self.text.get(from..*end).unwrap_or_default();
@@ -251,7 +252,7 @@ impl Trace {
         });
         let mut next = || texts.next().unwrap_or_default();
         let (method, host, target, referer, user_agent) = (next(), next(), next(), next(), next());
-        Asked { method, host, target, protocol: self.version.map_or("", protocol), referer, user_agent }
+        Asked { line: &[], method, host, target, protocol: protocol(version), referer, user_agent }
     }
 }
 
@@ -297,12 +298,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cleared_is_gone() {
+    fn line_of_what_could_not_be_read_is_all_that_is_known() {
         let (mut trace, _) = asked("/p", &[("user-agent", b"x")], 100);
-        trace.clear();
+        trace.take_line(b"GET  /", 4);
+        assert_eq!(trace.asked().line, b"GET ");
         assert_eq!(trace.asked().user_agent, b"");
         assert_eq!(trace.asked().method, b"");
         assert_eq!(trace.asked().protocol, "");
+        trace.take_line(b"", 4);
+        assert_eq!(trace.asked().line, b"");
     }
 
     #[test]

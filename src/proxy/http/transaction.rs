@@ -12,6 +12,7 @@ use super::action::Facts;
 use super::client::Client;
 use super::compression::negotiate::Accepted;
 use super::grpc;
+use super::protection::Quotas;
 use super::respond::Own;
 use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
@@ -21,6 +22,7 @@ use crate::proxy::load::UnderWay;
 use crate::proxy::passive::Passage;
 use crate::proxy::queue::Slot;
 use crate::proxy::state::ListenerLog;
+use crate::proxy::tcp::Moved;
 use crate::proxy::thread::Place;
 use crate::proxy::timers::Party;
 use crate::proxy::tls::facts::TlsFacts;
@@ -44,6 +46,8 @@ pub struct Transaction {
     pub route: Option<usize>,
     /// The pool that it goes to, once that is known.
     pub pool: Option<PoolIndex>,
+    /// What the client is told of the limits that it was counted for, where it is.
+    pub quotas: Option<Box<Quotas>>,
     /// What was asked for, where a header is to say so.
     pub facts: Option<Facts>,
     /// The server that answers, once there is one.
@@ -74,6 +78,8 @@ pub struct Transaction {
     pub slot: Option<Slot>,
     /// Its way past the pool's breaker, where there is one.
     pub passage: Option<Passage>,
+    /// What has been passed on since it changed to another protocol, where it has.
+    pub tunnelled: Option<Box<Moved>>,
 }
 
 impl Transaction {
@@ -90,6 +96,7 @@ impl Transaction {
             user: None,
             route: None,
             pool: None,
+            quotas: None,
             facts: None,
             place: None,
             status: None,
@@ -105,10 +112,26 @@ impl Transaction {
             under_way: None,
             slot: None,
             passage: None,
+            tunnelled: None,
         })
     }
 
-    /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read.
+    /// It goes on as a tunnel, to the end of that. For the worker it is a connection from here on and no request: among
+    /// those, long tunnels would leave no room for others.
+    pub fn switched(&mut self) {
+        self.under_way = None;
+        self.passage.iter_mut().for_each(Passage::tried);
+        (self.is_whole, self.tunnelled) = (true, Some(Box::default()));
+    }
+
+    /// Bytes from the client and to it.
+    fn bytes(&self) -> (u64, u64) {
+        let (up, down) = self.tunnelled.as_ref().map_or((0, 0), |moved| (moved.up.get(), moved.down.get()));
+        (self.client.marks.bytes_in.get() + up, self.bytes_out + down)
+    }
+
+    /// Notes what is asked, where that is to be a line of the access log. `None` for what could not be read: of that,
+    /// the line that stands where a request was to begin.
     pub fn note<B>(&mut self, request: Option<&Request<B>>) {
         self.has_body = request.is_none_or(|request| *request.method() != Method::HEAD);
         self.is_grpc = request.is_some_and(grpc::is_call);
@@ -121,7 +144,7 @@ impl Transaction {
         let mut trace = client.thread().traces.borrow_mut().pop().unwrap_or_default();
         match request {
             Some(request) => trace.take(request, lines.text_bytes_max()),
-            None => trace.clear(),
+            None => trace.take_line(&client.refused_line.take(), lines.text_bytes_max()),
         }
         self.trace = Some(trace);
     }
@@ -154,17 +177,23 @@ impl Transaction {
 
     fn count(&self, phases: Option<&Phases>) {
         let counters = &self.client.thread().counters;
+        let (bytes_in, bytes_out) = self.bytes();
+        // Hours of a tunnel say nothing of how long requests take.
+        let total_us = |phases: &Phases| match self.tunnelled {
+            Some(_) => phases.first_byte_us,
+            None => Some(phases.total_us),
+        };
         let served = Served {
             listener: self.client.connection.listener,
             pool: self.place.map(|place| place.pool).or(self.pool),
             server: self.place.map(|place| place.server),
             status: self.status.unwrap_or(CLIENT_GONE),
-            bytes_in: self.client.marks.bytes_in.get(),
-            bytes_out: self.bytes_out,
+            bytes_in,
+            bytes_out,
             retries: self.retries,
             hedge: self.client.marks.hedge.get(),
             first_byte_us: phases.and_then(|phases| phases.first_byte_us),
-            total_us: phases.map(|phases| phases.total_us),
+            total_us: phases.and_then(total_us),
         };
         counters.served(&served);
     }
@@ -182,6 +211,7 @@ impl Transaction {
         let pool = self.place.map(|place| place.pool).or(self.pool).and_then(|pool| site.pool(pool));
         let server = self.place.and_then(|place| pool?.config.servers.get(place.server));
         let (marks, tls) = (&client.marks, client.connection.tls());
+        let (bytes_in, bytes_out) = self.bytes();
         let entry = Entry {
             time_us: began_us(phases.total_us),
             client: self.ip,
@@ -190,8 +220,8 @@ impl Transaction {
             listener,
             request: trace.asked(),
             status,
-            bytes_in: marks.bytes_in.get(),
-            bytes_out: self.bytes_out,
+            bytes_in,
+            bytes_out,
             route: route.map_or("", |route| route.label.as_str()),
             pool: pool.map_or("", |pool| pool.config.name.as_str()),
             server: server.map_or("", |server| server.name.as_str()),

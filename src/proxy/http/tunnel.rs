@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::client::Client;
 use super::h2_request;
+use super::transaction::Transaction;
 use crate::proxy::server_io::ServerIo;
 use crate::proxy::tcp;
 use crate::proxy::timers::Party;
@@ -184,35 +186,57 @@ pub struct Tunnel {
     server: ServerEnd,
     /// Read behind the server's response.
     read_ahead: Bytes,
+    /// The request that has become the tunnel, and ends with it.
+    transaction: Option<Box<Transaction>>,
 }
 
 impl Tunnel {
     /// Behind the head with which a server grants it.
     pub fn new((server, read_ahead): (ServerEnd, Bytes)) -> Self {
-        Self { server, read_ahead }
+        Self { server, read_ahead, transaction: None }
     }
 
-    /// Passes bytes on until both sides have ended, or none has moved for `tunnel_timeout`. `read_ahead` has been read of
-    /// the client's behind its request.
-    pub async fn relay<C: AsyncRead + AsyncWrite + Unpin>(self, client: &Client, mut stream: C, read_ahead: Bytes) {
-        let Some(timeout) = client.listener().map(|listener| listener.config.tunnel_timeout) else { return };
-        let (thread, deadlines) = (client.thread(), client.deadlines());
-        let mut server = self.server;
-        deadlines.attach_here().await;
-        // Its time is over with the response.
-        deadlines.clear(Party::Request);
-        let to_server = deadlines.within(timeout, server.write_all(&read_ahead)).await;
-        let to_client = deadlines.within(timeout, stream.write_all(&self.read_ahead)).await;
-        if matches!((to_server, to_client), (Some(Ok(())), Some(Ok(())))) {
-            drop((read_ahead, self.read_ahead));
-            // However it ends, both connections end with it.
-            let moved = tcp::Moved::default();
-            let _end = tcp::relay(&mut stream, &mut server, &thread.buffers, deadlines, timeout, None, &moved).await;
-            if let Some(counters) = thread.counters.by_listener.get(client.connection.listener) {
-                counters.moved(&moved);
-            }
-        }
+    /// Has the request that it was granted to last as long as it does: its place at the server, and its line of the log.
+    pub fn carry(&mut self, mut transaction: Box<Transaction>) {
+        transaction.switched();
+        self.transaction = Some(transaction);
     }
+
+    /// Passes bytes on until both sides have ended, or none has moved for `tunnel_timeout`. However it ends, both
+    /// connections end with it. `read_ahead` has been read of the client's behind its request.
+    pub async fn relay<C: AsyncRead + AsyncWrite + Unpin>(self, client: &Client, stream: C, read_ahead: Bytes) {
+        let Some(timeout) = client.listener().map(|listener| listener.config.tunnel_timeout) else { return };
+        let Self { server, read_ahead: first, transaction } = self;
+        let Some(moved) = transaction.as_ref().and_then(|transaction| transaction.tunnelled.as_ref()) else { return };
+        let end = pass((stream, first), (server, read_ahead), client, timeout, moved).await;
+        tcp::note_end(&client.marks, end);
+    }
+}
+
+/// Passes bytes on between the two ends of a tunnel, first to each what the other has said already.
+async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
+    (mut stream, to_client): (C, Bytes),
+    (mut server, to_server): (ServerEnd, Bytes),
+    client: &Client,
+    timeout: Duration,
+    moved: &tcp::Moved,
+) -> tcp::End {
+    let deadlines = client.deadlines();
+    deadlines.attach_here().await;
+    // Its time is over with the response.
+    deadlines.clear(Party::Request);
+    match deadlines.within(timeout, server.write_all(&to_server)).await {
+        Some(Ok(())) => moved.up.set(to_server.len() as u64),
+        Some(Err(_)) => return tcp::End::ServerBroke,
+        None => return tcp::End::Idle,
+    }
+    match deadlines.within(timeout, stream.write_all(&to_client)).await {
+        Some(Ok(())) => moved.down.set(to_client.len() as u64),
+        Some(Err(_)) => return tcp::End::ClientBroke,
+        None => return tcp::End::Idle,
+    }
+    drop((to_client, to_server));
+    tcp::relay(&mut stream, &mut server, &client.thread().buffers, deadlines, timeout, None, moved).await
 }
 
 /// What becomes of an HTTP/1 connection whose last request asks for another protocol.

@@ -169,8 +169,8 @@ fn the_breaker_of_a_pool_has_limits_and_opens() {
     );
     drop(held);
     assert!(pool.begin_pending().is_ok() && pool.begin_retry().is_ok());
-    pool.settled(0, Outcome::Failure);
-    pool.settled(0, Outcome::Error);
+    site.settled(PoolIndex(0), 0, Outcome::Failure);
+    site.settled(PoolIndex(0), 0, Outcome::Error);
     assert_eq!(pool.admit().err(), Some(Stopped::Open));
     let status = pool.breaker_status(Instant::now()).unwrap();
     assert_eq!(
@@ -185,7 +185,7 @@ fn the_breaker_of_a_pool_has_limits_and_opens() {
 fn a_pool_without_a_breaker_lets_all_pass() {
     let site = site(1, "");
     let pool = &site.pools[0];
-    (0..100).for_each(|_| pool.settled(0, Outcome::Failure));
+    (0..100).for_each(|_| site.settled(PoolIndex(0), 0, Outcome::Failure));
     assert!(matches!(pool.admit(), Ok(None)));
     assert!(pool.breaker_status(Instant::now()).is_none());
 }
@@ -227,4 +227,51 @@ fn a_hint_that_is_too_old_or_comes_to_a_node_that_knows_better_counts_for_nothin
     let one = site(1, "");
     one.take_outcomes("app", "app1", &told(&a, "app1").unwrap());
     assert_eq!(ejected(&one), [false], "never the last");
+}
+
+#[test]
+fn a_node_starts_with_a_breaker_of_a_pool_as_the_other_one_has_it() {
+    let pool = "breaker = { consecutive_errors = 2, open_time = \"100ms\", trials = 1, successes = 1 }";
+    let (a, b) = (site(1, pool), site(1, pool));
+    let position = |site: &Site| site.pools[0].circuit.circuit.position();
+    let tell = || b.take_outcomes("app", "", &told(&a, "").unwrap());
+    let wait_for_trials = |site: &Site| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while position(site) != Position::HalfOpen {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
+            site.turn_outcomes();
+        }
+    };
+    (0..2).for_each(|_| a.settled(PoolIndex(0), 0, Outcome::Failure));
+    tell();
+    assert_eq!(position(&b), Position::Open);
+    let reason = b.pools[0].breaker_status(Instant::now()).unwrap().reason;
+    assert!(reason.starts_with("opened by the other node"), "{reason}");
+    assert_eq!(b.pools[0].admit().err(), Some(Stopped::Open));
+    wait_for_trials(&a);
+    wait_for_trials(&b);
+    tell();
+    assert_eq!(position(&b), Position::HalfOpen, "what one tries the other one still has to try");
+    a.settled(PoolIndex(0), 0, Outcome::Good);
+    tell();
+    assert_eq!(position(&b), Position::Closed, "no request comes here to try it");
+}
+
+#[test]
+fn a_breaker_of_a_pool_that_knows_better_stays_as_it_is() {
+    let pool = "breaker = { consecutive_errors = 2 }";
+    let (a, b) = (site(1, pool), site(1, pool));
+    (0..2).for_each(|_| a.settled(PoolIndex(0), 0, Outcome::Failure));
+    b.settled(PoolIndex(0), 0, Outcome::Good);
+    b.turn_outcomes();
+    b.take_outcomes("app", "", &told(&a, "").unwrap());
+    assert!(b.pools[0].admit().is_ok(), "it has had requests of its own");
+    let c = site(1, pool);
+    (0..2).for_each(|_| c.settled(PoolIndex(0), 0, Outcome::Failure));
+    c.take_outcomes("app", "", b"at=1");
+    assert_eq!(c.pools[0].admit().err(), Some(Stopped::Open), "it has opened itself");
+    let without = site(1, "");
+    without.take_outcomes("app", "", &told(&a, "").unwrap());
+    assert!(without.pools[0].admit().is_ok());
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
-use super::relay::End;
+use super::relay::{End, Side};
 use crate::proxy::access_log::line::{self, Asked, Entry};
 use crate::proxy::http::trace::{Ended, Marks, began_us};
 use crate::proxy::state::Pool;
@@ -35,17 +35,18 @@ pub struct Moved {
     pub down: Cell<u64>,
 }
 
-impl Account {
-    /// Notes how it ended.
-    pub fn ends(&self, end: End) {
-        match end {
-            End::Orderly => {}
-            End::ClientBroke => self.marks.ends(Ended::ClientGone, "connection_reset"),
-            End::ServerBroke => self.marks.ends(Ended::ServerFailed, "connection_terminated"),
-            End::Idle => self.marks.ends(Ended::TimedOut, "idle"),
-        }
+/// Notes how a relay ended.
+pub fn note_end(marks: &Marks, end: End) {
+    match end {
+        End::Orderly(Side::Client) => marks.ends(Ended::Complete, "client_closed"),
+        End::Orderly(Side::Server) => marks.ends(Ended::Complete, "server_closed"),
+        End::ClientBroke => marks.ends(Ended::ClientGone, "connection_reset"),
+        End::ServerBroke => marks.ends(Ended::ServerFailed, "connection_terminated"),
+        End::Idle => marks.ends(Ended::TimedOut, "idle"),
     }
+}
 
+impl Account {
     /// Counts it, and writes its line.
     pub fn close(&self, thread: &Thread, listener: usize, pool: &Pool, client: IpAddr) {
         if let Some(counters) = thread.counters.by_listener.get(listener) {

@@ -17,10 +17,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::account::Account;
-pub use self::account::Moved;
+pub use self::account::{Moved, note_end};
 use self::hello::{ClientHello, HelloReader, Progress, ServerHello};
-pub use self::relay::{Buffers, relay};
-use self::relay::{End, Tap};
+use self::relay::Tap;
+pub use self::relay::{Buffers, End, relay};
 use super::accept::{self, Ends};
 use super::http::trace::{ChosenBy, Ended};
 use super::outcomes::Outcome;
@@ -234,7 +234,7 @@ impl Passage<'_> {
         let Some(mut arrival) = self.connect(opening.value.as_deref()).await else {
             if self.account.marks.retries.get() > 0 {
                 // Servers were tried.
-                self.pool.settled(self.thread.index(), Outcome::Failure);
+                self.thread.site.settled(self.index, self.thread.index(), Outcome::Failure);
             }
             self.account.marks.ends(Ended::ServerFailed, "destination_unavailable");
             return reset(client.socket());
@@ -257,11 +257,11 @@ impl Passage<'_> {
         if let Some(sticky) = &self.pool.sticky {
             sticky.left(&self.thread.site.sessions, &arrival.visit, arrival.server);
         }
-        self.account.ends(end);
+        note_end(&self.account.marks, end);
         self.came_of(arrival.server, end);
         // An orderly end would make half of a message look whole.
         match end {
-            End::Orderly => {}
+            End::Orderly(_) => {}
             End::ClientBroke => reset(arrival.stream.socket()),
             End::ServerBroke => reset(client.socket()),
             End::Idle => {
@@ -380,7 +380,7 @@ impl Passage<'_> {
         let is_error = end == End::ServerBroke && self.account.moved.down.get() == 0;
         let outcome = if is_error { Outcome::Error } else { Outcome::Good };
         self.thread.site.came_of(Place { pool: self.index, server }, self.thread.index(), outcome, None);
-        self.pool.settled(self.thread.index(), outcome);
+        self.thread.site.settled(self.index, self.thread.index(), outcome);
     }
 
     /// Learns from the ServerHello under which session its client comes back, before the client does.

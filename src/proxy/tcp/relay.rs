@@ -42,14 +42,23 @@ impl Buffers {
 /// How a connection came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Both sides ended their direction, and all bytes were passed on.
-    Orderly,
+    /// Both sides ended their direction, this one first, and all bytes were passed on.
+    Orderly(Side),
     /// The client's connection broke.
     ClientBroke,
     /// The server's connection broke.
     ServerBroke,
     /// No byte moved for too long.
     Idle,
+}
+
+/// A side of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// That of the client.
+    Client,
+    /// That of the server.
+    Server,
 }
 
 /// Is shown what the server sends, before it is sent on, for as long as it gives true.
@@ -73,10 +82,16 @@ where
     let (mut upwards, mut downwards) =
         (Direction::new(buffers, None, &moved.up), Direction::new(buffers, tap, &moved.down));
     deadlines.set(Party::ClientRead, idle_timeout);
+    let mut ended_first = None;
     std::future::poll_fn(|context| {
         deadlines.attach(context);
         let up = upwards.poll(context, client, server);
         let down = downwards.poll(context, server, client);
+        if ended_first.is_none() {
+            ended_first = [(&upwards, Side::Client), (&downwards, Side::Server)]
+                .into_iter()
+                .find_map(|(direction, side)| (direction.stage != Stage::Open).then_some(side));
+        }
         // Not `||`: both have to be asked.
         if upwards.take_moved() | downwards.take_moved() {
             deadlines.set(Party::ClientRead, idle_timeout);
@@ -89,7 +104,9 @@ where
         match (up, down) {
             (Poll::Ready(Err(Fault::Source)), _) | (_, Poll::Ready(Err(Fault::Sink))) => Poll::Ready(End::ClientBroke),
             (Poll::Ready(Err(Fault::Sink)), _) | (_, Poll::Ready(Err(Fault::Source))) => Poll::Ready(End::ServerBroke),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Orderly),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                Poll::Ready(End::Orderly(ended_first.unwrap_or(Side::Client)))
+            }
             (Poll::Pending, _) | (_, Poll::Pending) if deadlines.is_late(Party::ClientRead) => Poll::Ready(End::Idle),
             (Poll::Pending, _) | (_, Poll::Pending) => Poll::Pending,
         }

@@ -18,7 +18,7 @@ use h2::client::{Connection, ResponseFuture, SendRequest};
 use h2::ext::Protocol;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header, request};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -397,8 +397,8 @@ impl Stream {
         }
     }
 
-    /// As [`super::Upstream::exchange`]. A request with a [`Protocol`] among its extensions is an extended CONNECT, whose
-    /// success is made a switch of protocols.
+    /// As [`super::Upstream::exchange`]. What CONNECT asks for makes the stream a tunnel; with a [`Protocol`] among its
+    /// extensions it is an extended CONNECT, whose success is made a switch of protocols.
     pub async fn exchange(
         self: Box<Self>,
         request: Box<Request<RequestBody>>,
@@ -408,8 +408,8 @@ impl Stream {
         deadlines.set(Party::Server, timeout);
         let (parts, body) = (*request).into_parts();
         let mut sender = self.shared.sender.borrow().clone();
-        let tunnel = parts.extensions.get::<Protocol>();
-        let is_whole = body.is_end_stream() && tunnel.is_none();
+        let is_connect = parts.method == Method::CONNECT;
+        let is_whole = body.is_end_stream() && !is_connect;
         let sent = match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => sender.send_request(head(&parts, &self.shared.scheme), is_whole),
             Poll::Ready(Err(error)) => return Some(Err(failed(&error, parts, Some(body)))),
@@ -437,14 +437,16 @@ impl Stream {
         match answer {
             Some(Ok(response)) => {
                 self.shared.answered();
-                let Some(protocol) = tunnel else {
+                if !is_connect {
                     return Some(Ok(response.map(|body| Arriving::new(body, upload, self))));
-                };
+                }
                 let (mut head, body) = response.into_parts();
                 if !head.status.is_success() {
                     return Some(Ok(Response::from_parts(head, Arriving::new(body, upload.ended(), self))));
                 }
-                tunnel::as_switch(&mut head, protocol, parts.headers.get(header::SEC_WEBSOCKET_KEY));
+                if let Some(protocol) = parts.extensions.get::<Protocol>() {
+                    tunnel::as_switch(&mut head, protocol, parts.headers.get(header::SEC_WEBSOCKET_KEY));
+                }
                 Some(Ok(Response::from_parts(head, Arriving::tunnel(upload.into_stream(), body, self))))
             }
             Some(Err(Some(error))) => Some(Err(failed(&error, parts, upload.into_untouched()))),
@@ -507,7 +509,8 @@ fn failed(error: &h2::Error, parts: request::Parts, body: Option<RequestBody>) -
     ExchangeError { kind, unsent: body.map(|body| Box::new(Request::from_parts(parts, body))) }
 }
 
-/// The head of a request as HTTP/2 has it (RFC 9113 sections 8.2.2 and 8.3.1).
+/// The head of a request as HTTP/2 has it (RFC 9113 sections 8.2.2 and 8.3.1). Of CONNECT without a protocol, h2 sends the
+/// authority alone (section 8.5).
 fn head(parts: &request::Parts, scheme: &Scheme) -> Request<()> {
     let mut head = Request::new(());
     head.method_mut().clone_from(&parts.method);
@@ -515,8 +518,10 @@ fn head(parts: &request::Parts, scheme: &Scheme) -> Request<()> {
     let host = parts.headers.get(header::HOST);
     let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let mut target = parts.uri.clone().into_parts();
+    // That of a tunnel is where it is to lead, whatever Host says.
+    let tunnel = target.authority.take().filter(|_| parts.method == Method::CONNECT && protocol.is_none());
     target.scheme = Some(scheme.clone());
-    target.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+    target.authority = Some(tunnel.or(authority).unwrap_or_else(|| Authority::from_static("localhost")));
     target.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
     if let Ok(uri) = Uri::from_parts(target) {
         *head.uri_mut() = uri;

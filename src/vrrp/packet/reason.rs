@@ -116,6 +116,52 @@ impl DropReason {
         self as usize
     }
 
+    /// What an operator does about it, where one of both nodes is set up wrongly more likely than the packet was forged.
+    pub const fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::UnknownKey | Self::WrongHmac | Self::WrongTrailerType => Some(
+                "the nodes have different keys: copy the key_file (or advert_keys) of one to the other, and restart that",
+            ),
+            Self::MissingTrailer => Some(
+                "the other node has no key_file, or `authentication` of its own: make the files on both nodes the same, \
+                 and copy the key",
+            ),
+            Self::UnexpectedTrailer => Some(
+                "the other node has a key_file and this one has none, or `authentication` of its own: make the files on \
+                 both nodes the same, and copy the key",
+            ),
+            Self::WrongAuthType | Self::WrongPassword => Some("give both nodes the same version and password_file"),
+            Self::WrongInterval => Some("give both nodes the same advert_interval"),
+            Self::WrongVersion => Some("give both nodes the same version"),
+            Self::UnknownVip => Some("make the files on both nodes the same"),
+            Self::UnknownSource => Some(
+                "another virtual router has this virtual_router_id: choose another one; or correct the other [[node]]'s \
+                 address",
+            ),
+            Self::Stale => Some("set the clocks of both nodes"),
+            Self::Short
+            | Self::WrongIpVersion
+            | Self::BadIpHeader
+            | Self::WrongProtocol
+            | Self::Fragment
+            | Self::WrongTtl
+            | Self::WrongType
+            | Self::ZeroRouterId
+            | Self::NoAddresses
+            | Self::MissingAddresses
+            | Self::TrailingBytes
+            | Self::ZeroInterval
+            | Self::WrongChecksum
+            | Self::WrongRouterId
+            | Self::OwnAdvert
+            | Self::WrongDestination
+            | Self::Replayed
+            | Self::SupersededVersion
+            | Self::NotHello
+            | Self::BadHello => None,
+        }
+    }
+
     /// Its name in metrics and in `baton status`. Stable.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -155,6 +155,8 @@ fn measure(arguments: &Arguments, scenario: Scenario, name: &str) -> Result<Figu
         }
         _ => Proxy::haproxy(&arguments.haproxy, &servers.addresses(), arguments.threads)?,
     };
+    // As many as bring a server up, so that both proxies know all of them.
+    servers.wait_for_checks(2)?;
     let load = Load::start(proxy.address(), arguments.rate)?;
     std::thread::sleep(BEFORE);
     let fault = Instant::now();

@@ -109,8 +109,6 @@ threads = {threads}
             ensure!(Instant::now() < deadline, "it does not listen: {}", log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Its first checks.
-        std::thread::sleep(Duration::from_secs(2));
         Ok(proxy)
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +18,9 @@ const WORK: Duration = Duration::from_millis(2);
 
 /// How a server that fails looks whether it still does.
 const STEP: Duration = Duration::from_millis(5);
+
+/// How long a proxy may take to its first checks.
+const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const BAD: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 3\r\n\r\nbad";
@@ -39,6 +42,8 @@ struct State {
     mood: AtomicU8,
     /// Requests of clients, not of checks.
     requests: AtomicU64,
+    /// Checks that were answered.
+    checks: AtomicU64,
 }
 
 impl State {
@@ -50,20 +55,19 @@ impl State {
 /// The servers, on a thread of their own that ends with the process.
 pub struct Servers {
     addresses: Vec<SocketAddr>,
-    first: Arc<State>,
+    states: [Arc<State>; 3],
 }
 
 impl Servers {
     pub fn start() -> Result<Self> {
         let (sender, receiver) = mpsc::channel();
-        let first = Arc::new(State::default());
-        let of_first = Arc::clone(&first);
+        let states: [Arc<State>; 3] = Default::default();
+        let of_servers = states.clone();
         std::thread::Builder::new().name("servers".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let local = tokio::task::LocalSet::new();
             runtime.block_on(local.run_until(async move {
-                for index in 0..3 {
-                    let state = if index == 0 { Arc::clone(&of_first) } else { Arc::default() };
+                for state in of_servers {
                     // Kept for as long as the server is killed: the port is not to go to somebody else.
                     let reserved = bound("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
                     let address = reserved.local_addr().expect("bound").as_socket().expect("of the internet");
@@ -74,7 +78,7 @@ impl Servers {
             }));
         })?;
         let addresses = receiver.iter().take(3).collect();
-        Ok(Self { addresses, first })
+        Ok(Self { addresses, states })
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -84,14 +88,24 @@ impl Servers {
     /// Has the first server fare so from now on.
     pub fn become_(&self, mood: Mood) {
         let number = MOODS.iter().position(|known| *known == mood).expect("all are known");
-        self.first.mood.store(u8::try_from(number).expect("few"), Ordering::SeqCst);
+        self.states[0].mood.store(u8::try_from(number).expect("few"), Ordering::SeqCst);
+    }
+
+    /// Waits until each server has answered so many checks.
+    pub fn wait_for_checks(&self, count: u64) -> Result<()> {
+        let deadline = Instant::now() + CHECKED_WITHIN;
+        while !self.states.iter().all(|state| state.checks.load(Ordering::SeqCst) >= count) {
+            ensure!(Instant::now() < deadline, "the proxy does not check its servers");
+            std::thread::sleep(STEP);
+        }
+        Ok(())
     }
 
     /// Waits until clients' requests come to the first server at a rate of a good one again. How long after `over` that is.
     pub fn wait_for_request(&self, rate: u32, over: Instant, patience: Duration) -> Option<Duration> {
         // In a tenth of a second half of what is its share: more than trials of one that is looked at again.
         let share = u64::from(rate / 3 / 10 / 2).max(2);
-        let count = || self.first.requests.load(Ordering::SeqCst);
+        let count = || self.states[0].requests.load(Ordering::SeqCst);
         while over.elapsed() < patience {
             let (before, at) = (count(), over.elapsed());
             std::thread::sleep(Duration::from_millis(100));
@@ -163,5 +177,8 @@ async fn answer(mut stream: TcpStream, state: Arc<State>) -> std::io::Result<()>
         }
         let is_bad = state.mood() == Mood::Failing && fastrand::bool() && !is_check;
         stream.write_all(if is_bad { BAD } else { GOOD }).await?;
+        if is_check {
+            state.checks.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }

@@ -6,3 +6,5 @@ pub mod cookie;
 pub mod forwarded;
 pub mod proxy_protocol;
 pub mod route;
+pub mod session_frame;
+pub mod vrrp_packet;

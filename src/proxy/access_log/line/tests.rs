@@ -13,6 +13,7 @@ fn entry<'a>() -> Entry<'a> {
         user: b"",
         listener: "https",
         request: Asked {
+            line: b"",
             method: b"GET",
             host: b"shop.example",
             target: b"/a?b=c",
@@ -83,7 +84,16 @@ fn combined_is_what_nginx_and_apache_write() {
 }
 
 #[test]
-fn a_request_that_could_not_be_read_is_a_dash() {
+fn a_request_that_could_not_be_read_is_its_first_line_or_a_dash() {
+    let asked = Asked { line: b"\x16\x03\x01 \"\xff", ..Asked::default() };
+    let refused = Entry { request: asked, status: 400, bytes_out: 0, ..entry() };
+    assert_eq!(
+        line(LogFormat::Combined, &refused),
+        "192.0.2.7 - - [21/Nov/2026:22:43:14 +0000] \"\\x16\\x03\\x01 \\x22\\xFF\" 400 0 \"-\" \"-\"\n"
+    );
+    assert!(
+        line(LogFormat::Json, &refused).contains(",\"request_line\":\"\\u0016\\u0003\\u0001 \\\"\\u00ff\",\"status\":")
+    );
     let refused = Entry { request: Asked::default(), status: 400, bytes_out: 0, ..entry() };
     assert_eq!(
         line(LogFormat::Combined, &refused),
