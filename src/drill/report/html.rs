@@ -8,7 +8,7 @@ use super::{clock_time, escaped, svg};
 const STYLE: &str = include_str!("page.css");
 
 /// Colors and words below each picture.
-const LEGEND: [(&str, &str); 8] = [
+const LEGEND: [(&str, &str); 10] = [
     ("p50", "median latency"),
     ("p99", "slowest of a hundred"),
     ("answered", "answered requests a second"),
@@ -17,6 +17,8 @@ const LEGEND: [(&str, &str); 8] = [
     ("moved", "users who lost their server"),
     ("active", "active"),
     ("standby", "standby"),
+    ("unfit", "unfit"),
+    ("silent", "no answer"),
 ];
 
 /// All of it. Writing to a `String` cannot fail, so that the results are let go.
