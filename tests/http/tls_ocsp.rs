@@ -1,6 +1,7 @@
 //! OCSP responses that are stapled to certificates, made and looked at by openssl.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -69,7 +70,7 @@ impl Scene {
     }
 }
 
-fn made(directory: &Directory, authority: &Authority, cert: &PathBuf, status: &str) -> Vec<u8> {
+fn made(directory: &Directory, authority: &Authority, cert: &Path, status: &str) -> Vec<u8> {
     let response = directory.path("made.ocsp");
     authority.ocsp(cert, &response, status);
     fs::read(response).unwrap()
