@@ -481,7 +481,7 @@ impl Guard {
                         outcome.asker = asker;
                     }
                     if let Ok(Done::InPlace(config, _)) = &outcome.result
-                        && self.node.reloaded(config.clone())
+                        && self.node.reloaded(Config::clone(config))
                     {
                         // What was found until now is of checks of other numbers.
                         drop(looks);

@@ -78,7 +78,7 @@ fn millis(time: Duration) -> u64 {
 /// What a reload comes to.
 pub enum Done {
     /// The configuration that is in use now, and what it changed.
-    InPlace(Config, Vec<String>),
+    InPlace(Box<Config>, Vec<String>),
     /// A program that is to take over with the configuration.
     TakeOver(Approved),
 }
@@ -210,7 +210,7 @@ async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sende
         bail!("too much waits for the worker: try again");
     }
     match timeout(PATIENCE, answered).await {
-        Ok(Ok(Ok(()))) => Ok(Done::InPlace(config, changes)),
+        Ok(Ok(Ok(()))) => Ok(Done::InPlace(Box::new(config), changes)),
         Ok(Ok(Err(reason))) => Err(anyhow!(reason)),
         Ok(Err(_)) => Err(anyhow!("the worker ended before it used the new configuration; the next one has the old")),
         Err(_) => Err(anyhow!("the worker does not answer: `baton status` says how it is")),

@@ -115,11 +115,13 @@ fn unnoticed(scene: &Scene, active: &str, standby: &str, act: impl FnOnce(&Scene
     let begun = Instant::now();
     act(scene)?;
     let acted = Instant::now();
-    until("the clients to go on", PATIENCE, || Ok((acted.elapsed() > QUIET && load.is_quiet(QUIET)).then_some(())))?;
+    until("the clients to go on", PATIENCE, || {
+        let is_enough = load.window(begun, Instant::now()).answered > 500;
+        Ok((is_enough && acted.elapsed() > QUIET && load.is_quiet(QUIET)).then_some(()))
+    })?;
     let window = load.window(begun, Instant::now());
     ensure!(window.failed.total() == 0 && window.failed.reconnects == 0, "{window:?}");
     ensure!(window.connections_broken == 0 && window.users_moved == 0 && window.complete, "{window:?}");
-    ensure!(window.answered > 500, "{window:?}");
     let after = [scene.vip(active)?, scene.vip(standby)?];
     for (before, after) in before.iter().zip(&after) {
         ensure!(after.role == before.role && after.transitions == before.transitions, "{before:?}, then {after:?}");
@@ -134,6 +136,9 @@ fn unnoticed(scene: &Scene, active: &str, standby: &str, act: impl FnOnce(&Scene
     ensure!(scene.holders()? == [active], "{:?}", scene.holders()?);
     Ok(())
 }
+
+/// Writes a program.
+type Write = fn(&Path) -> Outcome;
 
 /// Puts something in the place of the program, as a package manager does.
 fn replace(program: &Path, write: impl FnOnce(&Path) -> Outcome) -> Outcome {
@@ -169,7 +174,7 @@ fn refused(scene: &mut Scene) -> Outcome {
     let program = own_program(scene)?;
     let before = scene.status(active)?;
     unnoticed(scene, active, standby, |scene| {
-        let programs: [(&str, fn(&Path) -> Outcome); 3] = [
+        let programs: [(&str, Write); 3] = [
             ("no such thing", |to| Ok(fs::write(to, "#!/bin/sh\necho no such thing >&2\nexit 3\n")?)),
             ("is no baton", |to| Ok(fs::write(to, "#!/bin/sh\necho fine\n")?)),
             ("cannot be started", |to| Ok(fs::write(to, &fs::read(crate::scene::program())?[..100])?)),
