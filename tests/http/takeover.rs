@@ -76,7 +76,7 @@ fn another_number_of_threads_is_taken_over_to_and_no_request_fails() {
         [app, slow, route.to_owned(), worker(threads)].concat()
     };
     let listener = "pool = \"app\"\nhttp2 = true\n";
-    let baton = Baton::run(listener, &blocks(2));
+    let baton = Baton::run(listener, &blocks(1));
     let address = baton.address();
     let who = |user: usize| baton.client().ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n")).text();
     let users: BTreeMap<usize, String> = (0..40).map(|user| (user, who(user))).collect();
@@ -141,7 +141,7 @@ fn what_is_under_way_is_finished_by_the_worker_before() {
     baton.write_config("pool = \"app\"\n", &[&app, &admin_block, &worker(1)[..]].concat());
     assert!(baton.done(&["reload"]).contains("[admin] has changed"));
     let mut asked = Client::connect(admin.address());
-    assert_eq!(asked.get("/metrics").status(), 200);
+    assert_eq!(asked.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").status(), 200);
     tunnel.send("still there").unwrap();
     assert_eq!(tunnel.exactly(11).expect("an echo"), b"still there");
     assert_eq!(baton.status()["worker"]["finishing"], 1);
