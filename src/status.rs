@@ -100,6 +100,28 @@ pub struct CertificateStatus {
     pub fingerprint: String,
     /// Seconds since 1970 until which it is good.
     pub not_after_s: i64,
+    /// What clients get with it.
+    #[serde(default)]
+    pub ocsp: OcspStatus,
+}
+
+/// The OCSP response beside a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OcspStatus {
+    /// There is none.
+    #[default]
+    None,
+    /// It is stapled to the certificate until it expires.
+    Stapled {
+        /// Seconds since 1970.
+        until_s: i64,
+    },
+    /// It is not used.
+    Refused {
+        /// Why, as what follows "it".
+        reason: String,
+    },
 }
 
 /// The sync link to the other node.

@@ -7,8 +7,8 @@ mod traffic;
 use std::fmt::{Display, Write as _};
 
 use crate::status::{
-    ArchiveStatus, CertificateStatus, DelaysStatus, NodeStatus, PoolStatus, Role, SessionPoolStatus, StoreStatus,
-    SyncStatus, VipStatus,
+    ArchiveStatus, CertificateStatus, DelaysStatus, NodeStatus, OcspStatus, PoolStatus, Role, SessionPoolStatus,
+    StoreStatus, SyncStatus, VipStatus,
 };
 
 pub use self::traffic::render_traffic;
@@ -72,6 +72,14 @@ fn certificates(text: &mut Text, certificates: &[CertificateStatus]) {
             ("subject", certificate.subject.as_str()),
         ];
         text.sample(NAME, &labels, certificate.not_after_s);
+    }
+    const OCSP: &str = "baton_certificate_ocsp_next_update_timestamp_seconds";
+    text.family(OCSP, "gauge", "When the OCSP response stapled to a certificate expires, in seconds since 1970.");
+    for certificate in certificates {
+        if let OcspStatus::Stapled { until_s } = certificate.ocsp {
+            let labels = [("listener", certificate.listener.as_str()), ("file", certificate.file.as_str())];
+            text.sample(OCSP, &labels, until_s);
+        }
     }
 }
 

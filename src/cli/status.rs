@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::guard::control::{self, Answer, Request};
 use crate::status::{
-    ArchiveStatus, BreakerStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, PoolStatus, Role,
-    ServerStatus, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
+    ArchiveStatus, BreakerStatus, CertificateStatus, DiscoveryStatus, LoadStatus, NodeStatus, OcspStatus, PoolStatus,
+    Role, ServerStatus, SessionPoolStatus, StoreStatus, SyncStatus, VerdictStatus, VipStatus,
 };
 
 /// Time that the guard gets for its answer.
@@ -159,7 +159,8 @@ fn describe_certificate(text: &mut String, certificate: &CertificateStatus) {
     }
     let until = time::OffsetDateTime::from_unix_timestamp(certificate.not_after_s);
     let until = until.map_or_else(|_| certificate.not_after_s.to_string(), |until| until.date().to_string());
-    let _ = writeln!(text, "  certificate {}: {names}, until {until}", certificate.file);
+    let stapled = if matches!(certificate.ocsp, OcspStatus::Stapled { .. }) { ", OCSP stapled" } else { "" };
+    let _ = writeln!(text, "  certificate {}: {names}, until {until}{stapled}", certificate.file);
 }
 
 /// How the sync link is, without its refusals.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -16,9 +17,10 @@ use super::discovery::DiscoveryFiles;
 use super::error_pages;
 use super::files::{FileKind, list_directory, read_file, system_roots};
 use super::key::{AdminToken, AdvertPassword, PairKey, StorePassword};
-use super::model::{Certificate, ClientAuthMode, Config, Node, RESOLV_CONF};
+use super::model::{Certificate, ClientAuthMode, Config, Node, RESOLV_CONF, Tls};
 use super::networkd;
 use super::report::{Located, Mistakes, Wrong};
+use super::staple;
 use super::store::StoreBlock;
 use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
 use super::upstream::WayFiles;
@@ -308,5 +310,28 @@ pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
                 .push(format!("node {} has address {address}, which is on no interface of this machine", node.name));
         }
     }
+    warnings.extend(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(staple_warnings));
     warnings
+}
+
+/// The OCSP responses that would not be stapled.
+fn staple_warnings(tls: &Tls) -> Vec<String> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()).cast_signed();
+    let listed = tls.certificate_dir.as_deref().and_then(|directory| list_directory(directory).ok());
+    let files = listed.unwrap_or_default();
+    let (pairs, _lonely) = certificates::pairs(files.iter().map(|file| file.path.as_path()));
+    let warnings = tls.certificates.iter().chain(&pairs).filter_map(|pair| {
+        let path = staple::beside(&pair.cert);
+        // What is wrong with the certificate is said elsewhere.
+        let chain = path.exists().then(|| read_chain(&pair.cert).ok())??;
+        let leaf = chain.first()?;
+        let file = path.display();
+        match read_file(&path, FileKind::Staple).map(|response| staple::good_until_s(&response, leaf)) {
+            Ok(Ok(until_s)) if until_s > now_s => None,
+            Ok(Ok(_)) => Some(format!("{file} has expired and is not stapled: fetch it again")),
+            Ok(Err(unusable)) => Some(format!("{file} is not stapled: it {unusable}: {}", unusable.remedy)),
+            Err(error) => Some(format!("{error}, so that nothing is stapled: {}", error.remedy())),
+        }
+    });
+    warnings.collect()
 }

@@ -38,6 +38,7 @@ mod route_values;
 mod routes;
 pub mod scenario;
 mod shadows;
+pub mod staple;
 mod sticky;
 mod store;
 mod templates;

@@ -46,6 +46,7 @@ pub(super) struct TlsBlock {
     min_version: TlsVersion,
     cipher_suites: Vec<CipherSuite>,
     key_exchange: Vec<NamedGroup>,
+    lists_key_exchange: bool,
     /// `None` inside where it could not be read.
     pub(super) client_auth: Option<Option<ClientAuthBlock>>,
 }
@@ -73,6 +74,7 @@ impl TlsBlock {
             certificate_dir: self.directory.map(|found| found.value),
             min_version: self.min_version,
             cipher_suites: self.cipher_suites,
+            key_exchange_first: self.key_exchange.first().copied().filter(|_| self.lists_key_exchange),
             key_exchange: self.key_exchange,
             client_auth: match self.client_auth {
                 None => None,
@@ -110,12 +112,15 @@ pub(super) fn tls(mut table: Table<'_>, mistakes: &Mistakes<'_>, directory: &Pat
     if let Some(place) = place_of_suites {
         check_suites(&cipher_suites, min_version, &place, mistakes);
     }
+    let groups = table.optional("key_exchange");
+    let lists_key_exchange = groups.is_some();
     let block = TlsBlock {
         certificates: list.into_iter().map(|table| certificate(table, directory)).collect(),
         directory: certificate_dir.and_then(|value| file(value, directory)),
         min_version,
         cipher_suites,
-        key_exchange: chosen(table.optional("key_exchange"), &KEY_EXCHANGES),
+        key_exchange: chosen(groups, &KEY_EXCHANGES),
+        lists_key_exchange,
         client_auth: table
             .optional("client_auth")
             .map(|value| value.block().map(|table| client_auth(table, directory))),

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::config::{FileError, FileKind, WorkerFile, list_directory, list_servers, read_file};
 use crate::link::files::{COST_MAX, FileContent, HandedFiles};
 use crate::status::CertificateStatus;
+use crate::status::OcspStatus;
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -87,6 +88,7 @@ impl Reader {
         for file in &all {
             match read(file) {
                 Ok(content) => drop(files.0.insert(file.path.clone(), content)),
+                Err(error) if is_missing_staple(file, &error) => {}
                 Err(error) if file.kind == FileKind::Servers => {
                     warn!("{}", not_there(&error));
                     failures.insert(file.path.clone(), not_there(&error));
@@ -143,6 +145,10 @@ impl Reader {
                 Err(error) if file.kind == FileKind::Servers => {
                     files.0.remove(&file.path);
                     Some(not_there(&error))
+                }
+                Err(error) if is_missing_staple(file, &error) => {
+                    files.0.remove(&file.path);
+                    None
                 }
                 Err(error) => Some(in_use(&error)),
             };
@@ -236,10 +242,21 @@ fn run(readers: &Weak<Mutex<Option<Reader>>>, sender: &watch::Sender<Snapshot>) 
 const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
 const DAY: i64 = 24 * 3600;
 
-/// The certificates that have expired or are about to, in words.
+/// The certificates that have expired or are about to, and the OCSP responses that are not stapled, in words.
 pub fn expiring(certificates: &[CertificateStatus], now: SystemTime) -> impl Iterator<Item = String> {
     let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()).cast_signed();
-    certificates.iter().filter_map(move |certificate| {
+    let staples = certificates.iter().filter_map(move |certificate| {
+        let CertificateStatus { file, listener, ocsp, .. } = certificate;
+        let reason = match ocsp {
+            OcspStatus::Stapled { until_s } if *until_s <= now_s => "has expired",
+            OcspStatus::None | OcspStatus::Stapled { .. } => return None,
+            OcspStatus::Refused { reason } => reason,
+        };
+        Some(format!(
+            "the OCSP response in {file}.ocsp is not stapled to the certificate of listener {listener}: it {reason}"
+        ))
+    });
+    let certificates = certificates.iter().filter_map(move |certificate| {
         let left_s = certificate.not_after_s - now_s;
         let CertificateStatus { file, listener, .. } = certificate;
         if left_s < 0 {
@@ -254,7 +271,8 @@ pub fn expiring(certificates: &[CertificateStatus], now: SystemTime) -> impl Ite
         } else {
             None
         }
-    })
+    });
+    certificates.chain(staples)
 }
 
 const TOO_LARGE_REMEDY: &str = "they may have 30 MiB, or 15 MiB where they are not text";
@@ -277,10 +295,16 @@ fn expand(wanted: &[WorkerFile]) -> Result<Vec<WorkerFile>, (PathBuf, FileError)
             }
             // What cannot be listed is said where it is read.
             FileKind::Servers => all.extend(list_servers(&file.path).unwrap_or_else(|_| vec![file.clone()])),
-            FileKind::Public | FileKind::Secret => all.push(file.clone()),
+            FileKind::Staple | FileKind::Public | FileKind::Secret => all.push(file.clone()),
         }
     }
     Ok(all)
+}
+
+/// Most certificates have none.
+fn is_missing_staple(file: &WorkerFile, error: &FileError) -> bool {
+    let is_missing = matches!(error, FileError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound);
+    file.kind == FileKind::Staple && is_missing
 }
 
 fn read(file: &WorkerFile) -> Result<FileContent, FileError> {

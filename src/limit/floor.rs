@@ -40,12 +40,11 @@ impl Meter {
 
     /// So many bytes have come or gone, and the client is not waited for any more.
     pub fn moved(&mut self, bytes: usize, now: Duration) {
-        if let Some(since) = self.waiting_since.take() {
-            self.credit = self.credit.saturating_sub(now.saturating_sub(since));
-        }
         let earned = bytes as u128 * 1_000_000_000 / u128::from(self.terms.bytes_per_second.max(1));
         let earned = Duration::from_nanos(u64::try_from(earned).unwrap_or(u64::MAX));
-        self.credit = self.credit.saturating_add(earned).min(self.terms.grace);
+        // Earned first: who is waited for longer than the credit lasts owes the rest.
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.credit = self.credit.saturating_add(earned).saturating_sub(waited).min(self.terms.grace);
     }
 }
 

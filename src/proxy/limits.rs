@@ -45,7 +45,7 @@ pub struct RateLimit {
     pub told: Option<Told>,
 }
 
-/// What clients are told of a limit (draft-ietf-httpapi-ratelimit-headers, of which revision 10 was read).
+/// What clients are told of a limit (draft-ietf-httpapi-ratelimit-headers, revision 10).
 pub struct Told {
     name: String,
     /// Its item of RateLimit-Policy.

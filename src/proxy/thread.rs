@@ -711,7 +711,7 @@ async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, e
         None => ClientStream::Plain(Socket::new(stream)),
         Some(tls) => {
             client.deadlines().attach_here().await;
-            let handshake = Box::pin(tls.acceptor().accept(Socket::new(stream)));
+            let handshake = Box::pin(tls.accept(Socket::new(stream)));
             match thread.before_work(client.deadlines(), config.config.head_timeout, handshake).await {
                 Some(Ok(stream)) => {
                     client.connection.set_tls(TlsFacts::of(stream.get_ref().1));

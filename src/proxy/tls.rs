@@ -6,26 +6,34 @@
 pub mod client;
 pub mod facts;
 mod names;
+mod preference;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
+use rustls::server::{
+    Acceptor, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use tokio_rustls::TlsAcceptor;
+use rustls::{NamedGroup, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use self::names::ByName;
+use self::names::{ByName, Served};
 use super::files::Files;
 use super::tickets::Tickets;
 use crate::config::certificates::{self, CertificateFacts};
+use crate::config::staple;
 use crate::config::{self, Certificate, ClientAuth, Protocol, TlsVersion};
 use crate::status::CertificateStatus;
+use crate::status::OcspStatus;
 
 /// Sessions that are kept here while there are no ticket keys, for each listener.
 const SESSIONS_MAX: usize = 256;
@@ -33,9 +41,16 @@ const SESSIONS_MAX: usize = 256;
 /// TLS of one listener.
 pub struct Termination {
     terms: Terms,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Serving>,
     /// What the current configuration was made of. Changed where files are taken, read where status is told.
     made_of: Mutex<MadeOf>,
+}
+
+/// What connections are accepted with.
+struct Serving {
+    any: Arc<ServerConfig>,
+    /// With clients that offer this group of the key exchange.
+    first: Option<(NamedGroup, Arc<ServerConfig>)>,
 }
 
 /// What stays the same when files change.
@@ -45,6 +60,8 @@ struct Terms {
     /// The protocols that are negotiated (RFC 7301), the preferred one first.
     protocols: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
+    /// For clients that offer the group that the operator lists first.
+    first: Option<(NamedGroup, Arc<CryptoProvider>)>,
     tickets: Arc<Tickets>,
     sessions: Arc<dyn StoresServerSessions>,
 }
@@ -59,7 +76,8 @@ struct MadeOf {
 /// A certificate with its key, ready for use.
 #[derive(Clone)]
 struct Loaded {
-    key: Arc<CertifiedKey>,
+    served: Served,
+    ocsp: OcspStatus,
     facts: Arc<CertificateFacts>,
 }
 
@@ -85,9 +103,12 @@ impl Termination {
             Protocol::Http => vec![b"http/1.1".to_vec()],
             Protocol::Tcp => Vec::new(),
         };
+        let provider = provider(&config);
+        let first = config.key_exchange_first.map(|group| (group, Arc::new(preference::preferring(group, &provider))));
         let terms = Terms {
             listener: listener.name.clone(),
-            provider: Arc::new(provider(&config)),
+            provider: Arc::new(provider),
+            first,
             config,
             protocols,
             tickets: Arc::clone(tickets),
@@ -101,9 +122,22 @@ impl Termination {
         Ok(Some(Self { terms, current, made_of: Mutex::new(made_of) }))
     }
 
-    /// What accepts connections now. Those that it has accepted keep what they began with.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.current.load_full())
+    /// Makes a handshake with what is in use now, which the connection then keeps. Without a deadline of its own.
+    ///
+    /// # Errors
+    /// It fails, or the connection does.
+    pub async fn accept<S>(&self, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let serving = self.current.load_full();
+        let Some((group, first)) = &serving.first else {
+            return TlsAcceptor::from(Arc::clone(&serving.any)).accept(stream).await;
+        };
+        // rustls takes a client's order: where ours counts, it is left no choice.
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let offers_it = begun.client_hello().named_groups().is_some_and(|groups| groups.contains(group));
+        begun.into_stream(Arc::clone(if offers_it { first } else { &serving.any })).await
     }
 
     /// Takes files that have changed, each certificate by itself: where one cannot be used, its former one is served on, and
@@ -112,8 +146,8 @@ impl Termination {
         let former = self.made_of().clone();
         let (made_of, mut refused) = self.terms.load(files, &former);
         match self.terms.build(&made_of) {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+            Ok(serving) => {
+                self.current.store(Arc::new(serving));
                 *self.made_of() = made_of;
             }
             Err(reason) => refused.push(reason),
@@ -131,6 +165,7 @@ impl Termination {
             subject: loaded.facts.subject.clone(),
             fingerprint: loaded.facts.fingerprint.clone(),
             not_after_s: loaded.facts.not_after_s,
+            ocsp: loaded.ocsp.clone(),
         });
         status.collect()
     }
@@ -167,24 +202,36 @@ impl Terms {
         (made_of, refused)
     }
 
-    fn build(&self, made_of: &MadeOf) -> Result<ServerConfig, String> {
+    fn build(&self, made_of: &MadeOf) -> Result<Serving, String> {
         let listed = self.config.certificates.iter().filter_map(|pair| made_of.certificates.get(pair));
         let is_listed = |pair: &Certificate| self.config.certificates.contains(pair);
         let of_directory = made_of.certificates.iter().filter(|(pair, _)| !is_listed(pair)).map(|(_, loaded)| loaded);
-        let resolver = ByName::new(listed.chain(of_directory).map(|loaded| (Arc::clone(&loaded.key), &*loaded.facts)));
+        let resolver = ByName::new(listed.chain(of_directory).map(|loaded| (loaded.served.clone(), &*loaded.facts)));
         if resolver.is_empty() {
             return Err("there is no certificate left to serve".to_owned());
         }
+        let resolver = Arc::new(resolver);
+        let with = |provider: &Arc<CryptoProvider>| self.build_with(made_of, provider, &resolver).map(Arc::new);
+        let first = self.first.as_ref().map(|(group, provider)| with(provider).map(|config| (*group, config)));
+        Ok(Serving { any: with(&self.provider)?, first: first.transpose()? })
+    }
+
+    fn build_with(
+        &self,
+        made_of: &MadeOf,
+        provider: &Arc<CryptoProvider>,
+        resolver: &Arc<ByName>,
+    ) -> Result<ServerConfig, String> {
         let versions = match self.config.min_version {
             TlsVersion::V12 => &[&TLS13, &TLS12][..],
             TlsVersion::V13 => &[&TLS13],
         };
         let verifier = made_of.clients.as_ref().map(|clients| Arc::clone(&clients.verifier));
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions)
             .map_err(|error| error.to_string())?
             .with_client_cert_verifier(verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth))
-            .with_cert_resolver(Arc::new(resolver));
+            .with_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols.clone_from(&self.protocols);
         config.ignore_client_order = true;
         let terms = made_of.clients.as_ref().map(|clients| clients.terms);
@@ -223,7 +270,21 @@ fn load_certificate(pair: &Certificate, files: &Files) -> Result<Loaded, String>
     let facts = chain.first().map(certificates::facts).transpose().map_err(of_cert)?;
     let key = certificates::certified(chain, &private).map_err(of_key)?;
     let facts = facts.ok_or_else(|| format!("{} holds no certificate", pair.cert.display()))?;
-    Ok(Loaded { key: Arc::new(key), facts: Arc::new(facts) })
+    let (stapled, ocsp) = stapled(&key, files.get(&staple::beside(&pair.cert)));
+    Ok(Loaded { served: Served { key: Arc::new(key), stapled }, ocsp, facts: Arc::new(facts) })
+}
+
+/// A certificate with the OCSP response beside it, and until when that is good.
+fn stapled(key: &CertifiedKey, response: Option<Arc<[u8]>>) -> (Option<(Arc<CertifiedKey>, u64)>, OcspStatus) {
+    let (Some(response), Some(leaf)) = (response, key.cert.first()) else { return (None, OcspStatus::None) };
+    match staple::good_until_s(&response, leaf) {
+        Ok(until_s) => {
+            let with_it = CertifiedKey { ocsp: Some(response.to_vec()), ..key.clone() };
+            let stapled = (Arc::new(with_it), u64::try_from(until_s).unwrap_or_default());
+            (Some(stapled), OcspStatus::Stapled { until_s })
+        }
+        Err(unusable) => (None, OcspStatus::Refused { reason: format!("{unusable}: {}", unusable.remedy) }),
+    }
 }
 
 fn load_clients(auth: &ClientAuth, files: &Files, provider: &Arc<CryptoProvider>) -> Result<Clients, String> {

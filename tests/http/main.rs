@@ -84,6 +84,7 @@ mod tls;
 mod tls_choice;
 mod tls_clients;
 mod tls_https;
+mod tls_ocsp;
 mod tls_reload;
 mod tls_scan;
 mod tls_servers;

@@ -38,7 +38,7 @@ impl Endpoint {
         let config = config::parse(&config, Path::new("baton.toml")).unwrap_or_else(|report| panic!("{report}"));
         let files = Files::new(HandedFiles(files.into()));
         let tls = Termination::new(&config.listeners[0], &files, tickets).expect("it is whole");
-        let acceptor = tls.expect("the listener has tls").acceptor();
+        let tls = tls.expect("the listener has tls");
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = socket.local_addr().expect("it is bound");
         socket.set_nonblocking(true).expect("it is open");
@@ -48,7 +48,7 @@ impl Endpoint {
                 let socket = tokio::net::TcpListener::from_std(socket).expect("it is non-blocking");
                 while let Ok((stream, _)) = socket.accept().await {
                     // An error is the client's affair, which it tells.
-                    let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                    let Ok(mut stream) = tls.accept(stream).await else { continue };
                     // What is unread at the close would become a reset, which overtakes the answer.
                     let _read = stream.read_exact(&mut [0; 18]).await;
                     let _sent = stream.write_all(b"\nok\n").await;

@@ -3,14 +3,16 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustls::NamedGroup;
-use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::version::TLS12;
+use rustls::{ClientConfig, NamedGroup};
 
 use crate::baton::{Baton, Directory};
 use crate::server::Server;
-use crate::tls_client::{connect_with, trusting_anybody};
+use crate::tls_client::{connect_with, trusting_anybody, trusting_anybody_in};
 use crate::tls_files::{Handshake, Kind, handshake, self_signed};
 
 /// A listener whose `tls` has these keys, in front of a server.
@@ -154,9 +156,13 @@ fn suite_is_the_first_of_ours_that_the_client_knows() {
 }
 
 /// The group of a handshake by a client that offers these, the preferred one first.
-fn key_exchange(baton: &Baton, groups: &[&'static dyn rustls::crypto::SupportedKxGroup]) -> NamedGroup {
+fn key_exchange(baton: &Baton, groups: &[&'static dyn SupportedKxGroup]) -> NamedGroup {
     let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
-    let mut stream = connect_with(baton, &trusting_anybody(provider));
+    key_exchange_with(baton, &trusting_anybody(provider))
+}
+
+fn key_exchange_with(baton: &Baton, config: &Arc<ClientConfig>) -> NamedGroup {
+    let mut stream = connect_with(baton, config);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -170,11 +176,33 @@ fn key_exchange_is_safe_from_quantum_computers_where_the_client_prefers_that() {
     let pair = [self_signed(&directory, "site", Kind::Ecdsa, &["a.example"], 30)];
     let baton = listen(&server, &list(&pair));
     assert_eq!(key_exchange(&baton, &[kx_group::X25519MLKEM768, kx_group::X25519]), NamedGroup::X25519MLKEM768);
-    // rustls takes the client's order.
     assert_eq!(key_exchange(&baton, &[kx_group::X25519, kx_group::X25519MLKEM768]), NamedGroup::X25519);
     assert_eq!(key_exchange(&baton, &[kx_group::SECP256R1]), NamedGroup::secp256r1);
+}
+
+#[test]
+fn key_exchange_that_is_listed_first_is_taken_by_all_who_offer_it() {
+    let (server, directory) = (Server::saying("ok"), Directory::new());
+    let pair = [self_signed(&directory, "site", Kind::Ecdsa, &["a.example"], 30)];
+    let groups = "key_exchange = [\"X25519MLKEM768\", \"X25519\", \"secp256r1\"]";
+    let safe = listen(&server, &format!("{}\n{groups}", list(&pair)));
+    let offered: [&[&'static dyn SupportedKxGroup]; 3] = [
+        &[kx_group::X25519MLKEM768, kx_group::X25519],
+        // Not begun with, so that the client is asked again.
+        &[kx_group::X25519, kx_group::X25519MLKEM768],
+        &[kx_group::SECP256R1, kx_group::X25519, kx_group::X25519MLKEM768],
+    ];
+    for groups in offered {
+        assert_eq!(key_exchange(&safe, groups), NamedGroup::X25519MLKEM768);
+    }
+    // Who does not offer it has the choice, and in TLS 1.2, which does not know it, everybody has.
+    assert_eq!(key_exchange(&safe, &[kx_group::SECP256R1, kx_group::X25519]), NamedGroup::secp256r1);
+    let provider = CryptoProvider { kx_groups: offered[2].to_vec(), ..aws_lc_rs::default_provider() };
+    let config = trusting_anybody_in(provider, &[&TLS12]);
+    assert_eq!(key_exchange_with(&safe, &config), NamedGroup::secp256r1);
     let own = listen(&server, &format!("{}\nkey_exchange = [\"secp384r1\", \"secp256r1\"]", list(&pair)));
     assert_eq!(key_exchange(&own, &[kx_group::X25519, kx_group::SECP384R1]), NamedGroup::secp384r1);
+    assert_eq!(key_exchange(&own, &[kx_group::SECP256R1, kx_group::SECP384R1]), NamedGroup::secp384r1);
 }
 
 #[test]

@@ -53,7 +53,15 @@ impl ServerCertVerifier for Anybody {
 
 /// A client that trusts anybody, with this cryptography.
 pub fn trusting_anybody(provider: CryptoProvider) -> Arc<ClientConfig> {
-    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+    trusting_anybody_in(provider, rustls::DEFAULT_VERSIONS)
+}
+
+/// The same in these versions of TLS.
+pub fn trusting_anybody_in(
+    provider: CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions).unwrap();
     Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth())
 }
 

@@ -16,8 +16,11 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// The suites that are spoken, for all versions, the preferred one first. Never empty.
     pub cipher_suites: Vec<CipherSuite>,
-    /// The groups of the key exchange, in no order: a client's first one is taken. Never empty.
+    /// The groups of the key exchange: a client's first one is taken. Never empty.
     pub key_exchange: Vec<NamedGroup>,
+    /// The group that is taken with every client of TLS 1.3 that offers it: the first one that the operator lists. One that
+    /// has not begun with it is asked again, which takes a round trip.
+    pub key_exchange_first: Option<NamedGroup>,
     /// Whether clients have certificates of their own.
     pub client_auth: Option<ClientAuth>,
 }

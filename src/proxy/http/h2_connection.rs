@@ -32,7 +32,7 @@ const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// What waits in memory for a stream whose client does not take it.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
+pub(super) const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What each field counts more than it has, in the size of a list of fields (RFC 9113 section 6.5.2).
 const FIELD_OVERHEAD_BYTES: usize = 32;
@@ -62,7 +62,7 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream, read_ahead: Bytes) 
     let current = Rc::clone(&client.connection);
     let mut turns = Turns::new();
     let waker = turns.connection_waker();
-    let mut served = Served { connection, ledger, client, current, is_told: false, is_closing: false };
+    let mut served = Served { connection, ledger, client, current, is_told: false, is_closing: false, sent_before: 0 };
     std::future::poll_fn(|context| {
         turns.begin(context);
         loop {
@@ -119,6 +119,8 @@ struct Served {
     is_told: bool,
     /// What is left to do is to end.
     is_closing: bool,
+    /// Bytes that had been written when this was last asked.
+    sent_before: u64,
 }
 
 impl Served {
@@ -178,8 +180,9 @@ impl Served {
     }
 
     /// Whether enough of what waits for the client has gone since this was last asked, `idle_timeout` ago.
-    fn is_taking(&self) -> bool {
-        let sent_bytes = self.ledger.sent_bytes.take();
+    fn is_taking(&mut self) -> bool {
+        let all_bytes = self.ledger.sent_bytes.get();
+        let sent_bytes = all_bytes - std::mem::replace(&mut self.sent_before, all_bytes);
         let terms = self.client.listener().map(|listener| &listener.config);
         let rate = terms.and_then(|terms| Some((terms.protection.response_rate?, terms.idle_timeout)));
         let Some((rate, time)) = rate else { return sent_bytes > 0 };

@@ -28,7 +28,7 @@ pub struct Ledger {
     pub is_lingering: Cell<bool>,
     /// Why the connection has to end.
     pub offence: Cell<Option<Offence>>,
-    /// Bytes that have been written since this was last asked.
+    /// Bytes that have been written.
     pub sent_bytes: Cell<u64>,
     frames: RefCell<Frames>,
     began: Instant,

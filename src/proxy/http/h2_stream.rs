@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -17,6 +18,7 @@ use super::client::{Client, Refusal};
 use super::client_body::ClientBody;
 use super::client_io;
 use super::h2_body::StreamBody;
+use super::h2_connection;
 use super::h2_io::Ledger;
 use super::h2_request::{self, Fault};
 use super::trace::Ended;
@@ -215,15 +217,9 @@ fn respond<'a>(
     }
     match reply.begin(Response::from_parts(parts, ()), is_end) {
         Ok(_) if is_end => Err(End::Complete),
-        Ok(stream) => Ok(Sending { client, ledger, stream, body, meter: meter(client) }),
+        Ok(stream) => Ok(Sending { client, ledger, stream, body, share: Share::new(client, ledger) }),
         Err(_ended) => Err(End::TakenBack),
     }
-}
-
-/// How slowly the client may take a response, where there is a limit.
-fn meter(client: &Client) -> Option<Box<Meter>> {
-    let rate = client.listener()?.config.protection.response_rate?;
-    Some(Box::new(Meter::new(floor(rate))))
 }
 
 fn remove_connection_specific(headers: &mut HeaderMap) {
@@ -247,7 +243,7 @@ struct Sending<'a> {
     ledger: &'a Ledger,
     stream: SendStream<Bytes>,
     body: ResponseBody,
-    meter: Option<Box<Meter>>,
+    share: Option<Box<Share>>,
 }
 
 impl Sending<'_> {
@@ -328,35 +324,81 @@ impl Sending<'_> {
         Poll::Ready(true)
     }
 
-    /// Counts what the client has opened its window for. All responses of a connection have the rate together, so each of
-    /// them its share: bytes count as often as there are streams.
+    /// Counts what the client has opened its window for.
     fn moved(&mut self, len: usize) {
-        if let Some(meter) = &mut self.meter {
-            meter.moved(len.saturating_mul(self.ledger.open.get()), self.client.now());
+        if let Some(share) = &mut self.share {
+            share.moved(len, self.ledger, self.client.now());
         }
     }
 
-    /// Sets the time at which a client that opens no window is late. While what is written waits in the kernel, windows say
-    /// nothing of the client: then `h2_io` has its deadline.
+    /// Sets the time at which a client that opens no window is late.
     fn wait(&mut self) {
-        let Some(meter) = &mut self.meter else { return };
+        let Some(share) = &mut self.share else { return };
         let now = self.client.now();
-        if self.ledger.is_congested() {
-            meter.excuse();
-        }
-        let late_at = meter.waits(now);
+        let late_at = share.meter.waits(now);
         self.client.deadlines().set_no_later(Party::ClientWrite, late_at.saturating_sub(now));
     }
 
     /// Whether a deadline that has passed is one that the client has missed.
     fn is_late(&mut self) -> bool {
-        let Some(meter) = &mut self.meter else { return true };
-        if self.ledger.is_congested() {
-            meter.excuse();
+        let Some(share) = &mut self.share else { return true };
+        if !share.is_late(self.ledger, self.client.now()) {
             self.client.deadlines().clear(Party::ClientWrite);
             return false;
         }
         self.client.refused(RefusalReason::ResponseTooSlow);
         true
     }
+}
+
+/// How fast a client takes a response, where there is a limit. All responses of a connection have the rate together.
+struct Share {
+    meter: Meter,
+    /// Bytes that had been written to the client when it was last looked at.
+    seen: u64,
+    /// Bytes of other responses that may go before it is this one's turn.
+    others: u64,
+}
+
+impl Share {
+    fn new(client: &Client, ledger: &Ledger) -> Option<Box<Self>> {
+        let rate = client.listener()?.config.protection.response_rate?;
+        Some(Box::new(Self { meter: Meter::new(floor(rate)), seen: ledger.sent_bytes.get(), others: turn(ledger) }))
+    }
+
+    /// The client takes so many bytes of it, or is not waited for any more.
+    fn moved(&mut self, len: usize, ledger: &Ledger, now: Duration) {
+        let others = self.others_served(ledger);
+        self.meter.moved(len.saturating_add(others), now);
+        if len > 0 {
+            self.others = turn(ledger);
+        }
+    }
+
+    /// Whether the client has neither opened its window in its time nor taken enough of other responses meanwhile. While
+    /// what is written waits in the kernel, windows say nothing of the client: then `h2_io` has its deadline.
+    fn is_late(&mut self, ledger: &Ledger, now: Duration) -> bool {
+        if ledger.is_congested() {
+            self.meter.excuse();
+            return false;
+        }
+        let others = self.others_served(ledger);
+        self.meter.moved(others, now);
+        self.meter.waits(now) <= now
+    }
+
+    /// What the client has taken since this was last asked, as far as it went in front of this response.
+    fn others_served(&mut self, ledger: &Ledger) -> usize {
+        let sent = ledger.sent_bytes.get();
+        let served = (sent - std::mem::replace(&mut self.seen, sent)).min(self.others);
+        self.others -= served;
+        usize::try_from(served).unwrap_or(usize::MAX)
+    }
+}
+
+/// What may go to a client before it is a stream's turn: h2 gives the window of the connection to streams in their order,
+/// to each as much as it holds of it. That is its buffer and the part of a body that went beyond.
+fn turn(ledger: &Ledger) -> u64 {
+    let each = 2 * h2_connection::SEND_BUFFER_BYTES;
+    ledger.open.get().saturating_mul(each) as u64
 }

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::account::Account;
@@ -33,6 +32,7 @@ use super::thread::{Place, Thread};
 use super::timers::{Deadlines, Registration};
 use super::upstream::dial::OnBehalf;
 use crate::config::{PoolIndex, Sticky, StickyKey};
+use crate::proxy::tls::Termination;
 use crate::session::key::Key;
 
 /// Servers that may fail one connection before it is given up, so that it cannot walk through a thousand dead ones.
@@ -129,7 +129,7 @@ pub async fn serve(thread: &Rc<Thread>, of: usize, stream: TcpStream, peer: Sock
     let passage = Passage { thread, listener, index, pool, of, address, peer, behalf, registration, account };
     passage.deadlines().attach_here().await;
     match &listener.tls {
-        Some(tls) => passage.behind_tls(&tls.acceptor(), stream).await,
+        Some(tls) => passage.behind_tls(tls, stream).await,
         None => passage.in_clear(stream).await,
     }
     passage.account.close(thread, listener_index, pool, passage.address);
@@ -141,9 +141,9 @@ impl Passage<'_> {
     }
 
     /// TLS ends here.
-    async fn behind_tls(&self, acceptor: &TlsAcceptor, stream: TcpStream) {
+    async fn behind_tls(&self, tls: &Termination, stream: TcpStream) {
         let timeout = self.listener.config.head_timeout;
-        let handshake = self.thread.before_work(self.deadlines(), timeout, acceptor.accept(stream)).await;
+        let handshake = self.thread.before_work(self.deadlines(), timeout, tls.accept(stream)).await;
         // Where it fails or takes too long, that is the client's affair.
         let Some(Ok(client)) = handshake else {
             let timed_out = handshake.is_none();
