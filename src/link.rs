@@ -33,8 +33,8 @@ const LINE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Room for a line that is kept for the next one.
 const LINE_BYTES_KEPT_MAX: usize = 1024 * 1024;
 
-/// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, for each of its
-/// addresses, one a thread; that of the sync link; and then the further descriptors.
+/// All that a worker needs, so that it has to open no file. The sockets follow it: for each listener, those of each of its
+/// addresses; that of the sync link; and then the further descriptors.
 #[derive(Serialize, Deserialize)]
 pub struct Bootstrap {
     /// This node's name.
@@ -47,9 +47,9 @@ pub struct Bootstrap {
     pub guard_pid: u32,
     /// Threads to start.
     pub threads: usize,
-    /// How many sockets follow.
-    pub socket_count: usize,
-    /// Whether the last of them is the listening socket of the sync link.
+    /// How many sockets of listeners follow, for each address: mostly one a thread.
+    pub socket_counts: Vec<usize>,
+    /// Whether the listening socket of the sync link follows them.
     pub has_sync_socket: bool,
     /// The user to become.
     pub user: Option<String>,
@@ -104,6 +104,11 @@ pub enum Further {
     Reload,
     /// A socket that brings the files of the access log when they were opened again, as [`ToWorker::AccessLogs`] says.
     AccessLogs,
+    /// A socket that takes the sessions for the worker after this one, as [`Further::Predecessor`] has them.
+    Successor,
+    /// A socket that brings the sessions of the worker before, which still serves: whole archives in the frames of
+    /// [`archive`], until that one ends.
+    Predecessor,
 }
 
 /// A replicated value with its version, as a worker handed it over. Neither is of any meaning to the guard, which keeps
@@ -164,6 +169,11 @@ pub enum ToWorker {
     TookOver,
     /// Take no new connections, finish the requests in flight, say so, end.
     Drain,
+    /// The last message of this guard: another one goes on in the same process, and starts another worker. Serve until that
+    /// one does, speak with the peer no more, and hand the sessions over on [`Further::Successor`].
+    Yield,
+    /// After [`ToWorker::Yield`]: the other worker serves. Take no new connections, and end when those that there are have.
+    Retire,
     /// Answer a question.
     Ask {
         /// Echoed in the answer.
@@ -360,6 +370,11 @@ impl Receiver {
 }
 
 impl Sender {
+    /// Leaves the connection open for another process that has it.
+    pub fn forget(self) {
+        self.writer.forget();
+    }
+
     /// Writes one message. Not cancel safe: a part of the line may be out.
     ///
     /// # Errors
@@ -403,8 +418,9 @@ pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Hande
     }
     let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))?;
     // They come in batches that know nothing of the kinds.
-    let mut sockets = descriptors::receive(socket, bootstrap.socket_count + bootstrap.further.len())?;
-    let further = sockets.split_off(bootstrap.socket_count.min(sockets.len()));
+    let listening = bootstrap.socket_counts.iter().sum::<usize>() + usize::from(bootstrap.has_sync_socket);
+    let mut sockets = descriptors::receive(socket, listening + bootstrap.further.len())?;
+    let further = sockets.split_off(listening.min(sockets.len()));
     let further = bootstrap.further.iter().copied().zip(further).collect();
     Ok((bootstrap, Handed { sockets, further }))
 }

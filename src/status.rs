@@ -47,6 +47,12 @@ pub struct NodeStatus {
     pub refused_reload: Option<RefusedReload>,
     /// Process id of the guard.
     pub guard_pid: u32,
+    /// How often another program has taken over in the guard's process: for a configuration, or as another release.
+    #[serde(default)]
+    pub takeovers: u64,
+    /// The last of them is not done: its worker does not serve yet, and the one before does.
+    #[serde(default)]
+    pub is_taking_over: bool,
     /// One for each VIP group.
     pub vips: Vec<VipStatus>,
     /// The other node of the pair, when there is one.
@@ -477,6 +483,9 @@ pub struct WorkerStatus {
     /// How much it takes on.
     #[serde(default)]
     pub load: LoadStatus,
+    /// Workers that another one has taken over from and that finish what they have.
+    #[serde(default)]
+    pub finishing: usize,
 }
 
 /// How much a worker takes on, as far as there are limits.

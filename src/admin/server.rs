@@ -72,18 +72,31 @@ pub struct Setup {
     pub changes: Overview,
 }
 
-/// Starts it. It ends with the process.
+/// The running listener. It takes no more connections when this is dropped; the socket stays open.
+#[derive(Debug)]
+pub struct Accepting(oneshot::Sender<Infallible>);
+
+impl Accepting {
+    /// Has it take no more connections. Those that it has are answered.
+    pub fn stop(self) {
+        drop(self.0);
+    }
+}
+
+/// Starts it.
 ///
 /// # Errors
 /// What epoll_create(2) or clone(2) says.
-pub fn start(setup: Setup) -> io::Result<()> {
+pub fn start(setup: Setup) -> io::Result<Accepting> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     setup.socket.set_nonblocking(true)?;
-    let run = move || runtime.block_on(serve(setup));
-    std::thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
+    let (accepting, stopped) = oneshot::channel();
+    let run = move || runtime.block_on(serve(setup, stopped));
+    std::thread::Builder::new().name("admin".to_owned()).spawn(run)?;
+    Ok(Accepting(accepting))
 }
 
-async fn serve(setup: Setup) -> io::Result<()> {
+async fn serve(setup: Setup, mut stopped: oneshot::Receiver<Infallible>) -> io::Result<()> {
     let listener = TcpListener::from_std(setup.socket.try_clone()?)?;
     let setup = Arc::new(setup);
     let mut connections = JoinSet::new();
@@ -93,7 +106,15 @@ async fn serve(setup: Setup) -> io::Result<()> {
             // Never without one: the places are all taken.
             drop(connections.join_next().await);
         }
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            biased;
+            _ = &mut stopped => {
+                while connections.join_next().await.is_some() {}
+                return Ok(());
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };

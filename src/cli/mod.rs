@@ -20,6 +20,7 @@ mod server;
 mod sessions;
 mod staged;
 mod status;
+mod successor;
 mod switchover;
 mod witness;
 mod worker;
@@ -76,6 +77,9 @@ enum Command {
     /// Decide, from a third place, who may hold a VIP while two nodes cannot hear each other
     #[command(long_about = witness::ABOUT)]
     Witness(witness::Arguments),
+    /// Whether this program can go on for one that runs; started by `run`
+    #[command(hide = true)]
+    Successor,
     /// The data plane's process; started by `run`
     #[command(hide = true)]
     Worker(worker::Arguments),
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Witness(arguments) => witness::run(&arguments),
         Command::Courier(arguments) => courier::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
+        Command::Successor => successor::run(),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => return demo::run(&arguments),
         Command::Drill(arguments) => return drill::run(&arguments),

@@ -28,11 +28,19 @@ pub(super) struct Arguments {
 /// Every mistake of the configuration, in which case nothing was started; or why the node could not start.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let this_machine = super::ThisMachine::new(arguments.node.clone());
-    let config_text = config::read(&arguments.config)?;
-    let (config, local) =
-        config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints())?;
+    let inherited = guard::takeover::inherited()?;
+    let config_text = match &inherited {
+        Some((legacy, _)) => legacy.config_text.clone(),
+        None => config::read(&arguments.config)?,
+    };
+    let parsed = config::parse_for_node(&config_text, &arguments.config, Scope::Machine, this_machine.hints());
+    if let (Err(_), Some((legacy, _))) = (&parsed, &inherited) {
+        legacy.give_up();
+    }
+    let (config, local) = parsed?;
     let _logging = telemetry::start();
     let config_path = arguments.config.clone();
     let (runtime_dir, state_dir) = (arguments.runtime_dir.clone(), arguments.state_dir.clone());
-    guard::run(Options { config, config_path, config_text, local, runtime_dir, state_dir })
+    let node = arguments.node.clone();
+    guard::run(Options { config, config_path, config_text, local, runtime_dir, state_dir, node, inherited })
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 
@@ -15,6 +15,8 @@ use crate::status::{
 
 /// Time that the guard gets for its answer.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Time after which a question is put again that a program which has gone did not answer.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -44,8 +46,26 @@ pub(super) fn ask(runtime_dir: &Path, request: &Request) -> anyhow::Result<Answe
 
 /// As [`ask`], of what may take as long as that.
 pub(super) fn ask_patiently(runtime_dir: &Path, request: &Request, patience: Duration) -> anyhow::Result<Answer> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match control::request(runtime_dir, request, patience) {
+            // Another program has just taken over in the guard's process, and has not heard the question.
+            Err(error) if is_of_one_gone(&error) && Instant::now() < deadline => {
+                std::thread::sleep(AGAIN_AFTER);
+            }
+            result => return result.map_err(|error| explained(runtime_dir, patience, error)),
+        }
+    }
+}
+
+fn is_of_one_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+fn explained(runtime_dir: &Path, patience: Duration, error: io::Error) -> anyhow::Error {
     let path = control::socket_path(runtime_dir);
-    control::request(runtime_dir, request, patience).map_err(|error| match error.kind() {
+    match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no baton runs here: nothing answers on {} (start it with `baton run`)", path.display())
         }
@@ -58,7 +78,7 @@ pub(super) fn ask_patiently(runtime_dir: &Path, request: &Request, patience: Dur
         // It answered, and says itself what it did not do and why.
         io::ErrorKind::Other => anyhow!("{error}"),
         _ => anyhow!("failed to ask the guard on {}: {error}", path.display()),
-    })
+    }
 }
 
 /// What a person reads. Writing to a `String` cannot fail, so that the results are let go.
@@ -94,6 +114,12 @@ fn describe(status: &NodeStatus) -> String {
         "\nworker {}{pid}, {} threads, {} connections, {} requests, {} restarts",
         worker.state, worker.threads, worker.connections, worker.requests, worker.restarts
     );
+    if status.is_taking_over {
+        let _ = writeln!(text, "  it is to take over from the worker before, which serves until then");
+    }
+    if worker.finishing > 0 {
+        let _ = writeln!(text, "  {} workers before it finish what they have", worker.finishing);
+    }
     describe_load(&mut text, &worker.load);
     if let Some(reason) = &worker.last_exit {
         let _ = writeln!(text, "  last exit: {reason}");

@@ -22,13 +22,16 @@ use tracing::{error, warn};
 
 use self::limit::PerSecond;
 use self::nearby::{Defence, Heard, Listening, Probing};
-use self::place::{Carrier, Placed, Put};
+use self::place::{Placed, Put};
 use crate::config::{Transport, Vip};
 use crate::net::clock::Clock;
 use crate::net::neighbour::{Announcer, Claim, question};
 use crate::net::netlink::{Address, Change, Netlink, watch};
 use crate::net::sysctl::promote_secondaries;
 
+pub use self::place::Carrier;
+pub use self::place::carriers;
+pub use self::place::remove_all_but;
 pub use self::place::remove_stale;
 pub use self::place::take_all_off;
 
@@ -231,6 +234,13 @@ impl Addresses {
         let groups = vips.into_iter().zip(carriers).map(|(vip, carriers)| Group::new(vip, carriers)).collect();
         let (claim_sender, claims) = mpsc::channel(CLAIMS_MAX);
         Ok(Self { groups, ends, netlink, announcer: Arc::new(Announcer::open()?), claims, claim_sender, events })
+    }
+
+    /// It is here already: a guard before this one has put it there, and what is missing of it is put there as well.
+    pub fn hold(&mut self, vip: usize) {
+        if let Some(group) = self.groups.get_mut(vip) {
+            group.holding = Holding::Held;
+        }
     }
 
     /// Carries orders out, one after the other, until the heartbeat is gone.

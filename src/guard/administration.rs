@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::found::Found;
+use super::takeover::Legacy;
 use crate::config::{Config, POOL_SERVERS_MAX, ServerChange};
 use crate::link::{KeptFact, KeptList};
 
@@ -64,9 +65,10 @@ pub enum Said {
 
 impl Administration {
     /// Reads what is there, as far as it is about servers of this configuration, and starts to keep what changes. Needs a
-    /// local tokio runtime.
-    pub fn open(config: &Config, state_dir: &Path) -> Rc<Self> {
-        let (facts, problem) = match read(&state_dir.join(FILE)) {
+    /// local tokio runtime. What another guard has left in this process goes before what is on the disk.
+    pub fn open(config: &Config, state_dir: &Path, legacy: Option<&Legacy>) -> Rc<Self> {
+        let facts = legacy.map_or_else(|| read(&state_dir.join(FILE)), |legacy| Ok(legacy.facts.clone()));
+        let (facts, problem) = match facts {
             Ok(facts) => (known(config, facts), None),
             Err(error) => (Vec::new(), Some(set_aside(state_dir, &error))),
         };
@@ -82,7 +84,7 @@ impl Administration {
             written: watch::Sender::new(Rc::clone(&facts)),
             facts: watch::Sender::new(facts),
             problem: RefCell::new(problem),
-            found: Found::open(config, state_dir),
+            found: Found::open(config, state_dir, legacy.map(|legacy| legacy.found.clone())),
         });
         let changes = administration.facts.subscribe();
         tokio::task::spawn_local(keep(Rc::clone(&administration), changes));
@@ -318,7 +320,7 @@ mod tests {
     }
 
     async fn keep_drained(directory: &Directory) {
-        let administration = Administration::open(&config(), &directory.0);
+        let administration = Administration::open(&config(), &directory.0, None);
         administration.said(&config(), Said::Facts(vec![fact("app1", "draining", 7)]));
         administration.finish(Duration::from_secs(10)).await;
         assert_eq!(administration.warning(), None);
@@ -328,9 +330,9 @@ mod tests {
     fn the_next_guard_knows_what_was_said_and_its_version() {
         on_a_runtime(async {
             let directory = Directory::new();
-            assert_eq!(Administration::open(&config(), &directory.0).facts(), []);
+            assert_eq!(Administration::open(&config(), &directory.0, None).facts(), []);
             keep_drained(&directory).await;
-            let next = Administration::open(&config(), &directory.0);
+            let next = Administration::open(&config(), &directory.0, None);
             assert_eq!((next.facts(), next.warning()), (vec![fact("app1", "draining", 7)], None));
             let mode =
                 std::os::unix::fs::PermissionsExt::mode(&directory.path("servers").metadata().unwrap().permissions());
@@ -348,7 +350,7 @@ mod tests {
             let flipped = whole.iter().map(|byte| if *byte == b'7' { b'8' } else { *byte }).collect();
             for damaged in [flipped, whole[..40].to_vec(), Vec::new(), whole[..whole.len() - 1].to_vec()] {
                 std::fs::write(directory.path("servers"), &damaged).unwrap();
-                let administration = Administration::open(&config(), &directory.0);
+                let administration = Administration::open(&config(), &directory.0, None);
                 assert_eq!(administration.facts(), []);
                 let warning = administration.warning().unwrap();
                 assert!(warning.contains("servers.damaged; drain and disable servers again"), "{warning}");
@@ -366,14 +368,14 @@ mod tests {
         on_a_runtime(async {
             let directory = Directory::new();
             keep_drained(&directory).await;
-            let administration = Administration::open(&config(), &directory.0);
+            let administration = Administration::open(&config(), &directory.0, None);
             std::fs::create_dir_all(directory.path("servers.new/in_the_way")).unwrap();
             administration.said(&config(), Said::Facts(vec![fact("app1", "enabled", 9)]));
             while administration.warning().is_none() {
                 sleep(Duration::from_millis(1)).await;
             }
             assert!(administration.warning().unwrap().contains("cannot be kept"));
-            assert_eq!(Administration::open(&config(), &directory.0).facts(), [fact("app1", "draining", 7)]);
+            assert_eq!(Administration::open(&config(), &directory.0, None).facts(), [fact("app1", "draining", 7)]);
         });
     }
 
@@ -381,7 +383,7 @@ mod tests {
     fn nothing_is_kept_but_one_word_for_each_server_of_the_configuration() {
         on_a_runtime(async {
             let directory = Directory::new();
-            let administration = Administration::open(&config(), &directory.0);
+            let administration = Administration::open(&config(), &directory.0, None);
             let long = "x".repeat(65);
             let mut said = vec![fact("app1", &long, 1), fact("gone", "draining", 1)];
             said.extend((0..5).map(|version| fact("app2", "disabled", version)));

@@ -3,8 +3,9 @@
 //! One JSON object a line in each direction, over a Unix socket that only its owner may open.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,6 +89,14 @@ pub enum Answer {
     Switchover(Vec<SwitchoverStatus>),
     /// What a reload has changed, a line each.
     Reloaded(Vec<String>),
+    /// Another program takes over, for the new configuration or as a new release. It is done when the status says that
+    /// there were so many takeovers and none is under way.
+    TakingOver {
+        /// How many, with this one.
+        takeovers: u64,
+        /// What is otherwise, a line each.
+        changes: Vec<String>,
+    },
     /// What the worker says; never [`inquiry::Answer::Refused`].
     Worker(inquiry::Answer),
 }
@@ -113,6 +122,16 @@ pub fn listen(runtime_dir: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Takes over the control socket that a guard before this one in the same process has opened.
+///
+/// # Errors
+/// What epoll_ctl(2) says.
+pub fn inherit(descriptor: OwnedFd) -> io::Result<UnixListener> {
+    let listener = StdUnixListener::from(descriptor);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Takes questions and hands them to the guard, until the runtime ends.
@@ -166,14 +185,17 @@ async fn ask(questions: &mpsc::Sender<Question>, request: Request) -> Reply {
 ///
 /// # Errors
 /// `NotFound` or `ConnectionRefused` when no guard runs there, `PermissionDenied` for other users, `TimedOut`
-/// or `WouldBlock` when it does not answer, `Other` with the guard's own words when it refuses.
+/// or `WouldBlock` when it does not answer, `UnexpectedEof` when it has become another program meanwhile or ended, `Other`
+/// with the guard's own words when it refuses.
 pub fn request(runtime_dir: &Path, request: &Request, patience: Duration) -> io::Result<Answer> {
     let mut stream = StdUnixStream::connect(socket_path(runtime_dir))?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(&link::encode(request)?)?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    if BufReader::new(stream).read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     let reply = serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     match reply {
         Reply::Ok(answer) => Ok(answer),

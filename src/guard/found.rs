@@ -28,9 +28,11 @@ pub struct Found {
 
 impl Found {
     /// Reads what is there for pools of this configuration, and starts to keep what changes. Needs a local tokio runtime.
-    pub fn open(config: &Config, state_dir: &Path) -> Rc<Self> {
+    /// What another guard has left in this process goes before what is on the disk.
+    pub fn open(config: &Config, state_dir: &Path, left: Option<Vec<KeptList>>) -> Rc<Self> {
         let keeps = config.pools.iter().any(|pool| pool.discovery.as_ref().is_some_and(|discovery| discovery.keep));
-        let lists = if keeps { read(&state_dir.join(FILE)) } else { Ok(Vec::new()) };
+        let on_disk = || if keeps { read(&state_dir.join(FILE)) } else { Ok(Vec::new()) };
+        let lists = left.map_or_else(on_disk, Ok);
         let lists = lists.unwrap_or_else(|error: io::Error| {
             // The next one that is written stands in its place.
             warn!(%error, "the servers that were found before are not used; the sources have to say them");

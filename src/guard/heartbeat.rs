@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::router::Legacy;
 use self::router::{Parts, Router};
 use super::addresses::Order;
 use super::counters::VipCounters;
@@ -53,6 +54,8 @@ pub struct Setup {
     pub counters: Arc<VipCounters>,
     /// From the guard.
     pub commands: mpsc::Receiver<Command>,
+    /// What a guard before this one, in the same process, has left of it.
+    pub legacy: Option<Legacy>,
 }
 
 /// What a switchover came to: why it was refused, in words.
@@ -82,6 +85,8 @@ pub enum Command {
     },
     /// Give the VIP up and say when that is done.
     Stop(oneshot::Sender<()>),
+    /// Keep the VIP, tell the peer to have patience, and leave everything to the guard that goes on for this one.
+    Leave(oneshot::Sender<Legacy>),
 }
 
 /// From the heartbeat to the guard.
@@ -254,16 +259,17 @@ async fn open_all(
     let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
     let mut routers = Vec::new();
-    for Setup { vip, parameters, voice, config_checksum, counters, commands } in setups {
+    for Setup { vip, parameters, voice, config_checksum, counters, commands, legacy } in setups {
         let (ends, mailbox) = links::join(&links, &opened, &voice.vip.name, &mut mailboxes);
         let mut speaker = Speaker::new(voice, ends, mailbox, Arc::clone(&counters));
         once_addressed(|| speaker.open_vrrp()).await.map_err(|error| (Some(vip), error))?;
+        legacy.as_ref().inspect(|legacy| speaker.take_over(&legacy.speaker));
         routers.push(Router::new(Parts {
             vip,
             hello: links::first_hello(config_checksum, &parameters, !links.syncs()),
             parameters,
             speaker,
-            stamps: Stamps::new(links.boot),
+            stamps: legacy.as_ref().map_or_else(|| Stamps::new(links.boot), |legacy| Stamps::resume(legacy.stamp)),
             clock,
             lease: leases.next(),
             vitals: vitals.clone(),
@@ -271,6 +277,7 @@ async fn open_all(
             commands,
             orders: orders.clone(),
             events: events.clone(),
+            legacy,
         }));
     }
     let mailboxes = Rc::new(mailboxes);

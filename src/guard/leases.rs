@@ -22,7 +22,7 @@ use super::counters::millis;
 use crate::net::clock::Clock;
 use crate::status::WitnessStatus;
 use crate::units::AdvertInterval;
-use crate::vrrp::witness::{Answer, Client, DATAGRAM_LEN_BYTES, Datagram, Key, LEASE_MAX, Name, Refusal, vip_of};
+use crate::vrrp::witness::{self, Answer, Client, DATAGRAM_LEN_BYTES, Datagram, Key, LEASE_MAX, Name, Refusal, vip_of};
 
 /// Answers of one VIP that may wait. More come only to a router that hangs, and the latest is not worth more to it.
 const ANSWERS_MAX: usize = 16;
@@ -79,6 +79,20 @@ impl Lease {
     /// Asks for the lease, or to keep it.
     pub fn ask(&self) {
         self.shared.ask(self.vip);
+    }
+
+    /// What the next process of this node goes on with.
+    pub fn leave(&self) -> Option<witness::Legacy> {
+        let now = self.shared.clock.now();
+        self.shared.vips.borrow().get(self.vip).map(|vip| vip.client.leave(now))
+    }
+
+    /// Goes on with what another process left so long ago.
+    pub fn take_over(&self, legacy: &witness::Legacy, passed: Duration) {
+        let now = self.shared.clock.now();
+        if let Some(vip) = self.shared.vips.borrow_mut().get_mut(self.vip) {
+            vip.client.take_over(now, legacy, passed);
+        }
     }
 
     /// Gives it back. No answer to anything that was asked before comes after this.

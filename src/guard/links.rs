@@ -30,6 +30,10 @@ pub struct Setup {
     pub peer_node: String,
     /// Random for each start of the guard: proves that what the peer says is not from an earlier life.
     pub boot: u64,
+    /// How many guards have said something under this number before.
+    pub generation: u64,
+    /// Links that a guard before this one, in the same process, has opened.
+    pub inherited: Vec<(LinkPath, OwnedFd)>,
 }
 
 /// An open link.
@@ -40,12 +44,19 @@ pub struct Link {
 /// To the VIPs, by the tag that their datagrams bear.
 pub type Mailboxes = HashMap<[u8; 8], mpsc::Sender<(usize, Vec<u8>)>>;
 
-/// Opens every link.
+/// Opens every link that is not open.
 ///
 /// # Errors
 /// What bind(2) says: `AddrNotAvailable` when the node's address is on no interface of this machine.
 pub fn open(setup: &Setup) -> io::Result<Vec<Link>> {
-    let open = |path: &LinkPath| Ok(Link { socket: Rc::new(LinkSocket::open(path.local, path.peer)?) });
+    let open = |path: &LinkPath| {
+        let inherited = setup.inherited.iter().find(|(known, _)| known == path);
+        let socket = match inherited {
+            Some((_, descriptor)) => LinkSocket::inherit(descriptor.try_clone()?)?,
+            None => LinkSocket::open(path.local, path.peer)?,
+        };
+        Ok(Link { socket: Rc::new(socket) })
+    };
     setup.paths.iter().map(open).collect()
 }
 
@@ -77,7 +88,8 @@ pub fn join(
     mailboxes.insert(hello::tag(vip), sender);
     let ends = setup.paths.iter().zip(links).enumerate().map(|(index, (path, link))| {
         let index = u8::try_from(index).unwrap_or(u8::MAX);
-        let channel = Channel::new(&setup.key, vip, &setup.own_node, &setup.peer_node, index, setup.boot);
+        let mut channel = Channel::new(&setup.key, vip, &setup.own_node, &setup.peer_node, index, setup.boot);
+        channel.begin_above(setup.generation);
         LinkEnd::new(Rc::clone(&link.socket), channel, path.local.ip(), path.peer.ip())
     });
     (ends.collect(), mailbox)

@@ -8,14 +8,37 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::reload::Listening;
-use crate::config::{AdminToken, Config, SyncEnds};
+use crate::config::{AdminToken, Config, Listener, SyncEnds};
 
 /// Opens every socket of every listener.
 ///
 /// # Errors
 /// Which address could not be bound, and why.
 pub fn open(config: &Config, threads: usize) -> anyhow::Result<Listening> {
-    open_new(config, threads, &[])
+    open_besides(config, threads, Listening::new())
+}
+
+/// As [`open`], but of each address no more than are missing. There may be more than threads: connections may wait in any
+/// socket that there is, so that none is closed as long as its address is in use.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_besides(config: &Config, threads: usize, mut known: Listening) -> anyhow::Result<Listening> {
+    let mut listening = Listening::new();
+    for listener in &config.listeners {
+        for &address in &listener.bind {
+            let mut sockets = known.remove(&address).unwrap_or_default();
+            let missing = threads.saturating_sub(sockets.len());
+            sockets.extend(bind(listener, address, missing)?.into_iter().map(Arc::new));
+            listening.insert(address, sockets);
+        }
+    }
+    Ok(listening)
+}
+
+fn bind(listener: &Listener, address: SocketAddr, count: usize) -> anyhow::Result<Vec<TcpListener>> {
+    let opened = crate::net::listen::tcp(address, count);
+    opened.map_err(|error| anyhow!("listener {} cannot bind {address}: {}", listener.name, hint(&error)))
 }
 
 /// As [`open`], but for addresses that are open already.
@@ -26,9 +49,7 @@ pub fn open_new(config: &Config, threads: usize, known: &[SocketAddr]) -> anyhow
     let mut listening = Listening::new();
     for listener in &config.listeners {
         for &address in listener.bind.iter().filter(|address| !known.contains(address)) {
-            let opened = crate::net::listen::tcp(address, threads);
-            let sockets = opened
-                .map_err(|error| anyhow!("listener {} cannot bind {address}: {}", listener.name, hint(&error)))?;
+            let sockets = bind(listener, address, threads)?;
             listening.insert(address, sockets.into_iter().map(Arc::new).collect());
         }
     }
@@ -48,8 +69,19 @@ pub struct AdminListener {
 /// # Errors
 /// Which address could not be bound, or which file not be used, and why.
 pub fn open_admin(config: &Config) -> anyhow::Result<Option<AdminListener>> {
+    open_admin_besides(config, None)
+}
+
+/// As [`open_admin`], with a socket that is open already, where there is one.
+///
+/// # Errors
+/// As [`open_admin`].
+pub fn open_admin_besides(config: &Config, known: Option<TcpListener>) -> anyhow::Result<Option<AdminListener>> {
     let Some(admin) = &config.admin else { return Ok(None) };
     let token = admin.token_file.as_deref().map(AdminToken::load).transpose()?;
+    if let Some(socket) = known {
+        return Ok(Some(AdminListener { socket, token }));
+    }
     let opened = crate::net::listen::tcp(admin.bind, 1);
     let sockets = opened.map_err(|error| anyhow!("[admin] cannot bind {}: {}", admin.bind, hint(&error)))?;
     Ok(sockets.into_iter().next().map(|socket| AdminListener { socket, token }))

@@ -6,7 +6,8 @@
 //! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it,
 //! [`access_log`] opens its logs, [`fitness`] looks
 //! at what a VIP depends on, [`control`] answers questions, [`state`]
-//! puts together what all of them say, and [`janitor`] cleans up when all of them are gone.
+//! puts together what all of them say, [`takeover`] has another program go on in this process, and [`janitor`] cleans up
+//! when all of them are gone.
 
 mod access_log;
 mod addresses;
@@ -35,13 +36,14 @@ mod state;
 mod store;
 mod supervisor;
 mod switchover;
+pub mod takeover;
 mod vitals;
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,7 +53,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use futures_util::StreamExt;
 use rustix::fs::{FlockOperation, flock};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -66,16 +68,18 @@ use self::heartbeat::{Command, Witness};
 use self::janitor::Inheritance;
 use self::janitor::Janitor;
 use self::listeners::AdminListener;
-use self::reload::{Listening, Reloader};
+use self::reload::{Done, Listening, Reloader};
 use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
+use self::supervisor::former::{Former, Leavers};
 use self::supervisor::{Handing, Supervisor};
+use self::takeover::{Descriptors, Failure, Legacy, ToLeave};
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
 use crate::fitness::Input;
 use crate::inquiry::Question as WorkerQuestion;
 use crate::link::files::HandedFiles;
-use crate::link::{Bootstrap, Further, StoreSecrets, ToWorker};
+use crate::link::{Bootstrap, Further, KnownServer, StoreSecrets, ToWorker};
 use crate::net::memory;
 use crate::net::netlink::{Interface, Netlink, watch_interfaces};
 use crate::net::realtime;
@@ -115,27 +119,69 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where is kept what has to outlast the machine's restart.
     pub state_dir: PathBuf,
+    /// The node that was named, where one was.
+    pub node: Option<String>,
+    /// What a guard before this one has left in this process.
+    pub inherited: Option<(Legacy, Descriptors)>,
 }
 
 /// Runs the node until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start; a node that has started recovers or gives its VIPs up instead.
-pub fn run(options: Options) -> anyhow::Result<()> {
-    let _lock = lock(&options.runtime_dir)?;
+pub fn run(mut options: Options) -> anyhow::Result<()> {
+    let Some((mut legacy, mut descriptors)) = options.inherited.take() else { return start(options) };
+    let went_on = go_on(options, &mut legacy, &mut descriptors);
+    if went_on.is_err() {
+        legacy.give_up();
+    }
+    went_on
+}
+
+fn start(options: Options) -> anyhow::Result<()> {
+    let lock = lock(&options.runtime_dir)?;
     let threads = options.config.worker.threads;
     let listening = listeners::open(&options.config, threads)?;
     let sync_socket = listeners::open_sync(options.config.sync_ends(&options.local.name))?;
+    on_a_runtime(async {
+        let mut guard = Guard::start(options, lock, None).await?;
+        guard.take_sockets(listening, sync_socket);
+        guard.run().await
+    })
+}
+
+/// Goes on for another guard in this process. The peer waits for an advert: whatever takes long comes after it.
+fn go_on(options: Options, legacy: &mut Legacy, descriptors: &mut Descriptors) -> anyhow::Result<()> {
+    let lock = descriptors.lock()?;
+    let known = descriptors.listening();
+    let (config, local) = (options.config.clone(), options.local.name.clone());
+    on_a_runtime(async {
+        let mut guard = Guard::start(options, lock, Some((legacy, descriptors))).await?;
+        let listening = listeners::open_besides(&config, config.worker.threads, known)?;
+        let ends = config.sync_ends(&local);
+        let known = ends.filter(|ends| ends.listens).and_then(|ends| descriptors.sync(ends.own));
+        let sync_socket = match known {
+            Some(known) => Some(known),
+            None => listeners::open_sync(config.sync_ends(&local))?,
+        };
+        guard.take_sockets(listening, sync_socket);
+        guard.former = Some(legacy.processes(descriptors, &guard.leavers)?);
+        info!(takeovers = legacy.takeovers, "goes on for the program before");
+        guard.run().await
+    })
+}
+
+fn on_a_runtime(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?.block_on(run)
+}
+
+/// What is less than it should be for now, before anything is started.
+fn lock_memory() -> Vec<String> {
     let mut warnings = Vec::new();
     if let Err(error) = realtime::lock_memory() {
         warnings.push(format!("memory is not locked ({error}): set LimitMEMLOCK=infinity"));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    runtime.block_on(async {
-        let (guard, mut bootstrapping) = Guard::start(options, warnings).await?;
-        (bootstrapping.listening, bootstrapping.sync_socket) = (listening, sync_socket.map(Arc::new));
-        guard.run(bootstrapping).await
-    })
+    warnings
 }
 
 /// Takes the VIPs off this machine: what a service manager runs after a guard that could not do it itself.
@@ -165,6 +211,16 @@ fn lock(runtime_dir: &Path) -> anyhow::Result<File> {
 /// What the guard's loop reads.
 struct Guard {
     node: Node,
+    bootstrapping: Rc<RefCell<Bootstrapping>>,
+    signals: Signals,
+    /// For a guard that goes on for this one.
+    to_leave: ToLeave,
+    /// The worker that another guard has left, and where its sessions come.
+    former: Option<(Former, OwnedFd)>,
+    /// The servers that were down for that one.
+    down: Option<Vec<KnownServer>>,
+    /// Workers that finish.
+    leavers: Leavers,
     netlink: Netlink,
     pulse: Option<Arc<AtomicU64>>,
     heartbeat: mpsc::Receiver<heartbeat::Event>,
@@ -184,6 +240,10 @@ struct Bootstrapping {
     path: PathBuf,
     text: String,
     node: String,
+    /// The node that was named, where one was.
+    named: Option<String>,
+    /// The file that the program is started from.
+    program: PathBuf,
     /// Read once, with the configuration: a worker is restarted with what was checked, whatever the disk says by then.
     pair_key: Option<PairKey>,
     watch: files::Watch,
@@ -198,28 +258,58 @@ struct Bootstrapping {
 }
 
 impl Guard {
-    async fn start(options: Options, mut warnings: Vec<String>) -> anyhow::Result<(Self, Bootstrapping)> {
-        let Options { config, config_path, config_text, local, runtime_dir, state_dir } = options;
+    async fn start(
+        options: Options,
+        lock: File,
+        mut inherited: Option<(&mut Legacy, &mut Descriptors)>,
+    ) -> anyhow::Result<Self> {
+        let signals = Signals::open()?;
+        let mut warnings = lock_memory();
+        let Options { config, config_path, config_text, local, runtime_dir, state_dir, node: named, .. } = options;
         let pair_key = config.pair.key_file.as_deref().map(PairKey::load).transpose()?;
-        let admin = listeners::open_admin(&config)?;
-        let memory = remember(&state_dir, &mut warnings);
+        let known = inherited.as_mut().zip(config.admin.as_ref());
+        let admin =
+            listeners::open_admin_besides(&config, known.and_then(|((_, known), admin)| known.admin(admin.bind)))?;
+        let memory = match &inherited {
+            Some((legacy, _)) => legacy.memory.clone(),
+            None => remember(&state_dir, &mut warnings),
+        };
         // The guard says by its own thread whether there is a real-time priority.
         let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
         let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
-        addresses::remove_stale(&netlink, &config.vips).await?;
-        let questions = open_control(&runtime_dir)?;
+        match &mut inherited {
+            Some((legacy, _)) => legacy.clean_up(&config, &netlink).await?,
+            None => addresses::remove_stale(&netlink, &config.vips).await?,
+        }
+        let control = inherited.as_mut().map(|(_, descriptors)| descriptors.control()).transpose()?;
+        let (questions, control) = open_control(&runtime_dir, control)?;
+        let program = match &inherited {
+            Some((legacy, _)) => legacy.program.clone(),
+            None => std::env::current_exe().context("the file of this program is not known")?,
+        };
+        let takeovers = inherited.as_ref().map_or(0, |(legacy, _)| legacy.takeovers);
+        let mut to_leave = ToLeave { lock, control, links: Vec::new(), boot: None, program, takeovers, janitor: None };
         let (event_sender, heartbeat) = mpsc::channel(QUEUE_MAX);
         let (order_sender, orders) = mpsc::channel(QUEUE_MAX);
         let (address_sender, address_events) = mpsc::channel(QUEUE_MAX);
         let mut vips = Vec::new();
         let (mut pulse, mut witness_health, mut not_realtime) = (None, None, None);
         if !config.vips.is_empty() {
-            let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, &netlink).await?;
+            let known = inherited.as_mut().map(|(legacy, descriptors)| legacy.heartbeat(descriptors));
+            let known = known.unwrap_or_default();
+            let setups = setup::setups(&config, &local, pair_key.as_ref(), &memory, known, &netlink).await?;
+            let paths = setups.links.paths.clone();
             let vitals = Vitals::new().context("no memory can be shared with the janitor")?;
             let boot = setups.links.boot;
             let ends = ends(&config, &local);
             let opened = Addresses::open(config.vips.clone(), ends, netlink.clone(), address_sender);
-            tokio::task::spawn_local(opened.context(NEEDS_CAPABILITIES)?.run(orders));
+            let mut opened = opened.context(NEEDS_CAPABILITIES)?;
+            for (index, vip) in config.vips.iter().enumerate() {
+                if inherited.as_ref().is_some_and(|(legacy, _)| legacy.is_active(&vip.name)) {
+                    opened.hold(index);
+                }
+            }
+            tokio::task::spawn_local(opened.run(orders));
             let witness = config.pair.witness.map(|address| {
                 let health = Arc::clone(witness_health.insert(Arc::new(leases::Health::new(address))));
                 Witness { address, health }
@@ -227,9 +317,13 @@ impl Guard {
             let shared = vitals.clone();
             let beat = heartbeat::start(setups.routers, setups.links, witness, shared, order_sender, event_sender);
             let beat = beat.map_err(|(vip, error)| start_failure(&config, vip, error))?;
+            to_leave.boot = Some(boot);
+            for (path, link) in paths.into_iter().zip(&beat.links) {
+                to_leave.links.push((path, link.try_clone()?));
+            }
             let inheritance = Inheritance { vitals, boot, links: beat.links };
             let janitor = Janitor::new(&local.name, &config_path, &config_text, pair_key.as_ref(), inheritance);
-            tokio::task::spawn_local(janitor.keep());
+            to_leave.janitor = Some(tokio::task::spawn_local(janitor.keep()));
             let error = beat.not_realtime.or(realtime::schedule_first(REALTIME_PRIORITY).err());
             not_realtime =
                 error.map(|error| format!("adverts have no real-time priority ({error}): {REALTIME_REMEDY}"));
@@ -243,8 +337,10 @@ impl Guard {
         let archive = Archive::open(&config, &state_dir).map(Rc::new);
         let bootstrapping = Bootstrapping {
             archive: archive.clone(),
-            administration: Administration::open(&config, &state_dir),
+            administration: Administration::open(&config, &state_dir, inherited.as_ref().map(|(legacy, _)| &**legacy)),
             admin,
+            program: to_leave.program.clone(),
+            named,
             access_logs: AccessLogs::open(&config)?,
             pair_key,
             watch: files::Reader::start(config.worker_files())?.watch().context("no thread for the files")?,
@@ -259,8 +355,19 @@ impl Guard {
         let mut node = Node::new(config, local, vips, events, warnings);
         node.witness = witness_health;
         (node.archive, node.administration) = (archive, Some(Rc::clone(&bootstrapping.administration)));
-        let guard = Self {
+        let leavers = Leavers::default();
+        (node.leavers, node.takeovers) = (leavers.clone(), to_leave.takeovers);
+        if let Some((legacy, _)) = &inherited {
+            node.resume(legacy);
+        }
+        Ok(Self {
             node,
+            bootstrapping: Rc::new(RefCell::new(bootstrapping)),
+            signals,
+            to_leave,
+            former: None,
+            down: inherited.and_then(|(legacy, _)| legacy.down.take()),
+            leavers,
             netlink,
             pulse,
             heartbeat,
@@ -271,12 +378,16 @@ impl Guard {
             ready_at: None,
             not_realtime,
             status_line: String::new(),
-        };
-        Ok((guard, bootstrapping))
+        })
+    }
+
+    fn take_sockets(&mut self, listening: Listening, sync_socket: Option<TcpListener>) {
+        let mut bootstrapping = self.bootstrapping.borrow_mut();
+        (bootstrapping.listening, bootstrapping.sync_socket) = (listening, sync_socket.map(Arc::new));
     }
 
     /// The guard's loop, until it is told to stop.
-    async fn run(mut self, bootstrapping: Bootstrapping) -> anyhow::Result<()> {
+    async fn run(mut self) -> anyhow::Result<()> {
         let (worker_sender, mut worker_events) = mpsc::channel(QUEUE_MAX);
         let (stop_worker, stop) = mpsc::channel(1);
         let (to_worker, commands) = mpsc::channel(QUEUE_MAX);
@@ -284,10 +395,11 @@ impl Guard {
         self.node.orders = Some(order_sender);
         let settings = self.node.config.worker.clone();
         let (reopen_logs, hangups) = mpsc::channel(1);
-        tokio::task::spawn_local(Rc::clone(&bootstrapping.access_logs).keep(hangups, to_worker.clone()));
-        let mut files = bootstrapping.watch.receiver();
-        let sockets = bootstrapping.sockets(&self.node.config, &bootstrapping.listening);
-        let bootstrapping = Rc::new(RefCell::new(bootstrapping));
+        let bootstrapping = Rc::clone(&self.bootstrapping);
+        let logs = Rc::clone(&bootstrapping.borrow().access_logs);
+        tokio::task::spawn_local(logs.keep(hangups, to_worker.clone()));
+        let mut files = bootstrapping.borrow().watch.receiver();
+        let sockets = bootstrapping.borrow().sockets(&self.node.config, &bootstrapping.borrow().listening);
         let (outcome_sender, mut outcomes) = mpsc::channel(QUEUE_MAX);
         let mut reloader = Reloader::new(Rc::clone(&bootstrapping), to_worker.clone(), outcome_sender);
         let supervisor = Supervisor {
@@ -303,15 +415,15 @@ impl Guard {
             commands,
             // They were checked together with the configuration.
             good_files: Arc::clone(&files.borrow().files),
-            down: None,
+            down: self.down.take(),
             files: files.clone(),
+            to_leave: None,
+            former: self.former.take(),
+            leavers: self.leavers.clone(),
         };
         tokio::task::spawn_local(supervisor.run());
         tokio::task::spawn_local(notify::feed_watchdog(self.pulse.take()));
         let mut interfaces = watch_interfaces().context("the kernel's link messages cannot be read")?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
         let (finding_sender, mut findings) = mpsc::channel(QUEUE_MAX);
         let (checks, situation) = (&self.node.checks, self.node.situation());
         let mut looks = fitness::start(checks, &self.node.config, &self.netlink, &situation, &finding_sender)
@@ -352,9 +464,24 @@ impl Guard {
                 _ = reviews.tick() => self.review().await,
                 _ = memories.tick() => if self.note_memory() { self.keeper.write_soon(&self.memory) },
                 Some(question) = self.questions.recv() => self.answer(question, &to_worker, &mut reloader),
-                Some(outcome) = outcomes.recv() => {
-                    if let Ok((config, _)) = &outcome.result
-                        && self.node.reloaded(config.clone())
+                Some(mut outcome) = outcomes.recv() => {
+                    if let Ok(Done::TakeOver(_)) = &outcome.result
+                        && !is_stopping
+                        && let Ok(Done::TakeOver(approved)) = std::mem::replace(&mut outcome.result, Err(String::new()))
+                    {
+                        let (failure, asker) = self.take_over(approved, outcome.asker.take(), &to_worker).await;
+                        match failure {
+                            Failure::Refused(error) => outcome.result = Err(format!("{error:#}")),
+                            Failure::Fatal(error) => {
+                                // No node ends with an address that it does not serve.
+                                addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
+                                return Err(error);
+                            }
+                        }
+                        outcome.asker = asker;
+                    }
+                    if let Ok(Done::InPlace(config, _)) = &outcome.result
+                        && self.node.reloaded(Config::clone(config))
                     {
                         // What was found until now is of checks of other numbers.
                         drop(looks);
@@ -367,9 +494,9 @@ impl Guard {
                     outcome.tell();
                     reloader.done();
                 }
-                _ = terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
-                _ = interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
-                _ = hangup.recv() => {
+                _ = self.signals.terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
+                _ = self.signals.interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
+                _ = self.signals.hangup.recv() => {
                     // Where one is waiting already, the files are opened once more after this.
                     let _waiting = reopen_logs.try_send(());
                     reloader.start(None);
@@ -494,6 +621,26 @@ impl Guard {
     }
 }
 
+/// What somebody tells this process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// First of all: those that came while another guard became this one wait.
+    fn open() -> io::Result<Self> {
+        let signals = Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        };
+        takeover::take_signals();
+        Ok(signals)
+    }
+}
+
 /// Waits for a time; for ever where there is none.
 async fn sleep_until(deadline: Option<std::time::Instant>) {
     match deadline {
@@ -525,12 +672,17 @@ fn start_failure(config: &Config, vip: Option<usize>, error: io::Error) -> anyho
 }
 
 /// Opens the control socket, and gives what is asked on it.
-fn open_control(runtime_dir: &Path) -> anyhow::Result<mpsc::Receiver<Question>> {
-    let control = control::listen(runtime_dir)
-        .with_context(|| format!("{} cannot be opened", control::socket_path(runtime_dir).display()))?;
+fn open_control(runtime_dir: &Path, known: Option<OwnedFd>) -> anyhow::Result<(mpsc::Receiver<Question>, OwnedFd)> {
+    let control = match known {
+        Some(known) => control::inherit(known),
+        None => control::listen(runtime_dir),
+    };
+    let control =
+        control.with_context(|| format!("{} cannot be opened", control::socket_path(runtime_dir).display()))?;
+    let descriptor = control.as_fd().try_clone_to_owned()?;
     let (question_sender, questions) = mpsc::channel(QUEUE_MAX);
     tokio::task::spawn_local(control::serve(control, question_sender));
-    Ok(questions)
+    Ok((questions, descriptor))
 }
 
 /// What an earlier guard left behind. Without it the node starts all the same.
@@ -581,14 +733,15 @@ impl Bootstrapping {
     fn bootstrap(&self) -> Bootstrap {
         let threads = self.config.worker.threads;
         let token = self.admin.as_ref().and_then(|admin| admin.token.as_ref());
-        let address_count: usize = self.config.listeners.iter().map(|listener| listener.bind.len()).sum();
+        let addresses = self.config.listeners.iter().flat_map(|listener| &listener.bind);
+        let socket_counts = addresses.map(|address| self.listening.get(address).map_or(0, Vec::len));
         Bootstrap {
             node: self.node.clone(),
             config_path: self.path.clone(),
             config_text: self.text.clone(),
             guard_pid: std::process::id(),
             threads,
-            socket_count: address_count * threads + usize::from(self.sync_socket.is_some()),
+            socket_counts: socket_counts.collect(),
             has_sync_socket: self.sync_socket.is_some(),
             user: self.config.worker.user.clone(),
             pair_key: self.pair_key.as_ref().map(|key| key.as_bytes().to_vec()),

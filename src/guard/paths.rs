@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Config, LocalNode, Node, Transport, Vip};
 use crate::net::vrrp_socket::{Destination, Spec};
 use crate::vrrp::packet::{Expected, ExpectedSource, MULTICAST_GROUP, MULTICAST_GROUP_V6, Versions};
@@ -23,7 +25,7 @@ pub struct VrrpPath {
 }
 
 /// A link between two addresses of the nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkPath {
     /// Ours.
     pub local: SocketAddr,

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use super::heartbeat;
 use super::listeners;
 use super::state::Node;
 use super::supervisor::{Command, Reloading};
+use super::takeover::check::{self, Approved};
 use crate::config::{self, Changes, Config, NodeHints, Scope};
 use crate::link;
 use crate::status::RefusedReload;
@@ -74,10 +75,18 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What a reload comes to.
+pub enum Done {
+    /// The configuration that is in use now, and what it changed.
+    InPlace(Box<Config>, Vec<String>),
+    /// A program that is to take over with the configuration.
+    TakeOver(Approved),
+}
+
 /// What came of a reload.
 pub struct Outcome {
-    /// The configuration that is in use now and what it changed, or why the one before still is.
-    pub result: Result<(Config, Vec<String>), String>,
+    /// What it comes to, or why the configuration before is still in use.
+    pub result: Result<Done, String>,
     /// Who asked, where it was no signal.
     pub asker: Option<oneshot::Sender<Reply>>,
 }
@@ -86,7 +95,9 @@ impl Outcome {
     /// Says in the log and to who asked what came of it.
     pub fn tell(self) {
         let reply = match self.result {
-            Ok((_, changes)) => {
+            // It ends with this guard.
+            Ok(Done::TakeOver(_)) => return,
+            Ok(Done::InPlace(_, changes)) => {
                 info!(changes = changes.join("; "), "the configuration was reloaded");
                 Reply::Ok(Answer::Reloaded(changes))
             }
@@ -148,6 +159,12 @@ impl Reloader {
     }
 }
 
+/// What another configuration needs.
+enum Plan {
+    InPlace(Box<Prepared>),
+    TakeOver(Approved),
+}
+
 /// What was read and opened for another configuration.
 struct Prepared {
     config: Config,
@@ -158,17 +175,12 @@ struct Prepared {
     logs: Vec<access_log::Opened>,
 }
 
-async fn reload(
-    bootstrapping: &Rc<RefCell<Bootstrapping>>,
-    worker: &mpsc::Sender<Command>,
-) -> anyhow::Result<(Config, Vec<String>)> {
-    let (path, node, before, logs, known) = {
-        let now = bootstrapping.borrow();
-        let known: Vec<SocketAddr> = now.listening.keys().copied().collect();
-        (now.path.clone(), now.node.clone(), now.config.clone(), now.access_logs.paths(), known)
+async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sender<Command>) -> anyhow::Result<Done> {
+    let present = Present::of(&bootstrapping.borrow());
+    let prepared = match tokio::task::spawn_blocking(move || present.prepare()).await?? {
+        Plan::InPlace(prepared) => *prepared,
+        Plan::TakeOver(approved) => return Ok(Done::TakeOver(approved)),
     };
-    let prepare = move || prepare(&path, &node, &before, &logs, &known);
-    let prepared = tokio::task::spawn_blocking(prepare).await??;
     let Prepared { config, text, changes, reader, opened, logs } = prepared;
     let mut descriptors: Vec<OwnedFd> = Vec::new();
     for socket in opened.values().flatten() {
@@ -198,37 +210,68 @@ async fn reload(
         bail!("too much waits for the worker: try again");
     }
     match timeout(PATIENCE, answered).await {
-        Ok(Ok(Ok(()))) => Ok((config, changes)),
+        Ok(Ok(Ok(()))) => Ok(Done::InPlace(Box::new(config), changes)),
         Ok(Ok(Err(reason))) => Err(anyhow!(reason)),
         Ok(Err(_)) => Err(anyhow!("the worker ended before it used the new configuration; the next one has the old")),
         Err(_) => Err(anyhow!("the worker does not answer: `baton status` says how it is")),
     }
 }
 
-/// Reads and opens all that a configuration needs. Blocks.
-fn prepare(
-    path: &Path,
-    node: &str,
-    before: &Config,
-    logs: &[PathBuf],
-    known: &[SocketAddr],
-) -> anyhow::Result<Prepared> {
-    let text = config::read(path)?;
-    let hints = NodeHints { flag: Some(node), environment: None, host_name: node };
-    let hints = if before.nodes.is_empty() { NodeHints { flag: None, ..hints } } else { hints };
-    let (config, _) = config::parse_for_node(&text, path, Scope::Machine, hints)?;
-    let Changes { lines, fixed } = Changes::between(before, &config);
-    if !fixed.is_empty() {
-        bail!(
-            "{} cannot be changed by a reload: take the change back, or `systemctl restart baton`, after `baton switchover` \
-             where this node is active; nothing was changed",
-            fixed.join(", ")
-        );
+/// What is in use, for a thread that may block.
+struct Present {
+    path: PathBuf,
+    node: String,
+    named: Option<String>,
+    program: PathBuf,
+    config: Config,
+    text: String,
+    logs: Vec<PathBuf>,
+    /// Addresses of listeners.
+    known: Vec<SocketAddr>,
+    /// Other addresses that are bound.
+    others: Vec<SocketAddr>,
+}
+
+impl Present {
+    fn of(now: &Bootstrapping) -> Self {
+        let others = now.sync_socket.iter().map(|socket| socket.local_addr());
+        let others = others.chain(now.admin.iter().map(|admin| admin.socket.local_addr()));
+        Self {
+            path: now.path.clone(),
+            node: now.node.clone(),
+            named: now.named.clone(),
+            program: now.program.clone(),
+            config: now.config.clone(),
+            text: now.text.clone(),
+            logs: now.access_logs.paths(),
+            known: now.listening.keys().copied().collect(),
+            others: others.flatten().collect(),
+        }
     }
-    let reader = files::Reader::start(config.worker_files())?;
-    let opened = listeners::open_new(&config, config.worker.threads, known)?;
-    let logs = access_log::open_new(&config, logs)?;
-    Ok(Prepared { config, text, changes: lines, reader, opened, logs })
+
+    /// Reads and opens all that the configuration in the file needs, or has a program approved that takes over with it.
+    fn prepare(self) -> anyhow::Result<Plan> {
+        if check::is_other(&self.program) {
+            return self.ask_program();
+        }
+        let text = config::read(&self.path)?;
+        let hints = NodeHints { flag: Some(&self.node), environment: None, host_name: &self.node };
+        let hints = if self.config.nodes.is_empty() { NodeHints { flag: None, ..hints } } else { hints };
+        let (config, _) = config::parse_for_node(&text, &self.path, Scope::Machine, hints)?;
+        let Changes { lines, fixed } = Changes::between(&self.config, &config);
+        if !fixed.is_empty() {
+            return self.ask_program();
+        }
+        let reader = files::Reader::start(config.worker_files())?;
+        let opened = listeners::open_new(&config, config.worker.threads, &self.known)?;
+        let logs = access_log::open_new(&config, &self.logs)?;
+        Ok(Plan::InPlace(Box::new(Prepared { config, text, changes: lines, reader, opened, logs })))
+    }
+
+    fn ask_program(self) -> anyhow::Result<Plan> {
+        let bound = self.known.into_iter().chain(self.others).collect();
+        check::ask(&self.program, &self.path, self.text, self.named, bound).map(Plan::TakeOver)
+    }
 }
 
 /// The sockets of all addresses of a configuration: those that there were, and those that were opened.

@@ -1,5 +1,7 @@
 //! From the configuration to what the heartbeat is started with.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -33,6 +35,19 @@ pub struct Setups {
     pub links: links::Setup,
 }
 
+/// What a guard before this one, in the same process, has left of its heartbeat.
+#[derive(Default)]
+pub struct Inheritance {
+    /// Of each VIP that goes on, by its name.
+    pub vips: BTreeMap<String, heartbeat::Legacy>,
+    /// What its hellos say of its process; `None` where there was none before.
+    pub boot: Option<u64>,
+    /// How many guards there were in this process before.
+    pub generation: u64,
+    /// The links that it has opened.
+    pub links: Vec<(LinkPath, OwnedFd)>,
+}
+
 /// Works everything out. `memory` is what an earlier guard on this machine left for its successor.
 ///
 /// # Errors
@@ -42,6 +57,7 @@ pub async fn setups(
     local: &LocalNode,
     pair_key: Option<&PairKey>,
     memory: &Memory,
+    mut inherited: Inheritance,
     netlink: &Netlink,
 ) -> anyhow::Result<Setups> {
     let (own, peer) = config.local_and_peer(local).context("a vip needs a [[node]] for this machine")?;
@@ -84,14 +100,19 @@ pub async fn setups(
         };
         vips.push(Vip::new(priority, Arc::clone(&counters), commands, interface.index));
         let config_checksum = config.short_checksum();
-        routers.push(heartbeat::Setup { vip: index, parameters, voice, config_checksum, counters, commands: received });
+        let legacy = inherited.vips.remove(&vip.name);
+        let setup =
+            heartbeat::Setup { vip: index, parameters, voice, config_checksum, counters, commands: received, legacy };
+        routers.push(setup);
     }
     let links = links::Setup {
         paths: link_paths,
         key: pair_key.map(|key| key.as_bytes().to_vec()).unwrap_or_default(),
         own_node: own.name.clone(),
         peer_node: peer.map(|peer| peer.name.clone()).unwrap_or_default(),
-        boot: random()?,
+        boot: inherited.boot.map_or_else(random, Ok)?,
+        generation: inherited.generation,
+        inherited: inherited.links,
     };
     Ok(Setups { vips, routers, links })
 }

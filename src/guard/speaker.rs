@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::counters::VipCounters;
@@ -19,7 +20,7 @@ use crate::net::link_socket::LinkSocket;
 use crate::net::vrrp_socket::{Packet, PacketBuffer, VrrpSocket};
 use crate::units::AdvertInterval;
 use crate::vrrp::auth::{Context, KeyRing, Mode, Signer, Verifier};
-use crate::vrrp::hello::{Channel, Hello, Opened};
+use crate::vrrp::hello::{self, Channel, Hello, Opened};
 use crate::vrrp::packet::{
     Advert, DropReason, Envelope, Expected, Format, Heard, MixedFilter, PRIORITY_RESIGNED, Received, Version,
     append_trailer, decode, decode_ipv4, judge,
@@ -86,6 +87,15 @@ impl LinkEnd {
     pub fn new(socket: Rc<LinkSocket>, channel: Channel, local: IpAddr, peer: IpAddr) -> Self {
         Self { socket, channel, peer, local, failures: 0 }
     }
+}
+
+/// What a speaker leaves to one that goes on for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Legacy {
+    /// What its last signed advert said.
+    sequence: u64,
+    /// Its channels, by our address and the peer's.
+    channels: Vec<(IpAddr, IpAddr, hello::Legacy)>,
 }
 
 /// What one packet was.
@@ -296,6 +306,33 @@ impl Speaker {
         }
         for (link, end) in self.links.iter_mut().enumerate() {
             end.channel.resume(vitals.hellos(vip, link).saturating_add(UNNOTED));
+        }
+    }
+
+    /// Says in what follows that it speaks no more often than this, so that the peer waits longer: RFC 9568 section 6.4.2
+    /// has a backup go by what the last advert said. An advert of VRRPv2 says what is configured, in whole seconds.
+    /// Returns what it says.
+    pub fn slow_down(&mut self, interval: AdvertInterval) -> AdvertInterval {
+        if self.voice.vip.version == VrrpVersion::V3 {
+            self.voice.vip.advert_interval = interval;
+        }
+        self.voice.vip.advert_interval
+    }
+
+    /// What the next process of this node goes on with.
+    pub fn leave(&self) -> Legacy {
+        let channels = self.links.iter().map(|end| (end.local, end.peer, end.channel.leave()));
+        Legacy { sequence: self.signer.as_ref().map_or(0, Signer::last), channels: channels.collect() }
+    }
+
+    /// Goes on with what another process left.
+    pub fn take_over(&mut self, legacy: &Legacy) {
+        if let Some(signer) = &mut self.signer {
+            signer.skip_to(legacy.sequence);
+        }
+        for end in &mut self.links {
+            let left = legacy.channels.iter().find(|(local, peer, _)| (*local, *peer) == (end.local, end.peer));
+            left.inspect(|(_, _, left)| end.channel.take_over(left));
         }
     }
 

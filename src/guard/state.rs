@@ -22,6 +22,7 @@ use super::leases;
 use super::reload::Loaded;
 use super::supervisor;
 use super::supervisor::attention::Paced;
+use super::supervisor::former::Leavers;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
@@ -35,6 +36,12 @@ use crate::status::{
 use crate::units::Priority;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::DropReason;
+
+mod legacy;
+mod worker;
+
+pub use self::legacy::VipLegacy;
+pub use self::worker::WorkerState;
 
 /// How another machine was found to have an address of a VIP as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,33 +132,6 @@ impl Vip {
     }
 }
 
-/// The worker, as the guard sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerState {
-    /// Started, not serving yet.
-    Starting,
-    /// Serving.
-    Running,
-    /// Not answering.
-    Hung,
-    /// Ended; the next one is due.
-    Waiting,
-    /// Finishing its requests, because the node stops.
-    Draining,
-}
-
-impl WorkerState {
-    fn as_str(self) -> &'static str {
-        match self {
-            WorkerState::Starting => "starting",
-            WorkerState::Running => "running",
-            WorkerState::Hung => "hung",
-            WorkerState::Waiting => "waiting",
-            WorkerState::Draining => "draining",
-        }
-    }
-}
-
 /// The node.
 pub struct Node {
     /// The configuration in use.
@@ -193,6 +173,12 @@ pub struct Node {
     starts: u64,
     last_exit: Option<String>,
     report: Report,
+    /// How often a guard has gone on for another one in this process.
+    pub takeovers: u64,
+    /// The first worker of this guard does not serve yet, and the one before does.
+    is_taking_over: bool,
+    /// Workers that finish.
+    pub leavers: Leavers,
 }
 
 impl Node {
@@ -222,6 +208,9 @@ impl Node {
             starts: 0,
             last_exit: None,
             report: Report::default(),
+            takeovers: 0,
+            is_taking_over: false,
+            leavers: Leavers::default(),
             config,
         }
     }
@@ -298,6 +287,7 @@ impl Node {
                 self.starts += 1;
             }
             supervisor::Event::Ready => {
+                self.is_taking_over = false;
                 self.worker_serves();
                 if self.vips.iter().any(|vip| vip.state == State::Active) {
                     // It has begun no epoch yet, whatever the one before it was told.
@@ -603,6 +593,8 @@ impl Node {
             config_age_ms: self.loaded.age_ms(),
             refused_reload: self.loaded.refused(),
             guard_pid: std::process::id(),
+            takeovers: self.takeovers,
+            is_taking_over: self.is_taking_over,
             vips,
             peer: self.peer_status(),
             worker: self.worker_status(),
@@ -643,6 +635,7 @@ impl Node {
             connections: self.report.connections,
             requests: self.report.requests,
             load: self.report.load.clone(),
+            finishing: self.leavers.count(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! faster than [`attention`] has it.
 
 pub mod attention;
+pub mod former;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +19,12 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use self::attention::{Attention, Paced};
+use self::former::{Former, Leavers};
 use super::administration::Said;
 use super::files::Snapshot;
 use super::fitness::threads;
@@ -39,6 +42,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 const HUNG_MAX: Duration = Duration::from_secs(10);
 /// Time for a worker to end that has closed its link, before its VIPs are given up for that.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(2);
+/// Time for a worker to read what it is told last.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// And before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for a worker that has drained to write its sessions down.
@@ -74,6 +79,21 @@ pub enum Command {
     Tell(ToWorker),
     /// Have the worker go over to another configuration.
     Reload(Box<Reloading>),
+    /// Leave the worker to a guard that goes on for this one. Nothing else is done with it afterwards.
+    Yield(oneshot::Sender<Result<Left, String>>),
+}
+
+/// A worker that serves, as it is left to the next guard.
+#[derive(Debug)]
+pub struct Left {
+    /// Its process id.
+    pub pid: u32,
+    /// The link to it.
+    pub link: OwnedFd,
+    /// Brings its sessions.
+    pub sessions: OwnedFd,
+    /// The servers that are down.
+    pub down: Option<Vec<KnownServer>>,
 }
 
 /// Another configuration, on its way to the worker.
@@ -180,6 +200,12 @@ pub struct Supervisor {
     pub good_files: Arc<HandedFiles>,
     /// The servers that were down by the last report of a worker that had checked them all.
     pub down: Option<Vec<KnownServer>>,
+    /// Of the worker that runs, for a guard that goes on for this one: the link, and where its sessions come.
+    pub to_leave: Option<(OwnedFd, StdUnixStream)>,
+    /// The worker that serves until the first one of this guard does, and where its sessions come.
+    pub former: Option<(Former, OwnedFd)>,
+    /// Workers that finish.
+    pub leavers: Leavers,
 }
 
 /// `None` while the worker still knows less than one before it may have known.
@@ -211,7 +237,10 @@ impl Supervisor {
                 Err(error) => Ending::Ended(format!("it could not be started: {error}")),
             };
             match ending {
-                Ending::Drained => return self.tell(Event::Drained).await,
+                Ending::Drained => return self.drained().await,
+                Ending::Ended(reason) if self.former.is_some() => {
+                    warn!(reason, "the worker that is to take over has ended, and the one before goes on for now");
+                }
                 Ending::Ended(reason) => self.tell(Event::Ended(reason)).await,
             }
             if started.elapsed() >= BACKOFF_RESET {
@@ -221,11 +250,35 @@ impl Supervisor {
             loop {
                 tokio::select! {
                     () = sleep_until(restart_at) => break,
-                    _ = self.stop.recv() => return self.tell(Event::Drained).await,
-                    Some(command) = self.commands.recv() => refuse(command, "there is no worker now; it is restarted"),
+                    _ = self.stop.recv() => return self.drained().await,
+                    () = gone(&mut self.former) => self.former_ended().await,
+                    Some(command) = self.commands.recv() => match (command, self.leave_former()) {
+                        (Command::Yield(reply), Some(left)) => {
+                            drop(reply.send(Ok(left)));
+                            std::future::pending::<()>().await;
+                        }
+                        (command, _) => refuse(command, "there is no worker now; it is restarted"),
+                    },
                 }
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// The node stops, and the worker has ended. Those that finish have the same time.
+    async fn drained(&mut self) {
+        if let Some((former, _)) = self.former.take() {
+            former.retire(&self.leavers, self.drain_timeout + ARCHIVE_TIMEOUT);
+        }
+        self.leavers.finish(self.drain_timeout).await;
+        self.tell(Event::Drained).await;
+    }
+
+    /// The worker that served has ended, and no other one serves yet.
+    async fn former_ended(&mut self) {
+        if let Some((former, _)) = self.former.take() {
+            former.forget(&self.leavers);
+            self.tell(Event::Ended("the worker that served until now has ended".to_owned())).await;
         }
     }
 
@@ -240,6 +293,14 @@ impl Supervisor {
         self.reload_socket = Some(reload_socket);
         bootstrap.further.push(link::Further::Reload);
         further.push(theirs.into());
+        let (sessions, theirs) = StdUnixStream::pair()?;
+        self.to_leave = Some((ours.try_clone()?.into(), sessions));
+        bootstrap.further.push(link::Further::Successor);
+        further.push(theirs.into());
+        if let Some((_, sessions)) = &self.former {
+            bootstrap.further.push(link::Further::Predecessor);
+            further.push(sessions.try_clone()?);
+        }
         bootstrap.files = HandedFiles::clone(&self.good_files);
         bootstrap.down.clone_from(&self.down);
         bootstrap.changed_files = (files != self.good_files).then(|| HandedFiles::clone(&files));
@@ -253,7 +314,8 @@ impl Supervisor {
         let pid = child.id().unwrap_or_default();
         self.tell(Event::Started { pid }).await;
         let (sender, mut receiver) = link::halves(socket);
-        let to_worker = write_to(sender);
+        let (to_worker, written) = write_to(sender);
+        let mut written = Some(written);
         let mut questions = Questions::default();
         let mut probes = interval(self.probe_interval);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -262,7 +324,7 @@ impl Supervisor {
         let mut heard = Heard::new(Instant::now());
         heard.files = Some(files);
         loop {
-            let now = Instant::now();
+            let (now, has_former) = (Instant::now(), self.former.is_some());
             self.pass_on(&mut heard, now).await;
             if let Some(reloading) = heard.waiting.take() {
                 self.reload(reloading, &mut heard, &state, &to_worker);
@@ -277,6 +339,9 @@ impl Supervisor {
                     match message {
                         Ok(Some(message)) => {
                             self.hear(message, &mut state, &mut heard, &mut questions).await;
+                            if state.is_ready && let Some((former, _)) = self.former.take() {
+                                former.retire(&self.leavers, self.drain_timeout + ARCHIVE_TIMEOUT);
+                            }
                             if let Some(good) = heard.good_files.take() {
                                 self.good_files = good;
                             }
@@ -315,18 +380,60 @@ impl Supervisor {
                     // What it has asked for and does not read is its own loss.
                     Command::Tell(message) => drop(to_worker.try_send(message)),
                     Command::Reload(reloading) => self.reload(*reloading, &mut heard, &state, &to_worker),
+                    Command::Yield(reply) => {
+                        let left = if let Some(left) = self.leave_former() {
+                            Ok(left)
+                        } else if state.is_ready && !state.is_hung {
+                            self.leave(pid, &to_worker, &mut written).await
+                        } else {
+                            Err("the worker does not answer yet: try again in a moment".to_owned())
+                        };
+                        let is_left = left.is_ok();
+                        // The guard waits for it.
+                        drop(reply.send(left));
+                        if is_left {
+                            // The process goes on as another one, with the worker as its child.
+                            std::future::pending::<()>().await;
+                        }
+                    }
                 },
+                () = gone(&mut self.former) => self.former_ended().await,
                 () = sleep_until(heard.wakes_at(now)) => {}
                 () = sleep_until(state.look_at()), if state.may_look() => {
                     if let Judged::Hung { silent_for, evidence } = state.look(pid) {
                         self.tell(Event::Hung { silent_for, evidence }).await;
                     }
                 }
-                () = sleep_until(state.give_up_at()), if !state.is_ready || state.is_hung => {
+                () = sleep_until(state.give_up_at(has_former)), if !state.is_ready || state.is_hung => {
                     return kill(child, state.why_given_up()).await;
                 }
             }
         }
+    }
+
+    /// Leaves the worker that another guard has left to this one, where that still serves.
+    fn leave_former(&self) -> Option<Left> {
+        let (former, sessions) = self.former.as_ref()?;
+        let (pid, link) = former.leave().ok()?;
+        Some(Left { pid, link, sessions: sessions.try_clone().ok()?, down: self.down.clone() })
+    }
+
+    /// Has the worker serve until the one that the next guard starts does, and leaves it. Nothing of a line is on its way
+    /// then.
+    async fn leave(
+        &mut self,
+        pid: u32,
+        to_worker: &mpsc::Sender<ToWorker>,
+        written: &mut Option<JoinHandle<()>>,
+    ) -> Result<Left, String> {
+        let not_now = |_| "the worker reads nothing: `baton status` says how it is".to_owned();
+        to_worker.try_send(ToWorker::Yield).map_err(|error| not_now(error.to_string()))?;
+        if let Some(written) = written.take() {
+            let written = timeout(SEND_TIMEOUT, written).await.map_err(|error| not_now(error.to_string()))?;
+            written.map_err(|error| not_now(error.to_string()))?;
+        }
+        let (link, sessions) = self.to_leave.take().ok_or("there is no worker now")?;
+        Ok(Left { pid, link, sessions: sessions.into(), down: self.down.clone() })
     }
 
     /// Takes what a worker says.
@@ -422,7 +529,9 @@ impl Supervisor {
     async fn last_words(&self, mut child: Child, failure: Option<String>) -> String {
         let mut ended = timeout(EXIT_TIMEOUT, child.wait()).await;
         if ended.is_err() {
-            self.tell(Event::Closed).await;
+            if self.former.is_none() {
+                self.tell(Event::Closed).await;
+            }
             ended = timeout(END_TIMEOUT, child.wait()).await;
         }
         if ended.is_err() {
@@ -447,19 +556,32 @@ impl Supervisor {
     }
 }
 
-/// Writes to a worker what is put into the queue, until either side is gone. A task of its own, so that a worker that does
-/// not read keeps nobody waiting.
-fn write_to(mut sender: link::Sender) -> mpsc::Sender<ToWorker> {
+/// Writes to a worker what is put into the queue, until either side is gone or the last message is out. A task of its own,
+/// so that a worker that does not read keeps nobody waiting.
+fn write_to(mut sender: link::Sender) -> (mpsc::Sender<ToWorker>, JoinHandle<()>) {
     let (queue, mut messages) = mpsc::channel(MESSAGES_MAX);
-    tokio::task::spawn_local(async move {
+    let writing = tokio::task::spawn_local(async move {
         while let Some(message) = messages.recv().await {
+            let is_last = matches!(message, ToWorker::Yield);
             // That it has closed its link is seen where it is read.
             if sender.send(&message).await.is_err() {
                 return;
             }
+            if is_last {
+                // Dropped, it would shut the connection down for the next guard as well.
+                return sender.forget();
+            }
         }
     });
-    queue
+    (queue, writing)
+}
+
+/// Waits until the worker before, where there is one, ends by itself.
+async fn gone(former: &mut Option<(Former, OwnedFd)>) {
+    match former {
+        Some((former, _)) => former.gone().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Answers a command that there is no worker for.
@@ -468,6 +590,7 @@ fn refuse(command: Command, reason: &str) {
     match command {
         Command::Ask { reply, .. } => drop(reply.send(Err(reason.to_owned()))),
         Command::Reload(reloading) => drop(reloading.reply.send(Err(reason.to_owned()))),
+        Command::Yield(reply) => drop(reply.send(Err(reason.to_owned()))),
         Command::Tell(_) => {}
     }
 }
@@ -634,15 +757,17 @@ impl Watched {
         judged
     }
 
-    fn give_up_at(&self) -> Instant {
-        if self.is_ready { self.last_alive + HUNG_MAX } else { self.started + START_TIMEOUT }
+    /// A worker that another one serves in place of has time.
+    fn give_up_at(&self, has_former: bool) -> Instant {
+        let start_timeout = if has_former { START_TIMEOUT * 6 } else { START_TIMEOUT };
+        if self.is_ready { self.last_alive + HUNG_MAX } else { self.started + start_timeout }
     }
 
     fn why_given_up(&self) -> String {
         if self.is_ready {
             format!("it did not answer for {} s and was killed", HUNG_MAX.as_secs())
         } else {
-            format!("it did not serve within {} s", START_TIMEOUT.as_secs())
+            format!("it did not serve within {} s", self.started.elapsed().as_secs())
         }
     }
 }

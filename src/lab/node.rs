@@ -254,9 +254,12 @@ impl Node {
         let refused = |reason: String| LabError::Status { node: self.spec.name.clone(), reason };
         match control::request(&self.runtime_dir(), &control::Request::Status, within) {
             Ok(control::Answer::Status(status)) => Ok(*status),
-            Ok(control::Answer::Switchover(_) | control::Answer::Reloaded(_) | control::Answer::Worker(_)) => {
-                Err(refused("it answered something else".to_owned()))
-            }
+            Ok(
+                control::Answer::Switchover(_)
+                | control::Answer::Reloaded(_)
+                | control::Answer::TakingOver { .. }
+                | control::Answer::Worker(_),
+            ) => Err(refused("it answered something else".to_owned())),
             Err(error) => Err(refused(error.to_string())),
         }
     }

@@ -72,8 +72,8 @@ pub struct Link {
     renewed: watch::Sender<Option<Renewed>>,
     status: Option<Arc<Mutex<SyncStatus>>>,
     synced: watch::Receiver<bool>,
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    /// Until it is stopped.
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Starts the thread.
@@ -111,7 +111,7 @@ pub fn start(setup: Setup) -> io::Result<Link> {
         });
     };
     let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(run)?;
-    Ok(Link { renewed, status, synced, stop, thread })
+    Ok(Link { renewed, status, synced, running: Some((stop, thread)) })
 }
 
 impl Link {
@@ -136,9 +136,10 @@ impl Link {
     }
 
     /// Sends what is still to be sent, and ends. Blocks, for [`driver::FAREWELL_TIMEOUT`] at most.
-    pub fn stop(self) {
+    pub fn stop(&mut self) {
+        let Some((stop, thread)) = self.running.take() else { return };
         // It may have ended by itself, which is as good.
-        let _ended = self.stop.send(());
-        let _panicked = self.thread.join();
+        let _ended = stop.send(());
+        let _panicked = thread.join();
     }
 }

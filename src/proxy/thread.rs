@@ -105,7 +105,7 @@ struct Steady {
     thread_count: usize,
     /// Open client connections.
     open: Cell<usize>,
-    is_draining: Cell<bool>,
+    leaving: Cell<Option<Leaving>>,
     /// Told of a drain, of room for connections, and of a new configuration.
     changed: Notify,
     /// The thread under the configuration in use.
@@ -167,7 +167,17 @@ pub enum Command {
     /// Go on under another configuration.
     Reload(Box<Next>),
     /// Accept nothing more, and end when every connection has.
-    Drain,
+    Leave(Leaving),
+}
+
+/// What becomes of connections on which nothing is under way, when a thread takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// They are closed: the node stops.
+    Stop,
+    /// They may ask once more, and are told to come back on another one: another worker listens on the same sockets. So
+    /// no request meets a connection that is being closed.
+    Yield,
 }
 
 /// Another configuration, as a thread takes it.
@@ -229,7 +239,7 @@ impl Thread {
             index: setup.index,
             thread_count: setup.thread_count,
             open: Cell::new(0),
-            is_draining: Cell::new(false),
+            leaving: Cell::new(None),
             changed: Notify::new(),
             latest: RefCell::default(),
         };
@@ -312,7 +322,12 @@ impl Thread {
 
     /// Whether no more requests are taken.
     pub fn is_draining(&self) -> bool {
-        self.steady.is_draining.get()
+        self.steady.leaving.get() == Some(Leaving::Stop)
+    }
+
+    /// Whether no more connections are taken, and those that there are end when they have been told so.
+    pub fn is_leaving(&self) -> bool {
+        self.steady.leaving.get().is_some()
     }
 
     /// Keeps what the texts of a request were taken with for the next one.
@@ -426,7 +441,7 @@ impl Thread {
 
     /// Something that is no connection and has deadlines has ended: a drain may have waited for it.
     pub fn work_ended(&self) {
-        if self.is_draining() {
+        if self.is_leaving() {
             self.steady.changed.notify_waiters();
         }
     }
@@ -448,8 +463,8 @@ impl Thread {
         }
     }
 
-    fn drain(&self) {
-        self.steady.is_draining.set(true);
+    fn leave(&self, how: Leaving) {
+        self.steady.leaving.set(Some(how));
         self.steady.changed.notify_waiters();
         self.timers.wake_all();
     }
@@ -473,9 +488,9 @@ async fn serve(mut setup: Setup) -> io::Result<()> {
             // A full queue means that the worker itself is behind; it will ask again.
             Command::Probe(sequence) => drop(setup.alive.try_send((setup.index, sequence))),
             Command::Reload(next) => running.reload(*next)?,
-            Command::Drain => {
+            Command::Leave(how) => {
                 let thread = running.thread;
-                thread.drain();
+                thread.leave(how);
                 while thread.timers.connection_count() > 0 {
                     thread.steady.changed.notified().await;
                 }
@@ -600,10 +615,16 @@ impl Acceptor {
             }
             let accepted = tokio::select! {
                 biased;
-                () = self.thread.steady.changed.notified(), if !self.thread.is_draining() => None,
+                () = self.thread.steady.changed.notified(), if !self.thread.is_leaving() => None,
                 accepted = self.socket.accept() => Some(accepted),
             };
-            if self.thread.is_draining() {
+            if self.thread.is_leaving() {
+                // Who was accepted before that was seen is answered.
+                if let (Some(Ok((stream, peer))), Some(now)) = (accepted, self.place.get())
+                    && !self.thread.is_draining()
+                {
+                    self.start(now, stream, peer, &open);
+                }
                 return;
             }
             match self.place.get() {
@@ -628,7 +649,7 @@ impl Acceptor {
     }
 
     async fn room(&self, listener: usize, open: &Cell<usize>) {
-        while self.is_full(listener, open) && !self.thread.is_draining() && !self.thread.is_superseded() {
+        while self.is_full(listener, open) && !self.thread.is_leaving() && !self.thread.is_superseded() {
             // Nobody tells of memory that has become free.
             let _timed_out = tokio::time::timeout(CLOSED_PAUSE, self.thread.steady.changed.notified()).await;
         }
@@ -669,7 +690,7 @@ impl Acceptor {
             let was_full = open.get() >= limit || steady.open.get() >= open_max;
             open.set(open.get() - 1);
             steady.open.set(steady.open.get() - 1);
-            if steady.is_draining.get() || was_full {
+            if steady.leaving.get().is_some() || was_full {
                 steady.changed.notify_waiters();
             }
         });

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 use aws_lc_rs::hmac;
+use serde::{Deserialize, Serialize};
 
 use super::machine::State;
 use super::packet::DropReason;
@@ -122,6 +123,16 @@ impl Stamps {
         self.last
     }
 
+    /// Goes on after the last stamp of another process of this node, which left `last`.
+    pub fn resume(last: u64) -> Self {
+        Self { last, sent: VecDeque::new() }
+    }
+
+    /// The stamp of the last advert.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// When the advert with this stamp was sent; `None` when it is too long ago, or not ours.
     pub fn sent_at(&self, stamp: u64) -> Option<Instant> {
         self.sent.iter().find(|(known, _)| *known == stamp).map(|(_, at)| *at)
@@ -155,8 +166,16 @@ pub struct Channel {
     candidate: Option<Candidate>,
 }
 
+/// What a channel leaves to one that goes on in the same boot: what it has sent and what was proven to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Legacy {
+    challenge: u32,
+    counter: u64,
+    established: Option<Peer>,
+}
+
 /// A process of the other node, as last heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Peer {
     boot: u64,
     challenge: u32,
@@ -281,6 +300,24 @@ impl Channel {
     /// Goes on where another process of this node left off, in the same boot, after it had sealed so many.
     pub fn resume(&mut self, sealed: u64) {
         self.counter = sealed;
+    }
+
+    /// Begins above all that channels of earlier processes in the same boot can have said: each seals fewer hellos than there
+    /// are milliseconds in 34 years.
+    pub fn begin_above(&mut self, generation: u64) {
+        self.counter = generation << 40;
+        // The lower half is more than a peer is started anew.
+        self.challenge = (generation as u32) << 16;
+    }
+
+    /// What the next process of this node goes on with.
+    pub fn leave(&self) -> Legacy {
+        Legacy { challenge: self.challenge, counter: self.counter, established: self.established }
+    }
+
+    /// Goes on, in the same boot, with what another process left.
+    pub fn take_over(&mut self, legacy: &Legacy) {
+        (self.challenge, self.counter, self.established) = (legacy.challenge, legacy.counter, legacy.established);
     }
 
     /// What the sender of a genuine hello is to us.

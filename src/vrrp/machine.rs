@@ -83,11 +83,13 @@ use super::packet::{Heard, PRIORITY_RESIGNED};
 
 mod active;
 mod backup;
+mod legacy;
 mod terms;
 
 #[cfg(test)]
 mod tests;
 
+pub use legacy::Legacy;
 pub use terms::Action;
 pub use terms::HandOverRefusal;
 pub use terms::Input;

@@ -42,7 +42,7 @@
 mod client;
 mod server;
 
-pub use self::client::{Answer, Client, Datagram, Refusal};
+pub use self::client::{Answer, Client, Datagram, Legacy, Refusal};
 pub use self::server::{Change, Reply, Server};
 
 use std::fmt;

@@ -17,6 +17,8 @@ use tracing::{info, warn};
 use crate::link::archive::{self, FRAME_BYTES_MAX};
 use crate::net::realtime::schedule_as_batch;
 use crate::proxy::reload::Current;
+use crate::proxy::sessions::Sessions;
+use crate::session::Record;
 use crate::session::archive::{Decoder, Encoder, Mapping};
 use crate::session::table::{Cursor, Merged};
 use crate::status::ArchiveStatus;
@@ -169,50 +171,74 @@ impl Thread {
     }
 
     fn merge(&self, file: &File) -> Result<u64, String> {
-        let sessions = Arc::clone(&self.current.load().site.sessions);
-        let names = sessions.names();
-        let mut mapping = None;
-        let mut restored = 0;
-        read(file, |decoder, record| {
-            let (mapping, passed) = mapping.get_or_insert_with(|| {
-                // A clock that was set back has made nothing younger.
-                let passed = since_epoch().saturating_sub(decoder.written_at());
-                (Mapping::new(decoder.pools(), &names), passed)
-            });
-            let record = mapping.apply(record, *passed);
-            let is_taken = record.is_some_and(|record| sessions.table.merge(&record, sessions.now()) == Merged::Taken);
-            let is_live = record.is_some_and(|record| record.server.is_some());
-            restored += u64::from(is_taken && is_live);
-        })?;
-        Ok(restored)
+        let mut merging = Merging::new(Arc::clone(&self.current.load().site.sessions));
+        read(file, |decoder, record| merging.take(decoder, record))?;
+        Ok(merging.taken)
     }
 
     /// Hands over what is in the table.
     fn write(&mut self) -> io::Result<()> {
         // The names and the table of one configuration, whatever comes meanwhile.
         let sessions = Arc::clone(&self.current.load().site.sessions);
-        let mut part = Vec::with_capacity(FRAME_BYTES_MAX);
-        let mut encoder = Encoder::begin(since_epoch(), &sessions.names(), &mut part);
-        let mut batch = Vec::with_capacity(BATCH_ENTRIES);
-        let (mut cursor, mut entries, mut bytes) = (Cursor::default(), 0, 0);
-        let mut is_more = true;
-        while is_more {
-            batch.clear();
-            // Copied first and written afterwards: the table's lock is not for the length of a checksum.
-            is_more = sessions.table.scan(&mut cursor, sessions.now(), BATCH_ENTRIES, |record| batch.push(record));
-            batch.iter().for_each(|record| encoder.record(record, &mut part));
-            entries += batch.iter().filter(|record| record.server.is_some()).count() as u64;
-            bytes += part.len() as u64;
-            archive::send_part(&mut self.socket, &part)?;
-            part.clear();
-        }
-        encoder.finish(&mut part);
-        bytes += part.len() as u64;
-        archive::send_part(&mut self.socket, &part)?;
-        archive::send_complete(&mut self.socket)?;
+        let (entries, bytes) = write(&sessions, &mut self.socket)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         (status.entries, status.bytes) = (entries, bytes);
         Ok(())
+    }
+}
+
+/// Writes what is in the table, and gives its entries and bytes.
+///
+/// # Errors
+/// What write(2) says.
+pub(super) fn write(sessions: &Sessions, socket: &mut UnixStream) -> io::Result<(u64, u64)> {
+    let mut part = Vec::with_capacity(FRAME_BYTES_MAX);
+    let mut encoder = Encoder::begin(since_epoch(), &sessions.names(), &mut part);
+    let mut batch = Vec::with_capacity(BATCH_ENTRIES);
+    let (mut cursor, mut entries, mut bytes) = (Cursor::default(), 0, 0);
+    let mut is_more = true;
+    while is_more {
+        batch.clear();
+        // Copied first and written afterwards: the table's lock is not for the length of a checksum.
+        is_more = sessions.table.scan(&mut cursor, sessions.now(), BATCH_ENTRIES, |record| batch.push(record));
+        batch.iter().for_each(|record| encoder.record(record, &mut part));
+        entries += batch.iter().filter(|record| record.server.is_some()).count() as u64;
+        bytes += part.len() as u64;
+        archive::send_part(socket, &part)?;
+        part.clear();
+    }
+    encoder.finish(&mut part);
+    bytes += part.len() as u64;
+    archive::send_part(socket, &part)?;
+    archive::send_complete(socket)?;
+    Ok((entries, bytes))
+}
+
+/// Takes the records of an archive into the table.
+pub(super) struct Merging {
+    sessions: Arc<Sessions>,
+    /// From the names of the archive to ours, and the time since it was written.
+    mapping: Option<(Mapping, Duration)>,
+    /// Sessions that the table did not know.
+    pub(super) taken: u64,
+}
+
+impl Merging {
+    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
+        Self { sessions, mapping: None, taken: 0 }
+    }
+
+    pub(super) fn take(&mut self, decoder: &Decoder, record: Record) {
+        let Self { sessions, mapping, taken } = self;
+        let (mapping, passed) = mapping.get_or_insert_with(|| {
+            // A clock that was set back has made nothing younger.
+            let passed = since_epoch().saturating_sub(decoder.written_at());
+            (Mapping::new(decoder.pools(), &sessions.names()), passed)
+        });
+        let record = mapping.apply(record, *passed);
+        let is_taken = record.is_some_and(|record| sessions.table.merge(&record, sessions.now()) == Merged::Taken);
+        let is_live = record.is_some_and(|record| record.server.is_some());
+        *taken += u64::from(is_taken && is_live);
     }
 }
 
@@ -220,7 +246,7 @@ impl Thread {
 ///
 /// # Errors
 /// Why it cannot be used, in words.
-fn read(file: &File, mut on_record: impl FnMut(&Decoder, crate::session::Record)) -> Result<(), String> {
+fn read(file: &File, mut on_record: impl FnMut(&Decoder, Record)) -> Result<(), String> {
     let mut decoder = Decoder::new();
     let mut piece = vec![0; FRAME_BYTES_MAX];
     let mut offset = 0;

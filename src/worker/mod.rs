@@ -8,6 +8,7 @@ mod archive;
 mod found;
 mod pressure;
 mod reload;
+mod succession;
 mod taking;
 pub mod tickets;
 
@@ -27,6 +28,7 @@ use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::pressure::Pressure;
+use self::succession::Giving;
 use self::taking::Taking;
 use self::tickets::TicketKeeper;
 use crate::admin::{questions, server};
@@ -51,7 +53,7 @@ use crate::proxy::passive;
 use crate::proxy::reload::{Current, InUse};
 use crate::proxy::sessions::{Sessions, replicated_pools};
 use crate::proxy::state::{Prepared, Site};
-use crate::proxy::thread::{self, Command, ListeningSocket, Setup};
+use crate::proxy::thread::{self, Command, Leaving, ListeningSocket, Setup};
 use crate::proxy::tickets::Tickets;
 use crate::proxy::tls::Termination;
 use crate::proxy::upstream::dial::Dialer;
@@ -122,6 +124,10 @@ struct Worker {
     threads: Vec<std::thread::JoinHandle<io::Result<()>>>,
     ended: mpsc::Receiver<usize>,
     archive: Option<Archive>,
+    /// Takes the sessions for the next worker.
+    successor: Option<OwnedFd>,
+    /// The admin listener, where there is one.
+    admin: Option<server::Accepting>,
     access_logs: AccessLogs,
     /// Brings sockets and files of another configuration.
     reload_descriptors: Option<StdUnixStream>,
@@ -171,7 +177,12 @@ impl Worker {
         site.restore_administration(&bootstrap.administration);
         let counters = (0..bootstrap.threads).map(|_| Arc::new(site.counters())).collect();
         let current = Arc::new(Current::from_pointee(InUse { site: Arc::clone(&site), counters }));
+        let successor = take(&mut further, Further::Successor);
         // Before the other node is there: what it says may be newer.
+        if let Some(predecessor) = take(&mut further, Further::Predecessor) {
+            succession::take(&current, predecessor)
+                .context("there is no thread for the sessions of the worker before")?;
+        }
         let archive =
             start_archive(&current, &config, &mut further).context("the thread of the archive cannot be started")?;
         let reload_descriptors = take(&mut further, Further::Reload).map(StdUnixStream::from);
@@ -179,7 +190,7 @@ impl Worker {
         let access_logs =
             start_access_logs(&bootstrap, &config, &mut further).context("an access log cannot be started")?;
         let admin_socket = take(&mut further, Further::Admin);
-        let status_asked = start_admin(
+        let (status_asked, admin) = start_admin(
             &bootstrap,
             &config,
             &current,
@@ -219,6 +230,8 @@ impl Worker {
             threads: Vec::new(),
             ended,
             archive,
+            successor,
+            admin,
             access_logs,
             reopened_logs,
             status_asked,
@@ -245,7 +258,7 @@ impl Worker {
         }
         let refusal_target = format!("/{}", random_token()?);
         let in_use = worker.current.load_full();
-        for (index, sockets) in share_out(&worker.config, sockets, bootstrap.threads)?.into_iter().enumerate() {
+        for (index, sockets) in share_out(&worker.config, sockets, &bootstrap)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
             worker.commands.push(command_sender);
             let setup = Setup {
@@ -293,7 +306,10 @@ impl Worker {
                         self.site().sessions.table.take_over();
                         self.tickets.took_over();
                     }
-                    Some(ToWorker::Drain) => return self.drain().await,
+                    Some(ToWorker::Drain) => return self.drain(Leaving::Stop, None).await,
+                    Some(ToWorker::Yield) => return self.make_way(receiver).await,
+                    // Never without the message before.
+                    Some(ToWorker::Retire) => return self.drain(Leaving::Yield, None).await,
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {
@@ -471,13 +487,43 @@ impl Worker {
         }
     }
 
+    /// Serves until the worker that the next guard starts does.
+    async fn make_way(mut self, mut receiver: link::Receiver) -> anyhow::Result<()> {
+        info!("another worker is about to take over");
+        if let Some(admin) = self.admin.take() {
+            admin.stop();
+        }
+        // What is known of the servers stands: the guard that is to come runs no commands for this worker.
+        self.checks = Checks::new(Arc::clone(&self.current), command::channel().0);
+        // The next worker writes it.
+        self.archive = None;
+        let giving = self.successor.take().map(|socket| Giving::start(Arc::clone(&self.current), socket));
+        let giving = giving.transpose().context("there is no thread for the sessions")?;
+        // The next worker speaks with the peer.
+        self.link.stop();
+        loop {
+            tokio::select! {
+                biased;
+                message = receiver.receive() => match message? {
+                    Some(ToWorker::Retire) => return self.drain(Leaving::Yield, giving).await,
+                    Some(_) => {}
+                    None => return Err(anyhow!("the guard is gone")),
+                },
+                Some(index) = self.ended.recv() => return Err(anyhow!("thread {index} ended")),
+            }
+        }
+    }
+
     /// Lets every thread finish, for as long as the configuration has it, and hands the sessions over for the last time.
-    async fn drain(mut self) -> anyhow::Result<()> {
+    async fn drain(mut self, how: Leaving, giving: Option<Giving>) -> anyhow::Result<()> {
         info!("worker drains");
         let archive = self.archive.take();
-        let drained = timeout(self.drain_timeout, self.finish_threads()).await;
+        let drained = timeout(self.drain_timeout, self.finish_threads(how)).await;
         // Not before: until now requests have made sessions.
         self.link.stop();
+        if let Some(giving) = giving {
+            giving.finish();
+        }
         if let Some(archive) = archive {
             archive.finish().await;
         }
@@ -487,10 +533,10 @@ impl Worker {
         drained
     }
 
-    async fn finish_threads(&mut self) -> anyhow::Result<()> {
+    async fn finish_threads(&mut self, how: Leaving) -> anyhow::Result<()> {
         for commands in &self.commands {
             // A thread that has ended already needs no telling.
-            let _ended = commands.send(Command::Drain).await;
+            let _ended = commands.send(Command::Leave(how)).await;
         }
         for _ in 0..self.threads.len() {
             self.ended.recv().await;
@@ -590,12 +636,12 @@ fn start_admin(
     archive: Option<&Archive>,
     logs: &AccessLogs,
     changes: Overview,
-) -> io::Result<mpsc::Receiver<Asker>> {
+) -> io::Result<(mpsc::Receiver<Asker>, Option<server::Accepting>)> {
     let (curious, status_asked) = mpsc::channel(QUEUE_MAX);
-    let Some(socket) = socket else { return Ok(status_asked) };
+    let Some(socket) = socket else { return Ok((status_asked, None)) };
     let overview = changes.clone();
     let (listed, measured, logs) = (Arc::clone(current), Arc::clone(current), logs.watch());
-    server::start(server::Setup {
+    let accepting = server::start(server::Setup {
         socket: socket.into(),
         current: Arc::clone(current),
         token: bootstrap.admin_token.clone(),
@@ -614,7 +660,7 @@ fn start_admin(
         }),
         cleared: archive.map_or_else(|| Box::new(|| {}) as Box<_>, Archive::writer),
     })?;
-    Ok(status_asked)
+    Ok((status_asked, Some(accepting)))
 }
 
 /// What is done with facts of the other node.
@@ -672,16 +718,21 @@ fn place_in_pair(bootstrap: &Bootstrap, config: &Config) -> Node {
     }
 }
 
-/// Gives each thread its socket of each address. They come in the order of [`link::Bootstrap`].
-fn share_out(config: &Config, sockets: Vec<OwnedFd>, threads: usize) -> anyhow::Result<Vec<Vec<ListeningSocket>>> {
+/// Gives each thread its sockets of each address: one, and more where there were more threads before, as connections may
+/// wait in them. They come in the order of [`link::Bootstrap`].
+fn share_out(
+    config: &Config,
+    sockets: Vec<OwnedFd>,
+    bootstrap: &Bootstrap,
+) -> anyhow::Result<Vec<Vec<ListeningSocket>>> {
     let mut sockets = sockets.into_iter().map(std::net::TcpListener::from);
-    let mut shares: Vec<_> = (0..threads).map(|_| Vec::new()).collect();
-    for listener in &config.listeners {
-        for &address in &listener.bind {
-            for share in &mut shares {
-                let socket = sockets.next().context("the guard sent too few sockets")?;
-                share.push(ListeningSocket { address, socket });
-            }
+    let mut shares: Vec<_> = (0..bootstrap.threads).map(|_| Vec::new()).collect();
+    let addresses = config.listeners.iter().flat_map(|listener| &listener.bind);
+    for (&address, &count) in addresses.zip(&bootstrap.socket_counts) {
+        for turn in 0..count {
+            let socket = sockets.next().context("the guard sent too few sockets")?;
+            let share = shares.get_mut(turn % bootstrap.threads.max(1)).context("there is no thread")?;
+            share.push(ListeningSocket { address, socket });
         }
     }
     Ok(shares)

@@ -76,6 +76,7 @@ mod shedding;
 mod slow_clients;
 mod sticky;
 mod store;
+mod takeover;
 mod tcp;
 mod tcp_sticky;
 mod tickets;

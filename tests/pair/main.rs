@@ -41,6 +41,7 @@ mod sockets;
 mod split;
 mod surroundings;
 mod sync;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         sockets::trials(),
         split::trials(),
         sync::trials(),
+        takeover::trials(),
         resumption::trials(),
         heal::trials(),
         surroundings::trials(),

@@ -38,12 +38,13 @@ const LOG_LINES: usize = 40;
 pub struct Plan {
     interval_ms: u64,
     edits: Vec<(&'static str, String)>,
+    has_own_program: bool,
 }
 
 impl Plan {
     /// 100 ms between adverts, unicast, no preferred node.
     pub fn usual() -> Self {
-        Self { interval_ms: 100, edits: Vec::new() }
+        Self { interval_ms: 100, edits: Vec::new(), has_own_program: false }
     }
 
     /// Another time between adverts.
@@ -74,6 +75,11 @@ impl Plan {
         self.edit("[pair]", "[worker]\nprobe_timeout = \"5s\"\n\n[pair]")
     }
 
+    /// The nodes run a copy of the program, which can be replaced.
+    pub fn with_own_program(self) -> Self {
+        Self { has_own_program: true, ..self }
+    }
+
     /// Changes the generated configuration.
     pub fn edit(mut self, from: &'static str, to: impl Into<String>) -> Self {
         self.edits.push((from, to.into()));
@@ -99,18 +105,25 @@ pub struct Scene {
     pub interval: Duration,
     /// Logs that are shown on failure besides those of the nodes.
     pub logs: Vec<PathBuf>,
+    /// The program, where the nodes have one of their own.
+    pub program: Option<PathBuf>,
 }
 
 impl Scene {
     /// Builds the network and writes the configuration.
     pub fn build(plan: &Plan) -> anyhow::Result<Self> {
+        let own = std::env::temp_dir().join(format!("baton-{:016x}", fastrand::u64(..)));
+        let own = plan.has_own_program.then_some(own);
+        if let Some(own) = &own {
+            fs::copy(program(), own)?;
+        }
         let spec = PairSpec {
-            program: program(),
+            program: own.clone().unwrap_or_else(program),
             advert_interval: AdvertInterval::new(plan.interval()).context("an interval of the wire")?,
             config_extra: String::new(),
             netns_prefix: None,
         };
-        let scene = Self { pair: Pair::build(&spec)?, interval: plan.interval(), logs: Vec::new() };
+        let scene = Self { pair: Pair::build(&spec)?, interval: plan.interval(), logs: Vec::new(), program: own };
         for (from, to) in &plan.edits {
             scene.edit_config(from, to)?;
         }
@@ -266,6 +279,13 @@ impl Scene {
             std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Whoever runs it has it still.
+        self.program.take().inspect(|program| drop(fs::remove_file(program)));
     }
 }
 

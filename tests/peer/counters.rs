@@ -51,7 +51,7 @@ fn requests_at_both_nodes_at_once_are_all_counted_by_both() {
 #[test]
 fn a_node_that_comes_back_knows_what_was_counted() {
     let socket = baton::net::listen::sync("127.0.0.1:0".parse().unwrap()).unwrap();
-    let first = Node::listening(KEY, socket.try_clone().unwrap());
+    let mut first = Node::listening(KEY, socket.try_clone().unwrap());
     let second = Node::second(KEY, first.at);
     [&first, &second].into_iter().for_each(Node::wait_until_synced);
     assert_eq!((ask(&first, 200), ask(&second, 300)), (200, 300));

@@ -79,7 +79,7 @@ fn nodes_with_different_keys_refuse_each_other_and_say_why() {
 
 #[test]
 fn what_was_said_last_arrives_though_the_node_stops() {
-    let (first, second) = pair();
+    let (first, mut second) = pair();
     second.say("my last words");
     second.link.stop();
     first.wait_until_told("my last words");
@@ -90,8 +90,8 @@ fn what_was_said_last_arrives_though_the_node_stops() {
 #[test]
 fn a_node_that_comes_back_is_in_sync_again() {
     let socket = baton::net::listen::sync("127.0.0.1:0".parse().unwrap()).unwrap();
-    let first = Node::listening(KEY, socket.try_clone().unwrap());
-    let second = Node::second(KEY, first.at);
+    let mut first = Node::listening(KEY, socket.try_clone().unwrap());
+    let mut second = Node::second(KEY, first.at);
     second.wait_until_synced();
     // The one that listens, on the same socket, as a new worker has it...
     first.link.stop();

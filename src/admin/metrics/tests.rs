@@ -41,6 +41,8 @@ fn status() -> NodeStatus {
         config_checksum: "abc".to_owned(),
         config_age_ms: 0,
         refused_reload: None,
+        takeovers: 0,
+        is_taking_over: false,
         guard_pid: 1,
         vips: vec![VipStatus {
             name: "w\"e\\b\n".to_owned(),
@@ -66,6 +68,7 @@ fn status() -> NodeStatus {
             threads: 2,
             connections: 7,
             requests: 99,
+            finishing: 0,
             load: LoadStatus {
                 pressure: "shedding".to_owned(),
                 memory_bytes: 90,

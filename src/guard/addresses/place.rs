@@ -249,6 +249,22 @@ pub async fn remove_stale(netlink: &Netlink, vips: &[Vip]) -> anyhow::Result<()>
     remove_stale_macvlans(netlink, vips).await
 }
 
+/// As [`remove_stale`], for a guard that goes on for another one: `vips` are those of both, and of `kept`, which it holds,
+/// nothing is removed.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn remove_all_but(netlink: &Netlink, vips: &[Vip], kept: &[Carrier]) -> io::Result<()> {
+    let all: Vec<Carrier> = carriers(vips).into_iter().flatten().collect();
+    let found = netlink.all_addresses().await?;
+    let is_kept = |address: &Address| has(kept, address.network.address());
+    let found: Vec<_> = found.into_iter().filter(|address| !is_kept(address)).collect();
+    take_off_found(netlink, &all, &found).await?;
+    let is_kept = |mac: &VirtualMac| kept.iter().any(|carrier| carrier.virtual_mac.as_ref() == Some(mac));
+    let macs = all.into_iter().filter(|carrier| carrier.virtual_mac.as_ref().is_some_and(|mac| !is_kept(mac)));
+    remove_macvlans(netlink, &macs.collect::<Vec<_>>()).await
+}
+
 /// Takes the addresses of all VIPs off, and says of each how it went: what the kernel says, with the VIP's name.
 pub async fn take_all_off(netlink: &Netlink, vips: &[Vip]) -> Vec<anyhow::Result<()>> {
     let failed = |vip: &Vip, error: &io::Error| {

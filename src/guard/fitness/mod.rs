@@ -89,6 +89,13 @@ impl Checks {
     }
 }
 
+impl Checks {
+    /// Those that keep VIPs from being held until they were looked at.
+    pub fn closed(&self) -> impl Iterator<Item = CheckId> {
+        std::iter::once(self.worker).chain(self.configured.iter().copied())
+    }
+}
+
 /// The tasks that look. They end when this is dropped.
 pub struct Looks(Vec<AbortHandle>);
 

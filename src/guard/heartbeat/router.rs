@@ -5,19 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::addresses::Order;
 use super::super::counters::{VipCounters, millis};
 use super::super::leases::{self, Lease};
-use super::super::speaker::{Ear, Incoming, Speaker};
+use super::super::speaker::{self, Ear, Incoming, Speaker};
 use super::super::vitals::Vitals;
 use super::{Command, Event, SwitchoverReply};
 use crate::net::clock::{Clock, since_boot};
 use crate::net::neighbour::Claim;
+use crate::units::AdvertInterval;
 use crate::vrrp::hello::{Hello, Opened, Stamps};
-use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State, Waiting};
+use crate::vrrp::machine::{self, Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State, Waiting};
 use crate::vrrp::packet::{DropReason, PRIORITY_RESIGNED};
+use crate::vrrp::witness;
 
 /// Packets handled in a row before a deadline that has passed is looked at: what is queued is heard first, but a flood
 /// must not keep an advert from being sent.
@@ -25,6 +28,13 @@ const BURST_MAX: u32 = 64;
 
 /// Time between two log lines about packets of one VIP that were refused for one reason.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the last advert of a guard says of its interval, at least, where another one goes on for it in the same process: the
+/// peer then waits three times that long, and a new program has as much time to start.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often that advert is sent, as one may be lost.
+const LAST_WORDS: u32 = 2;
 
 /// Time that a peer gets to hand a VIP over when it is asked to.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,6 +90,40 @@ pub struct Parts {
     pub orders: mpsc::Sender<Order>,
     /// To the guard.
     pub events: mpsc::Sender<Event>,
+    /// What a guard before this one, in the same process, has left of it.
+    pub legacy: Option<Legacy>,
+}
+
+/// What is left of a VIP for the guard that goes on with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Legacy {
+    /// What its machine leaves.
+    pub machine: machine::Legacy,
+    /// What its speaker leaves.
+    pub speaker: speaker::Legacy,
+    /// The stamp of its last advert.
+    pub stamp: u64,
+    lease: Option<witness::Legacy>,
+    /// When, in time since the system started.
+    left_at: Duration,
+    /// The interval that its last advert said.
+    interval: Duration,
+}
+
+impl Legacy {
+    /// Whether the peer, which waits three intervals, may have taken over since.
+    pub fn is_stale(&self) -> bool {
+        self.passed() >= self.interval * 3
+    }
+
+    /// Has it begin as at a start. What was said to the peer, which takes nothing twice, still counts.
+    pub fn begin_anew(&mut self) {
+        self.machine.state = State::Init;
+    }
+
+    fn passed(&self) -> Duration {
+        since_boot().saturating_sub(self.left_at)
+    }
 }
 
 /// One VIP: its machine, its speaker, and where its decisions go.
@@ -128,9 +172,15 @@ impl Router {
     pub fn new(parts: Parts) -> Self {
         let now = parts.clock.now();
         let advert_interval = parts.parameters.advert_interval.get();
-        let mut machine = Machine::new(parts.parameters, now);
-        // Nothing follows from it in a machine that takes no part yet.
-        drop(machine.handle(now, Input::Synced(parts.hello.synced)));
+        let machine = match &parts.legacy {
+            Some(legacy) => Machine::resume(parts.parameters, now, &legacy.machine, legacy.passed()),
+            None => Machine::new(parts.parameters, now),
+        };
+        if let Some((lease, legacy)) = parts.lease.as_ref().zip(parts.legacy.as_ref())
+            && let Some(left) = &legacy.lease
+        {
+            lease.take_over(left, legacy.passed());
+        }
         Self {
             vip: parts.vip,
             machine,
@@ -158,6 +208,7 @@ impl Router {
 
     /// Runs until it is stopped, or the guard is gone.
     pub async fn run(mut self) {
+        self.begin().await;
         let mut burst = 0;
         loop {
             let turn = self.next_turn().await;
@@ -172,6 +223,11 @@ impl Router {
                     let _gone = done.send(());
                     return;
                 }
+                Turn::Command(Some(Command::Leave(reply))) => {
+                    // The guard lost patience, and ends.
+                    let _gone = reply.send(self.leave(now));
+                    return;
+                }
                 Turn::Command(None) => return self.handle(now, Input::Stop).await,
                 Turn::Command(Some(command)) => self.obey(now, command).await,
                 Turn::Incoming(Incoming::Advert(ear)) => self.heed(now, ear).await,
@@ -184,6 +240,49 @@ impl Router {
                 burst = 0;
                 self.tick(self.clock.now()).await;
             }
+        }
+    }
+
+    /// A machine that another process has left active holds the VIP already, and says so at once. What is not there of it
+    /// is put there.
+    async fn begin(&mut self) {
+        let now = self.clock.now();
+        if self.machine.state() == State::Active {
+            self.vitals.set_held(self.vip, true);
+            self.vitals.ran_at(self.vip, millis(since_boot()));
+        }
+        // The advert first: a machine that is not active sends none.
+        self.handle(now, Input::Timer).await;
+        self.handle(now, Input::Synced(self.hello.synced)).await;
+        if self.machine.state() == State::Active {
+            let (done, _nobody_waits) = oneshot::channel();
+            self.order(Order::Acquire { vip: self.vip, done });
+        }
+    }
+
+    /// Says a last word by which the peer waits longer than it takes the next process to speak.
+    fn leave(&mut self, now: Instant) -> Legacy {
+        self.settle(Err("a new program takes over on this node: ask again".to_owned()));
+        let own = self.machine.parameters().advert_interval;
+        let interval = AdvertInterval::new(PATIENCE).map_or(own, |patience| own.max(patience));
+        let interval = self.speaker.slow_down(interval);
+        let priority = self.machine.parameters().priority.get();
+        let mut hello = Hello { interval, ..self.present_hello(priority) };
+        for _ in 0..LAST_WORDS {
+            if self.machine.state() == State::Active {
+                hello.advert_stamp = self.stamps.next(now);
+                drop(self.speaker.advertise(priority, &hello));
+            } else if self.speaker.has_links() {
+                drop(self.speaker.hello(&hello));
+            }
+        }
+        Legacy {
+            machine: self.machine.leave(now),
+            speaker: self.speaker.leave(),
+            stamp: self.stamps.last(),
+            lease: self.lease.as_ref().and_then(Lease::leave),
+            left_at: since_boot(),
+            interval: interval.get(),
         }
     }
 
@@ -256,7 +355,7 @@ impl Router {
             }
             Command::Reopen => self.reopen(),
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
-            Command::Stop(_) => {}
+            Command::Stop(_) | Command::Leave(_) => {}
         }
     }
 

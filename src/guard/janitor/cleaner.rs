@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::super::addresses;
 use super::super::links::{self, Link};
-use super::super::setup::{self, Setups};
+use super::super::setup::{self, Inheritance, Setups};
 use super::super::speaker::Speaker;
 use super::super::store::Memory;
 use super::super::vitals::Vitals;
@@ -119,7 +119,7 @@ async fn resigners(
         .map_err(|report| anyhow!("{report}"))?;
     let key = bootstrap.pair_key.clone().map(PairKey::from_bytes);
     let Setups { routers, mut links, .. } =
-        setup::setups(config, &local, key.as_ref(), &Memory::default(), netlink).await?;
+        setup::setups(config, &local, key.as_ref(), &Memory::default(), Inheritance::default(), netlink).await?;
     links.boot = bootstrap.boot;
     let resigner = |router: super::super::heartbeat::Setup| {
         let (ends, mailbox) = links::join(&links, opened, &router.voice.vip.name, &mut Default::default());

@@ -41,6 +41,9 @@ impl Stage {
             good_files: Arc::default(),
             down: None,
             files: watch::channel(Snapshot::default()).1,
+            to_leave: None,
+            former: None,
+            leavers: Leavers::default(),
         };
         let (ours, theirs) = StdUnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();

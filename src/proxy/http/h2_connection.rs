@@ -194,7 +194,7 @@ impl Served {
     }
 
     fn is_ending(&self) -> bool {
-        self.current.is_ending() || self.client.connection.is_ending()
+        self.client.thread().is_leaving() || self.current.is_ending() || self.client.connection.is_ending()
     }
 
     fn has_to_close(&self) -> bool {

@@ -48,7 +48,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -71,6 +71,9 @@ const HYPER_HEADERS_MAX: usize = 100;
 /// Silence after which a connection rests. A client that asks again sooner has hyper waiting for it; for one that asks
 /// later, what it costs to set hyper up again, about a microsecond, does not count.
 const REST_AFTER: Duration = Duration::from_millis(50);
+
+/// What `Connection` says of the last response on a connection.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// The name of HTTP/2 in ALPN (RFC 9113 section 3.2).
 const ALPN_HTTP2: &[u8] = b"h2";
@@ -208,7 +211,12 @@ async fn answer(client: Rc<Client>, request: Box<Request<ClientBody>>) -> Result
         response = grpc::translate(response);
     }
     client_io::interim_sent(&client).await;
-    Ok(finish(transaction, response))
+    let mut response = finish(transaction, response);
+    if client.thread().is_leaving() && !is_on_http2 && !response.status().is_informational() {
+        // Another worker is there for the next request, on a connection of its own (RFC 9112 section 9.6).
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
+    }
+    Ok(response)
 }
 
 /// Finds out who asks and what for, and gets it.

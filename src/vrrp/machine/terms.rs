@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::{AdvertInterval, Priority, VirtualRouterId};
 use crate::vrrp::packet::Heard;
 
@@ -65,7 +67,7 @@ pub enum Startup {
 }
 
 /// The states of RFC 9568 section 6.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Takes no part: starting, unfit or stopped.
     Init,

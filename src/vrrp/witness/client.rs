@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Key, Kind, LEASE_MAX, LEASE_MIN, Message, Name, Rejection, wire_ms};
 
 /// Questions whose answers are still taken; of more, the oldest are forgotten.
@@ -35,6 +37,15 @@ struct Question {
     time: Duration,
     /// Asked once more already, because the first one had an old stamp.
     is_repeated: bool,
+}
+
+/// What a client leaves to one that goes on for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Legacy {
+    boot: u64,
+    number: u64,
+    witness: (u64, u64),
+    held_left: Option<Duration>,
 }
 
 /// What the witness says.
@@ -89,6 +100,18 @@ impl Client {
     /// Holds nothing. `boot` is random and never 0: it tells this process from others under the same name.
     pub fn new(key: Key, node: Name, vip: Name, boot: u64) -> Self {
         Self { key, vip, node, boot, number: 0, witness: (0, 0), open: VecDeque::new(), held_until: None }
+    }
+
+    /// What the next process of this node goes on with.
+    pub fn leave(&self, now: Instant) -> Legacy {
+        let held_left = self.held_until.map(|until| until.saturating_duration_since(now));
+        Legacy { boot: self.boot, number: self.number, witness: self.witness, held_left }
+    }
+
+    /// Goes on with what another process left, `passed` before `now`: for the witness it is the same one.
+    pub fn take_over(&mut self, now: Instant, legacy: &Legacy, passed: Duration) {
+        (self.boot, self.number, self.witness) = (legacy.boot, legacy.number, legacy.witness);
+        self.held_until = legacy.held_left.map(|left| now + left.saturating_sub(passed));
     }
 
     /// Asks for the lease, or to keep it, for `time` ([`LEASE_MIN`] to [`LEASE_MAX`], cut to that).

@@ -150,7 +150,7 @@ impl LinkNode {
 
 impl Drop for LinkNode {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
+        if let Some(mut link) = self.link.take() {
             link.stop();
         }
     }
