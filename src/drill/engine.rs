@@ -16,7 +16,7 @@ use super::{Halt, Sight, Spectator};
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Time between two looks at the nodes.
-const LOOK_INTERVAL: Duration = Duration::from_millis(40);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often mending is tried again: a node may not be reachable yet.
 const MEND_PAUSE: Duration = Duration::from_secs(1);
