@@ -172,7 +172,7 @@ impl Served {
         } else if self.client.deadlines().is_late(Party::ClientRead) {
             self.client.deadlines().clear(Party::ClientRead);
             // What was written last may still be on its way to a client that is slow, and not idle.
-            if !self.is_taking() || !self.connection.has_streams() || self.ledger.is_in_block() {
+            if !self.connection.has_streams() || self.ledger.is_in_block() || !self.is_taking() {
                 self.is_closing = true;
                 self.connection.abrupt_shutdown(Reason::NO_ERROR);
             }
