@@ -269,7 +269,10 @@ fn no_more_events_are_kept_than_was_said(scene: &mut Scene) -> Outcome {
     kill_worker(scene)?;
     let full = wait_for_status(scene, "dropped events", |status| status.dropped == 3)?;
     assert_eq!(full.spooled, 2);
-    assert_eq!(log(scene).matches("an event was dropped undelivered").count(), 3);
+    // The log is written by a thread of its own.
+    until("each is logged", PATIENCE, || {
+        Ok((log(scene).matches("an event was dropped undelivered").count() == 3).then_some(()))
+    })?;
     fs::write(file(scene, "open"), "")?;
     let events = wait_until_told(scene, 2)?;
     assert_eq!(sequences(&events), [4, 5]);
