@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::baton::Baton;
-use crate::discovery::{finding, list, wait_for_problem, wait_for_servers, wait_until_good};
-use crate::server::Server;
+use crate::client::Client;
+use crate::discovery::{finding, finding_with, list, wait_for_problem, wait_for_servers, wait_until_good};
+use crate::redis::server::wait_for;
+use crate::server::{Port, Server};
 
 /// An address whose answers a test sets.
 struct Source {
@@ -98,6 +100,40 @@ fn an_answer_that_has_not_changed_is_asked_for_by_its_tag() {
 }
 
 #[test]
+fn metrics_and_status_say_how_a_source_is_and_that_it_has_vanished() {
+    let one = Server::saying("one");
+    let mut source = Source::new(ok(&list(&[("one", &one)])));
+    let port = Port::reserve();
+    let discovery = format!("type = \"http\"\nurl = \"{}\"\ninterval = \"100ms\"\n", source.url());
+    let baton = finding_with("", &discovery, &format!("[admin]\nbind = \"{}\"\n", port.address()));
+    let metric = |name: &str| {
+        let text = Client::connect(port.address()).ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").text();
+        let line = format!("baton_discovery_{name}{{pool=\"app\",source=\"http\"}} ");
+        let value = text.lines().find_map(|known| known.strip_prefix(&line));
+        value.map(|value| value.parse::<f64>().expect("it is a number"))
+    };
+    wait_for_servers(&baton, &["one"]);
+    wait_for("a second answer in the metrics", || metric("answers_total") >= Some(2.0));
+    assert_eq!((metric("good"), metric("servers"), metric("failures_total")), (Some(1.0), Some(1.0), Some(0.0)));
+    assert!(metric("age_seconds") < Some(5.0));
+    let (_, text, _) = baton.command(&["status"]);
+    let shown = format!("found by http http://{}/servers.json: 1 servers, said ", source.server.address());
+    assert!(text.contains(&shown) && !text.contains("the last list stays"), "{text}");
+    source.server.pause();
+    wait_for("the failure in the metrics", || metric("good") == Some(0.0) && metric("failures_total") >= Some(1.0));
+    assert_eq!(metric("servers"), Some(1.0));
+    wait_for_problem(&baton, "Connection refused");
+    let (_, text, _) = baton.command(&["status"]);
+    assert!(text.contains("; the last list stays: ") && text.contains(&shown), "{text}");
+    let (answers, age) = (metric("answers_total"), metric("age_seconds"));
+    wait_for("the list to become older", || metric("age_seconds") > age.map(|age| age + 0.2));
+    assert_eq!(metric("answers_total"), answers);
+    source.server.resume();
+    wait_for("a good source in the metrics", || metric("good") == Some(1.0));
+    assert!(metric("answers_total") > answers);
+}
+
+#[test]
 fn one_byte_a_second_is_no_answer() {
     let one = Server::saying("one");
     let source = Server::unrecorded(|exchange| {
@@ -112,7 +148,7 @@ fn one_byte_a_second_is_no_answer() {
     });
     let servers = format!("servers = [{{ name = \"one\", address = \"{}\" }}]\n", one.address());
     let discovery = format!("type = \"http\"\nurl = \"http://{}/\"\ntimeout = \"1s\"\n", source.address());
-    let baton = crate::discovery::finding_with(&servers, &discovery, "");
+    let baton = finding_with(&servers, &discovery, "");
     wait_for_problem(&baton, "no answer within 1000 ms");
     assert_eq!(baton.client().get("/").text(), "one");
 }

@@ -44,6 +44,7 @@ mod discovery_dns;
 mod discovery_files;
 mod discovery_http;
 mod discovery_operators;
+mod discovery_tls;
 mod error_pages;
 mod errors;
 mod fields;

@@ -75,6 +75,11 @@ impl Authority {
         authority
     }
 
+    /// What it signs with.
+    pub fn key(&self) -> &Path {
+        &self.key
+    }
+
     /// A client's certificate and key.
     pub fn client(&self, directory: &Directory, file: &str, subject: &str) -> [PathBuf; 2] {
         self.signed(directory, file, Kind::Ecdsa, subject, &["-addext", "extendedKeyUsage=clientAuth"])

@@ -1,9 +1,11 @@
 use super::*;
-use crate::config;
+use crate::config::{self, ServerChange};
+use crate::inquiry::{Fault, ServerOrder};
 use crate::proxy::files::Files;
 use crate::proxy::sessions::Sessions;
 use crate::proxy::state::Prepared;
 use crate::proxy::upstream::dial::Dialer;
+use crate::session::facts::FactKey;
 use crate::session::version::Node;
 use crate::status::{ServerSessionsStatus, SessionPoolStatus};
 use std::path::Path;
@@ -241,4 +243,27 @@ fn orders_set_the_administrative_state_here_and_for_the_other_node() {
         assert_eq!(site.pool_status(&[])[0].servers[0].admin, admin);
         assert_eq!(site.administration()[0].value, admin.as_bytes());
     }
+}
+
+#[test]
+fn no_more_changes_of_a_pool_are_remembered_than_may_be() {
+    let site = site();
+    let pool = &site.pools[0].config.name;
+    let add = |name: &str| {
+        let address = "10.0.1.1:80".to_owned();
+        changes::change(&site, pool, name, &ServerOrder::Add { address, weight: 1, backup: false, keep: false })
+    };
+    let gone = ServerChange { server: None, keep: false }.to_value();
+    for number in 0..4_095 {
+        let key = FactKey::Admin { pool: pool.clone(), server: ServerChange::key(&format!("gone{number}")) };
+        assert!(site.sessions.tell(key, gone.clone()));
+    }
+    assert!(add("last").is_ok());
+    let refusal = add("one-too-many").unwrap_err();
+    assert_eq!(refusal.fault, Fault::Unfit);
+    assert!(refusal.reason.starts_with("4096 servers of pool app were added and removed"), "{}", refusal.reason);
+    // A name that is remembered takes no more room, and other pools have their own.
+    assert!(add("gone7").is_ok());
+    let remove = ServerOrder::Remove { keep: false };
+    assert!(changes::change(&site, "api", "api1", &remove).is_ok());
 }

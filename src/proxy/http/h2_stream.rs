@@ -106,13 +106,21 @@ enum End {
     GivenUp,
 }
 
-/// Serves a stream to its end.
-pub async fn serve(client: Rc<Client>, ledger: Rc<Ledger>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+/// Serves a stream to its end. It counts as open from now on, and not from the time at which it is polled first: the
+/// connection would be idle between the two.
+pub fn serve(
+    client: Rc<Client>,
+    ledger: Rc<Ledger>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> impl Future<Output = ()> {
     let open = Open::new(ledger);
-    match converse(&client, &open.0, request, Reply::new(respond)).await {
-        End::Complete => open.0.completed(),
-        End::TakenBack => open.0.taken_back(),
-        End::GivenUp => {}
+    async move {
+        match converse(&client, &open.0, request, Reply::new(respond)).await {
+            End::Complete => open.0.completed(),
+            End::TakenBack => open.0.taken_back(),
+            End::GivenUp => {}
+        }
     }
 }
 

@@ -74,6 +74,10 @@ fn find(host: &str, path: &str) -> Result<Found, Refusal> {
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some((host, path)) = text.split_once('\n') else { return };
+    // No parser of requests takes these into a path.
+    if path.bytes().any(|byte| byte <= b' ' || matches!(byte, b'?' | b'#' | 0x7f)) {
+        return;
+    }
     let found = find(host, path);
     let escaped = if path.starts_with('/') { with_escapes(path) } else { path.to_owned() };
     let route = |found: &Result<Found, Refusal>| found.as_ref().map(|found| found.route).map_err(|refusal| *refusal);

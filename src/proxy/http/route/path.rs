@@ -8,6 +8,7 @@
 //! | `/a;v=1/b` | `/a/b`: parameters of a segment do not count | as sent |
 //! | `%2F`, `%5C`, `\`, `%3B`, `%3F`, `%23` | both what it is and what a reader that resolves it too early takes it for (`/`, `/`, `/`, `;`, the end): where both take one route, that one; else refused | as sent |
 //! | `%25` | itself: nothing is resolved twice | as sent |
+//! | `%3B` and, behind it in the segment, `%2F`, `%5C` or `\` | refused: some resolve the one and not the other | |
 //! | `%zz`, `%00`, `/..`, `/..;x/`, `/..%2F`, `//` in front of `/../`, overlong UTF-8 | refused | |
 //!
 //! The reading of a path in which nothing has to be resolved is the path itself.
@@ -152,19 +153,24 @@ fn read_wide(path: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
     out.clear();
     out.push(b'/');
     let (mut start, mut end) = (1, None);
-    let mut is_parameter = false;
+    let (mut is_parameter, mut is_hidden) = (false, false);
     let mut rest = path.get(1..).unwrap_or_default();
     while let Some(Byte { value, is_escaped, rest: after }) = next(rest)? {
         match value {
+            // Who resolves the one and not the other sees a third path.
+            b'/' | b'\\' if is_hidden && (is_escaped || value == b'\\') => return Err(Refusal::TwoReadings),
             b'/' | b'\\' => {
                 refuse_dots(out, start)?;
                 if out.last() != Some(&b'/') {
                     out.push(b'/');
                 }
                 start = out.len();
-                is_parameter = false;
+                (is_parameter, is_hidden) = (false, false);
             }
-            b';' => is_parameter = true,
+            b';' => {
+                is_hidden |= is_escaped && !is_parameter;
+                is_parameter = true;
+            }
             _ if is_parameter => {}
             b'?' | b'#' if is_escaped => {
                 refuse_dots(out, start)?;
