@@ -48,7 +48,7 @@ fn sources_over_tls_have_to_be_who_they_are_and_see_who_asks() {
     let consul = format!(
         r#"[{{"Node":{{"Node":"one","Address":"127.0.0.1"}},"Service":{{"ID":"web","Address":"","Port":{port}}},"Checks":[]}}]"#
     );
-    let http = list(&[("one-web", &one)]);
+    let http = list(&[("one.web", &one)]);
     for (body, kind) in [
         (http, "type = \"http\"\ninterval = \"100ms\"\nurl"),
         (consul, "type = \"consul\"\nservice = \"web\"\naddress"),
@@ -60,7 +60,7 @@ fn sources_over_tls_have_to_be_who_they_are_and_see_who_asks() {
         let (ca, other) = (format!("ca_file = {:?}", authority.cert), format!("ca_file = {:?}", stranger.cert));
         let shown = format!("certificate = {{ cert = {cert:?}, key = {key:?} }}");
         let baton = found_at(&good, "localhost", &format!("{ca}, {shown}"));
-        wait_for_servers(&baton, &["one-web"]);
+        wait_for_servers(&baton, &["one.web"]);
         assert_eq!(baton.client().get("/").text(), "one");
         for (nginx, host, tls, problem) in [
             (&good, "localhost", format!("{other}, {shown}"), "BadSignature"),
@@ -74,6 +74,6 @@ fn sources_over_tls_have_to_be_who_they_are_and_see_who_asks() {
             assert_eq!(status["pools"][0]["servers"].as_array().map(Vec::len), Some(0), "{problem}");
         }
         let anybody = found_at(&late, "127.0.0.1", &format!("verify = false, {shown}"));
-        wait_for_servers(&anybody, &["one-web"]);
+        wait_for_servers(&anybody, &["one.web"]);
     }
 }
