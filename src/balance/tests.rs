@@ -595,8 +595,9 @@ fn sixty_four_threads_are_fair_together() {
         match method {
             // 32 are due to each at once.
             Method::LeastConnections | Method::LeastResponseTime => assert!(fullest <= 34, "{fullest}"),
-            Method::PowerOfTwo => assert!(fullest <= 40, "{fullest}"),
-            Method::Rotation | Method::Hash { .. } | Method::Random => {}
+            // Threads that began at one and the same server would have 64 there.
+            Method::PowerOfTwo | Method::Rotation => assert!(fullest <= 40, "{fullest} by {method:?}"),
+            Method::Hash { .. } | Method::Random => {}
         }
     }
 }

@@ -127,7 +127,7 @@ fn added_server_serves(scene: &mut Scene) -> Outcome {
     wait_for_servers(scene, &["web1", "web2", "web3"])?;
     disable_the_others(scene, active)?;
     wait_for_answer_of(scene, "web3")?;
-    scene.node_mut(active).kill_all()?;
+    scene.node_mut(active).kill_guard()?;
     scene.wait_for_holder(standby, PATIENCE)?;
     wait_for_answer_of(scene, "web3")?;
     scene.node_mut(active).start()?;
