@@ -78,6 +78,16 @@ impl Load {
     }
 }
 
+/// Sends a body byte by byte to the server that answers `slow`.
+pub fn upload(client: &mut Client) {
+    client.send("POST /u HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 6\r\n\r\n").unwrap();
+    for byte in ["a", "b", "c", "d", "e", "f"] {
+        std::thread::sleep(Duration::from_millis(10));
+        client.send(byte).unwrap();
+    }
+    assert_eq!(client.response().text(), "slow");
+}
+
 #[test]
 fn a_hundred_reloads_under_load_fail_no_request_and_close_no_kept_connection() {
     let servers = ["one", "two", "three"].map(Server::saying);
@@ -123,14 +133,7 @@ fn a_hundred_reloads_under_load_fail_no_request_and_close_no_kept_connection() {
         });
     }
     let mut uploading = baton.client();
-    load.add(move || {
-        uploading.send("POST /u HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 6\r\n\r\n").unwrap();
-        for byte in ["a", "b", "c", "d", "e", "f"] {
-            std::thread::sleep(Duration::from_millis(10));
-            uploading.send(byte).unwrap();
-        }
-        assert_eq!(uploading.response().text(), "slow");
-    });
+    load.add(move || upload(&mut uploading));
     load.goes_on(3);
     let mut kept = baton.client();
     for turn in 0..100 {

@@ -2,13 +2,12 @@
 //! kind see of it, which is nothing but the advice to come back on another connection.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::PATIENCE;
 use crate::baton::Baton;
 use crate::client::Client;
 use crate::h2_wire::{self, Event, H2};
-use crate::reload::{Load, pool};
+use crate::reload::{Load, pool, upload};
 use crate::server::{Port, Server};
 
 fn worker(threads: usize) -> String {
@@ -86,15 +85,7 @@ fn another_number_of_threads_is_taken_over_to_and_no_request_fails() {
     load.add(ask_kept(address));
     load.add(move || assert_eq!(Client::connect(address).get("/new").status(), 200));
     load.add(ask_http2(address));
-    load.add(move || {
-        let mut uploading = Client::connect(address);
-        uploading.send("POST /u HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 6\r\n\r\n").unwrap();
-        for byte in ["a", "b", "c", "d", "e", "f"] {
-            std::thread::sleep(Duration::from_millis(10));
-            uploading.send(byte).unwrap();
-        }
-        assert_eq!(uploading.response().text(), "slow");
-    });
+    load.add(move || upload(&mut Client::connect(address)));
     load.goes_on(3);
     let guard = baton.status()["guard_pid"].clone();
     for turn in 1..=10 {
