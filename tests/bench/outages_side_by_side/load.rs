@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench.example\r\n\r\n";
 
@@ -60,6 +61,8 @@ impl Load {
 struct Shared {
     idle: RefCell<Vec<TcpStream>>,
     asked: RefCell<Vec<Asked>>,
+    /// One more is back.
+    is_back: Notify,
 }
 
 async fn ask_on(target: SocketAddr, rate: u32, stop: Arc<AtomicBool>) -> Vec<Asked> {
@@ -79,7 +82,10 @@ async fn ask_on(target: SocketAddr, rate: u32, stop: Arc<AtomicBool>) -> Vec<Ask
             tokio::task::yield_now().await;
         }
     }
-    tokio::time::sleep(PATIENCE).await;
+    // Each of them has a time-out of its own.
+    while shared.asked.borrow().len() < count as usize {
+        shared.is_back.notified().await;
+    }
     shared.asked.take()
 }
 
@@ -87,6 +93,7 @@ async fn ask(target: SocketAddr, due: Instant, shared: Rc<Shared>) {
     let answered = tokio::time::timeout(PATIENCE, exchange(target, &shared)).await;
     let is_good = matches!(answered, Ok(Ok(true)));
     shared.asked.borrow_mut().push(Asked { due, took: due.elapsed(), is_good });
+    shared.is_back.notify_one();
 }
 
 /// Whether the answer is a good one.
