@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use baton::lab::load::{Load, LoadSpec};
 use baton::lab::pair::{SERVERS, TARGET, VIP};
+use baton::lab::process::Process;
 use baton::status::Role;
 use libtest_mimic::Trial;
 
@@ -38,6 +39,9 @@ pub fn trials() -> Vec<Trial> {
         }),
         Plan::every_ms(20).patient().trial("takeover_takes_longer_than_the_peer_waits", witnessed),
         Plan::usual().patient().keyless().trial("takeover_without_a_link_is_noticed_by_nobody", witnessed),
+        plan()
+            .edit("[pair]", format!("[pair]\nwitness = \"{WITNESS}\""))
+            .trial("takeover_with_a_witness_is_noticed_by_nobody", with_a_witness),
         plan().with_own_program().trial("replaced_program_takes_over", |scene| {
             let (active, standby) = scene.form()?;
             unnoticed(scene, active, standby, |scene| replaced(scene, active))
@@ -46,6 +50,30 @@ pub fn trials() -> Vec<Trial> {
         plan().trial("vip_that_is_another_one_is_given_up", other_vip),
         plan().trial("worker_that_dies_before_it_takes_over_is_replaced", killed),
     ]
+}
+
+/// Where a witness is: on the machine of a server.
+const WITNESS: &str = "10.77.0.21:7948";
+
+/// The lease lasts for five seconds at most: the new program has to have it renewed, as the one before did.
+fn with_a_witness(scene: &mut Scene) -> Outcome {
+    let mut command = scene.pair.topology().host(SERVERS[0])?.command(crate::scene::program());
+    command.args(["witness", "--listen", WITNESS, "--key-file"]).arg(scene.pair.directory().join("pair.key"));
+    let log = scene.pair.directory().join("witness.log");
+    scene.logs.push(log.clone());
+    let _witness = Process::spawn("witness", command, &log)?;
+    let (active, standby) = scene.form()?;
+    let answers = |node: &str| anyhow::Ok(scene.status(node)?.witness.context("a witness")?.answers);
+    for node in [active, standby] {
+        until("the witness to answer", PATIENCE, || Ok((answers(node)? > 0).then_some(())))?;
+    }
+    unnoticed(scene, active, standby, |scene| {
+        threads(scene, active, 3)?;
+        threads(scene, standby, 2)?;
+        let renewed = answers(active)? + 20;
+        until("the lease to be renewed many times", PATIENCE, || Ok((answers(active)? >= renewed).then_some(())))?;
+        Ok(())
+    })
 }
 
 /// What `baton reload` says, and whether it was done.
