@@ -167,6 +167,9 @@ fn show(report: &Report, arguments: &Arguments) -> Result<(), Halt> {
             fs::write(path, text).map_err(lost)?;
         }
     }
+    if let Some(signal) = report.interrupted {
+        return Err(Halt::Interrupted { signal });
+    }
     match report.events.iter().find(|event| !event.passed) {
         None => Ok(()),
         Some(EventReport { verdict: Verdict::Failed { reason }, .. }) => Err(Halt::Failed(reason.clone())),

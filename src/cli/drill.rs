@@ -1,6 +1,6 @@
 //! `baton drill`: plays failover events on a real pair under load, and proves what came of them.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ node rebooted, power cut, server killed, configuration reloaded, rolling upgrade
 
 Clients run on this machine, which should be neither of the nodes. A drill begins only on a pair that is whole: both nodes \
 answer, are fit and in sync, and one of them holds the VIP. Each event waits for that again. What an event broke is mended \
-at its end, when it fails, and after Ctrl-C.
+at its end, when it fails, and after Ctrl-C; then the reports have what was played until then.
 
 The exit status is 0 when every event was within its limits, 1 when one was not or the drill could not be played to its \
 end, 2 when the scenario has mistakes, and 128 + the number of a signal that ended it (130 for Ctrl-C).";
@@ -76,13 +76,15 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let text = format!("{} is good: {}\n", arguments.scenario.display(), events.join(", "));
         return if super::answer(&text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    let interrupted = |signal: u8| {
+        super::complain("baton drill: interrupted; what was broken has been mended, or is named above");
+        ExitCode::from(128_u8.saturating_add(signal))
+    };
     match play(scenario, arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(Halt::Interrupted { signal }) => {
-            super::complain("baton drill: interrupted; what was broken has been mended, or is named above");
-            ExitCode::from(128_u8.saturating_add(signal))
-        }
+        Ok(Report { interrupted: Some(signal), .. }) => interrupted(signal),
+        Ok(report) if report.is_passed() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(Halt::Interrupted { signal }) => interrupted(signal),
         Err(Halt::Failed(reason)) => {
             super::complain(&format!("baton drill: {reason}"));
             ExitCode::FAILURE
@@ -90,9 +92,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Plays it, and says whether everything was within its limits.
-fn play(scenario: Scenario, arguments: &Arguments) -> Result<bool, Halt> {
+/// Plays it, and gives what came of it.
+fn play(scenario: Scenario, arguments: &Arguments) -> Result<Report, Halt> {
     // What cannot work is found before anything is done to the pair.
+    for path in [&arguments.json, &arguments.junit, &arguments.report].into_iter().flatten() {
+        // What an earlier drill wrote is left as it is until this one is over.
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| failed(&format!("report {}", path.display()), &error))?;
+    }
     let spec = load_spec(&scenario.load)?;
     let load = described(&spec);
     let journal =
@@ -122,7 +129,7 @@ fn play(scenario: Scenario, arguments: &Arguments) -> Result<bool, Halt> {
     screen.finish();
     let report = Report { load, ..played? };
     show(&report, arguments)?;
-    Ok(report.is_passed())
+    Ok(report)
 }
 
 /// Prints the table and writes the files.
@@ -135,7 +142,7 @@ fn show(report: &Report, arguments: &Arguments) -> Result<(), Halt> {
     ];
     for (path, text) in files {
         if let Some(path) = path {
-            fs::write(path, text).map_err(|error| failed(&path.display().to_string(), &error))?;
+            fs::write(path, text).map_err(|error| failed(&format!("report {}", path.display()), &error))?;
         }
     }
     let verdict = if report.is_passed() { "passed" } else { "NOT PASSED" };

@@ -35,6 +35,8 @@ pub struct Report {
     pub events: Vec<EventReport>,
     /// The titles of all events that were to be played.
     pub planned: Vec<&'static str>,
+    /// The number of the signal that ended it early.
+    pub interrupted: Option<u8>,
 }
 
 /// A node before the first event.
@@ -165,6 +167,7 @@ impl Report {
             steady: Figures::default(),
             events: Vec::new(),
             planned: plan.events.iter().map(|event| event.kind.title()).collect(),
+            interrupted: None,
         }
     }
 

@@ -15,10 +15,10 @@ const LEAD: Duration = Duration::from_secs(2);
 
 impl<S: Site> Engine<'_, S> {
     /// Plays the whole plan. The load is started by `start_load` once the pair is whole. What is broken is mended, however
-    /// it ends; a failed event ends it early.
+    /// it ends; a failed event ends it early, and so does a signal, once there is something to report.
     ///
     /// # Errors
-    /// A signal; or that the pair was not fit for a drill to begin with.
+    /// A signal before the first event; or that the pair was not fit for a drill to begin with.
     pub fn play(&mut self, start_load: impl FnOnce(&mut Self) -> Result<(), Halt>) -> Result<Report, Halt> {
         let began = Instant::now();
         let active = self.wait_until_whole(self.plan.start_timeout)?;
@@ -31,10 +31,10 @@ impl<S: Site> Engine<'_, S> {
         for (index, event) in self.plan.events.clone().iter().enumerate() {
             let played = self.play_event(index + 1, event);
             self.mend_whatever_is_broken();
-            let played = played?;
             let is_failed = matches!(played.verdict, Verdict::Failed { .. });
             report.events.push(played);
-            if is_failed {
+            report.interrupted = self.spectator.signal();
+            if is_failed || report.interrupted.is_some() {
                 break;
             }
         }
@@ -57,9 +57,8 @@ impl<S: Site> Engine<'_, S> {
         self.load.as_ref().map(|load| Figures::of(&load.window(from, to))).unwrap_or_default()
     }
 
-    /// Plays one event on a whole pair and brings the pair back to health. Only a signal is an error: everything else that
-    /// goes wrong is in the report.
-    fn play_event(&mut self, number: usize, event: &ScenarioEvent) -> Result<EventReport, Halt> {
+    /// Plays one event on a whole pair and brings the pair back to health. What goes wrong is in the report.
+    fn play_event(&mut self, number: usize, event: &ScenarioEvent) -> EventReport {
         let mut report = EventReport::new(event);
         let mut moments = Moments::new(Instant::now());
         let played = self.try_event(number, event, &mut report, &mut moments);
@@ -75,13 +74,15 @@ impl<S: Site> Engine<'_, S> {
         match played {
             Ok(verdict) => report.verdict = verdict,
             Err(Halt::Failed(reason)) => report.verdict = Verdict::Failed { reason },
-            Err(interrupted) => return Err(interrupted),
+            Err(Halt::Interrupted { signal }) => {
+                report.verdict = Verdict::Failed { reason: format!("interrupted by signal {signal}") };
+            }
         }
         report.held_by = self.holders();
         report.judge(event);
         let sentence = report.sentence();
         self.spectator.say(&format!("event {number} over: {sentence}"));
-        Ok(report)
+        report
     }
 
     fn try_event(

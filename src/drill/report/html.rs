@@ -67,6 +67,9 @@ fn write_verdict(page: &mut String, report: &Report) {
     for fault in report.faults() {
         let _ = writeln!(page, "<li>{}</li>", escaped(&fault));
     }
+    if let Some(signal) = report.interrupted {
+        let _ = writeln!(page, "<li>interrupted by signal {signal}</li>");
+    }
     for title in report.not_played() {
         let _ = writeln!(page, "<li>{title}: not played</li>");
     }

@@ -31,6 +31,9 @@ pub fn table(report: &Report) -> String {
     for title in report.not_played() {
         write_row(&mut text, [title, "-", "-", "-", "-", "not played", ""]);
     }
+    if let Some(signal) = report.interrupted {
+        let _ = writeln!(text, "interrupted by signal {signal}");
+    }
     let seconds = report.duration_ms / 1000;
     let _ = writeln!(
         text,
