@@ -3,7 +3,7 @@
 //! The command line and the admin listener ask, the guard passes it on, the worker answers. A session's key is never
 //! shown: a question may carry the value that a client sends, an answer has its hash alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,28 @@ pub enum Question {
         /// What of it.
         change: ServerOrder,
     },
+    /// Asks the HTTP clients of some addresses, which are about to move to the peer, to come back on other connections; and
+    /// those of all others to stay. Answered when they have left, or there is another such question. No operator asks it:
+    /// the guard does.
+    Leave {
+        /// Which; with none of them, it is called off.
+        addresses: Vec<IpAddr>,
+        /// How.
+        stage: LeaveStage,
+    },
+}
+
+/// How clients are asked to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveStage {
+    /// Each response says `Connection: close`, and HTTP/2 clients get GOAWAY. Answered when no connection is left that was
+    /// there at the beginning.
+    Told,
+    /// Also, of those, connections on which nothing is under way are closed.
+    Closed,
+    /// As before. Answered when no connection is left at all.
+    Last,
 }
 
 /// What is to be done with a server of a pool, here and on the peer.
@@ -140,6 +162,8 @@ pub enum Answer {
     Server(ServerAnswer),
     /// To [`Question::Change`].
     Changed(ChangedAnswer),
+    /// To [`Question::Leave`].
+    Left,
     /// It was not done, and why.
     Refused(Refusal),
 }

@@ -69,6 +69,9 @@ pub struct NodeStatus {
     /// The witness, when the configuration names one.
     #[serde(default)]
     pub witness: Option<WitnessStatus>,
+    /// Time that HTTP clients get to leave before a VIP is moved, in milliseconds.
+    #[serde(default)]
+    pub switchover_drain_ms: u64,
     /// The sync link to the other node; `None` where there is nobody to sync with.
     #[serde(default)]
     pub sync: Option<SyncStatus>,

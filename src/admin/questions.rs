@@ -36,6 +36,8 @@ pub fn answer(site: &Site, question: &Question) -> Answer {
         Question::Sessions(SessionsQuestion::Clear { filter }) => clear(site, filter),
         Question::Server { pool, server, order } => set_admin(site, pool, server, *order),
         Question::Change { pool, server, change } => changes::change(site, pool, server, change),
+        // The threads of the worker are asked, and nobody here knows them.
+        Question::Leave { .. } => Err(malformed("only the guard asks that")),
     };
     answered.unwrap_or_else(Answer::Refused)
 }

@@ -367,6 +367,7 @@ impl Setup {
             Ok(Answer::Cleared { count }) => json(&Removed { removed: count }),
             Ok(Answer::Server(done)) => json(&done),
             Ok(Answer::Changed(done)) => json(&done),
+            Ok(Answer::Left) => json(&()),
             Ok(Answer::Refused(refusal)) => failure(status_of(refusal.fault), &refusal.reason),
             Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "the question was not answered"),
         }

@@ -85,6 +85,7 @@ pub(super) struct PairBlock {
     /// Whether `advert_keys` is there, whatever it holds.
     pub(super) has_advert_keys: bool,
     pub(super) witness: Option<Located<SocketAddr>>,
+    pub(super) switchover_drain: Duration,
 }
 
 /// An entry of `pair.advert_keys`.
@@ -311,6 +312,7 @@ fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> 
         advert_keys: Vec::new(),
         has_advert_keys: false,
         witness: None,
+        switchover_drain: SWITCHOVER_DRAIN_DEFAULT,
     };
     let Some(mut table) = table else { return block };
     block.key_file = table.written("key_file", |value| file(value, directory));
@@ -334,6 +336,8 @@ fn pair(table: Option<Table<'_>>, mistakes: &Mistakes<'_>, directory: &Path) -> 
         }
     }
     block.witness = table.optional("witness").and_then(|value| value.parsed(values::witness));
+    block.switchover_drain =
+        table.duration("switchover_drain", Duration::ZERO..=SWITCHOVER_DRAIN_MAX, block.switchover_drain);
     table.finish();
     block
 }
@@ -412,6 +416,11 @@ pub(super) fn interval_and_timeout(
 const PROBE_MIN: Duration = Duration::from_millis(10);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// What clients of a VIP get before it is moved.
+const SWITCHOVER_DRAIN_DEFAULT: Duration = Duration::from_secs(1);
+/// Above it, whoever asked for the move would lose patience.
+const SWITCHOVER_DRAIN_MAX: Duration = Duration::from_secs(20);
+
 const DRAIN_MAX: Duration = Duration::from_secs(3600);
 const THREADS_MAX: u32 = 256;
 

@@ -133,6 +133,9 @@ pub struct Pair {
     /// The witness that decides who may take over when the nodes cannot hear each other; only with a pair key and two
     /// nodes.
     pub witness: Option<SocketAddr>,
+    /// Time that HTTP clients of a VIP get to leave before it is moved by a switchover or a stop, 0 to 20 s. Default 1 s; 0
+    /// moves it at once.
+    pub switchover_drain: Duration,
 }
 
 /// A key of the advert authentication.

@@ -101,6 +101,7 @@ fn resolved_pair(block: PairBlock) -> Option<Pair> {
         sync_port: block.sync_port.unwrap_or(SYNC_PORT_DEFAULT),
         advert_keys: block.advert_keys.into_iter().map(key).collect::<Option<_>>()?,
         witness: block.witness.map(|witness| witness.value),
+        switchover_drain: block.switchover_drain,
     })
 }
 

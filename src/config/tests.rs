@@ -28,7 +28,14 @@ fn good(text: &str) -> Config {
 fn defaults_are_those_of_the_reference() {
     let config = good(MINIMAL);
     assert_eq!(config.nodes, []);
-    assert_eq!(config.pair, Pair { key_file: None, sync_port: 7947, advert_keys: Vec::new(), witness: None });
+    let pair = Pair {
+        key_file: None,
+        sync_port: 7947,
+        advert_keys: Vec::new(),
+        witness: None,
+        switchover_drain: Duration::from_secs(1),
+    };
+    assert_eq!(config.pair, pair);
     let listener = &config.listeners[0];
     assert_eq!(listener.protocol, Protocol::Http);
     assert_eq!(listener.pool, Some(PoolIndex(0)));
@@ -282,6 +289,7 @@ priority = 7
 key_file = "/k"
 sync_port = 65535
 witness = "[2001:db8::50]:7948"
+switchover_drain = "20s"
 advert_keys = [{{ id = 255, file = "two.key" }}, {{ id = 1, file = "/one.key" }}]
 "#
     ));
@@ -298,6 +306,7 @@ advert_keys = [{{ id = 255, file = "two.key" }}, {{ id = 1, file = "/one.key" }}
                 AdvertKey { id: 1, file: "/one.key".into() },
             ],
             witness: Some("[2001:db8::50]:7948".parse().unwrap()),
+            switchover_drain: Duration::from_secs(20),
         }
     );
 }

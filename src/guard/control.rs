@@ -26,7 +26,7 @@ const SOCKET: &str = "control.sock";
 const CONVERSATIONS_MAX: usize = 16;
 /// Time for one question and its answer.
 const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for a reload: files are read, and the worker takes them.
+/// The same for a reload: files are read, and the worker takes them; and for a switchover, before which clients leave.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What may be asked.
@@ -41,6 +41,9 @@ pub enum Request {
         vip: Option<String>,
         /// Also to a node that is not synced.
         force: bool,
+        /// Without waiting for clients to leave.
+        #[serde(default)]
+        now: bool,
     },
     /// Show sessions, count them, or remove some.
     Sessions {
@@ -160,8 +163,8 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) -> io::
         let reply = match received.await? {
             Ok(None) => return Ok(()),
             Ok(Some(request)) => {
-                let is_reload = request == Request::Reload;
-                let patience = if is_reload { RELOAD_TIMEOUT } else { CONVERSATION_TIMEOUT };
+                let takes_time = matches!(request, Request::Reload | Request::Switchover { .. });
+                let patience = if takes_time { RELOAD_TIMEOUT } else { CONVERSATION_TIMEOUT };
                 timeout(patience, ask(&questions, request)).await?
             }
             Err(error) => Reply::Error(format!("the request is not understood: {error}")),

@@ -50,6 +50,8 @@ pub struct Setup {
     pub voice: Voice,
     /// The first bytes of the configuration's checksum.
     pub config_checksum: [u8; 8],
+    /// Time that the peer may take before it begins a switchover that it is asked for.
+    pub drain_max: Duration,
     /// What it counts.
     pub counters: Arc<VipCounters>,
     /// From the guard.
@@ -76,6 +78,13 @@ pub enum Command {
     Configured([u8; 8]),
     /// Open the sockets anew, and tell how that went.
     Reopen,
+    /// Tell whether the VIP could be moved to the peer now.
+    MayHandOver {
+        /// As in [`Command::HandOver`].
+        force: bool,
+        /// Told why not.
+        reply: SwitchoverReply,
+    },
     /// Move the VIP: to the peer when we hold it, to us when the peer does.
     HandOver {
         /// Also while this node or the peer is not synced.
@@ -149,6 +158,11 @@ pub enum Event {
         vip: usize,
         /// In words; `None` when it waits for nothing but the silence of the peer.
         what: Option<String>,
+    },
+    /// The peer asks for the VIP, as an operator wants it there.
+    Asked {
+        /// Which.
+        vip: usize,
     },
     /// A switchover did not come about, and why.
     HandOverFailed {
@@ -259,7 +273,7 @@ async fn open_all(
     let mut leases = open_leases(&links, witness, vips, clock).map_err(|error| (None, error))?.into_iter();
     let mut mailboxes = HashMap::new();
     let mut routers = Vec::new();
-    for Setup { vip, parameters, voice, config_checksum, counters, commands, legacy } in setups {
+    for Setup { vip, parameters, voice, config_checksum, drain_max, counters, commands, legacy } in setups {
         let (ends, mailbox) = links::join(&links, &opened, &voice.vip.name, &mut mailboxes);
         let mut speaker = Speaker::new(voice, ends, mailbox, Arc::clone(&counters));
         once_addressed(|| speaker.open_vrrp()).await.map_err(|error| (Some(vip), error))?;
@@ -268,6 +282,7 @@ async fn open_all(
             vip,
             hello: links::first_hello(config_checksum, &parameters, !links.syncs()),
             parameters,
+            drain_max,
             speaker,
             stamps: legacy.as_ref().map_or_else(|| Stamps::new(links.boot), |legacy| Stamps::resume(legacy.stamp)),
             clock,

@@ -4,8 +4,8 @@
 //! Composition happens here: [`heartbeat`] is a thread that decides about the VIPs, [`addresses`] moves them,
 //! [`events`] tells others, [`leases`] are what the witness lends us, [`supervisor`] runs the worker, [`archive`]
 //! keeps its sessions on the disk and [`administration`] what was said of servers, [`files`] reads for it,
-//! [`access_log`] opens its logs, [`fitness`] looks
-//! at what a VIP depends on, [`control`] answers questions, [`state`]
+//! [`access_log`] opens its logs, [`switchover`] moves
+//! VIPs as operators want it, [`fitness`] looks at what a VIP depends on, [`control`] answers questions, [`state`]
 //! puts together what all of them say, [`takeover`] has another program go on in this process, and [`janitor`] cleans up
 //! when all of them are gone.
 
@@ -23,6 +23,7 @@ mod found;
 mod heartbeat;
 pub mod janitor;
 pub mod leases;
+mod leaving;
 mod links;
 mod listeners;
 mod notify;
@@ -73,6 +74,7 @@ use self::state::{Node, WorkerState};
 use self::store::{Keeper, Memory};
 use self::supervisor::former::{Former, Leavers};
 use self::supervisor::{Handing, Supervisor};
+use self::switchover::{Order, once};
 use self::takeover::{Descriptors, Failure, Legacy, ToLeave};
 use self::vitals::Vitals;
 use crate::config::{Config, LocalNode, PairKey};
@@ -431,7 +433,7 @@ impl Guard {
         let commands = checks::start(to_worker.clone());
         let mut reviews = tokio::time::interval(REVIEW_INTERVAL);
         let mut memories = tokio::time::interval(store::WRITE_INTERVAL);
-        let mut is_stopping = false;
+        let (mut is_stopping, mut moved) = (false, None);
         let mut worker_events_count = 0;
         info!(node = self.node.local.name, version = env!("CARGO_PKG_VERSION"), "baton starts");
         loop {
@@ -456,7 +458,12 @@ impl Guard {
                 }
                 Some(interface) = interfaces.next() => self.node.interface_changed(&interface),
                 Ok(()) = files.changed() => self.node.file_warnings.clone_from(&files.borrow_and_update().warnings),
-                Some(event) = self.heartbeat.recv() => self.node.heartbeat_event(event),
+                Some(event) = self.heartbeat.recv() => {
+                    if let heartbeat::Event::Asked { vip } = &event {
+                        self.asked_for(*vip, &to_worker);
+                    }
+                    self.node.heartbeat_event(event);
+                }
                 Some(event) = self.address_events.recv() => self.node.address_event(event),
                 Some((check, finding)) = findings.recv() => self.node.found(check, finding),
                 () = sleep_until(self.node.checks.fitness.deadline()) => self.node.observe(Input::Timer),
@@ -467,6 +474,7 @@ impl Guard {
                 Some(mut outcome) = outcomes.recv() => {
                     if let Ok(Done::TakeOver(_)) = &outcome.result
                         && !is_stopping
+                        && !self.node.switchovers.is_busy()
                         && let Ok(Done::TakeOver(approved)) = std::mem::replace(&mut outcome.result, Err(String::new()))
                     {
                         let (failure, asker) = self.take_over(approved, outcome.asker.take(), &to_worker).await;
@@ -479,6 +487,9 @@ impl Guard {
                             }
                         }
                         outcome.asker = asker;
+                    }
+                    if let Ok(Done::TakeOver(_)) = &outcome.result {
+                        outcome.result = Err("a switchover or a stop is under way: reload again when it is over".to_owned());
                     }
                     if let Ok(Done::InPlace(config, _)) = &outcome.result
                         && self.node.reloaded(Config::clone(config))
@@ -494,8 +505,16 @@ impl Guard {
                     outcome.tell();
                     reloader.done();
                 }
-                _ = self.signals.terminate.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
-                _ = self.signals.interrupt.recv() => is_stopping = self.stop(is_stopping, &stop_worker).await?,
+                _ = either(&mut self.signals.terminate, &mut self.signals.interrupt) => match &moved {
+                    None if is_stopping => bail!("stopped a second time; requests in flight were broken off"),
+                    None => moved = Some(self.move_away(&to_worker)),
+                    Some(_) => self.node.switchovers.hurry(),
+                },
+                () = once(&mut moved) => {
+                    moved = None;
+                    self.stop(&stop_worker).await?;
+                    is_stopping = true;
+                }
                 _ = self.signals.hangup.recv() => {
                     // Where one is waiting already, the files are opened once more after this.
                     let _waiting = reopen_logs.try_send(());
@@ -507,13 +526,8 @@ impl Guard {
         }
     }
 
-    /// Gives every VIP up, then has the worker finish. Asked a second time, does not wait for the worker.
-    async fn stop(&mut self, is_stopping: bool, stop_worker: &mpsc::Sender<()>) -> anyhow::Result<bool> {
-        if is_stopping {
-            bail!("stopped a second time; requests in flight were broken off");
-        }
-        info!("baton stops");
-        notify::stopping();
+    /// Gives every VIP up, then has the worker finish.
+    async fn stop(&mut self, stop_worker: &mpsc::Sender<()>) -> anyhow::Result<()> {
         let mut stopped = Vec::new();
         for vip in &self.node.vips {
             let (done, is_done) = oneshot::channel();
@@ -536,7 +550,7 @@ impl Guard {
         }
         // The queue holds one, and nobody else sends.
         let _already_told = stop_worker.try_send(());
-        Ok(true)
+        Ok(())
     }
 
     /// Looks at links again, and lets VIPs try again that failed.
@@ -586,7 +600,10 @@ impl Guard {
             Request::Reload => reloader.start(Some(reply)),
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
-            Request::Switchover { vip, force } => switchover::start(&self.node, vip.as_deref(), force, reply),
+            Request::Switchover { vip, force, now } => {
+                let (order, bootstrapping) = (Order { vip: vip.as_deref(), force, now }, self.bootstrapping.borrow());
+                self.node.switchovers.start(&self.node, worker, &bootstrapping.listening, order, reply);
+            }
             Request::Change { pool, server, change } => {
                 questions::start(worker, WorkerQuestion::Change { pool, server, change }, reply);
             }
@@ -638,6 +655,14 @@ impl Signals {
         };
         takeover::take_signals();
         Ok(signals)
+    }
+}
+
+/// Waits for either of two signals.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
 }
 

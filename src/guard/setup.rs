@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::counters::{PathCounters, VipCounters};
 use super::heartbeat;
+use super::leaving;
 use super::links;
 use super::paths::{self, LinkPath, VrrpPath};
 use super::speaker::Voice;
@@ -101,8 +102,16 @@ pub async fn setups(
         vips.push(Vip::new(priority, Arc::clone(&counters), commands, interface.index));
         let config_checksum = config.short_checksum();
         let legacy = inherited.vips.remove(&vip.name);
-        let setup =
-            heartbeat::Setup { vip: index, parameters, voice, config_checksum, counters, commands: received, legacy };
+        let setup = heartbeat::Setup {
+            vip: index,
+            parameters,
+            voice,
+            config_checksum,
+            drain_max: leaving::time_max(config.pair.switchover_drain),
+            counters,
+            commands: received,
+            legacy,
+        };
         routers.push(setup);
     }
     let links = links::Setup {

@@ -23,6 +23,7 @@ use super::reload::Loaded;
 use super::supervisor;
 use super::supervisor::attention::Paced;
 use super::supervisor::former::Leavers;
+use super::switchover::Switchovers;
 use crate::config::{Authentication, Config, LocalNode};
 use crate::fitness::comparison::Seen;
 use crate::fitness::listener::Load;
@@ -56,6 +57,9 @@ enum Conflict {
 /// there are not so many, and many VIPs come one after the other when a peer is gone. The first begins one at once, before
 /// anything is served; the last is sure to begin one as well, above whatever the peer wrote until it gave that VIP up.
 const TOOK_OVER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a VIP waits for whose clients are asked to leave.
+const LEAVING: &str = "for its HTTP clients to leave, as it is about to move to the peer";
 
 /// How long a conflict over an address is spoken of in the status.
 const NOTICE_KEPT: Duration = Duration::from_secs(60);
@@ -179,6 +183,8 @@ pub struct Node {
     is_taking_over: bool,
     /// Workers that finish.
     pub leavers: Leavers,
+    /// Planned moves.
+    pub switchovers: Switchovers,
 }
 
 impl Node {
@@ -211,6 +217,7 @@ impl Node {
             takeovers: 0,
             is_taking_over: false,
             leavers: Leavers::default(),
+            switchovers: Switchovers::default(),
             config,
         }
     }
@@ -558,6 +565,8 @@ impl Node {
                     vip.waiting = what;
                 }
             }
+            // The guard's loop sees to it.
+            heartbeat::Event::Asked { .. } => {}
             heartbeat::Event::HandOverFailed { vip, reason } => {
                 warn!(vip = name(vip), reason, "the VIP was not handed over");
             }
@@ -605,6 +614,7 @@ impl Node {
             sync: self.sync_status(),
             events: self.events.status(),
             witness: self.witness.as_ref().map(|health| health.status()),
+            switchover_drain_ms: millis(self.config.pair.switchover_drain),
             sessions: self.sessions_status(),
         }
     }
@@ -713,7 +723,7 @@ impl Node {
             peer_says: self.peer_says(counters),
             paths: counters.paths.iter().map(|path| path_status(counters, path)).collect(),
             epoch: vip.epoch,
-            waiting: vip.waiting.clone(),
+            waiting: self.switchovers.is_leaving(index).then(|| LEAVING.to_owned()).or_else(|| vip.waiting.clone()),
             patience_ms: patience_ms(vip, config),
             prefer: config.prefer.and_then(|node| self.config.nodes.get(node)).map(|node| node.name.clone()),
             prefer_hold_ms: millis(config.prefer_hold),

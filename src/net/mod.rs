@@ -8,6 +8,7 @@ pub mod listen;
 pub mod memory;
 pub mod neighbour;
 pub mod netlink;
+pub mod newcomers;
 pub mod outgoing;
 pub mod privileges;
 pub mod realtime;

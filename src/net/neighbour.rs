@@ -52,7 +52,7 @@ impl Announcer {
 }
 
 /// The address of an interface, with the kind of frames that are meant.
-fn link_address(interface_index: u32, ethertype: u16) -> SockAddr {
+pub(super) fn link_address(interface_index: u32, ethertype: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the address types that a `sockaddr_storage` is defined to hold (packet(7)).
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };

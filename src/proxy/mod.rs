@@ -35,3 +35,4 @@ pub mod timers;
 pub mod tls;
 pub mod traffic;
 pub mod upstream;
+pub mod visits;

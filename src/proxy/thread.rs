@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,8 +37,10 @@ use super::upstream::dial::{DialError, OnBehalf};
 use super::upstream::http1::{Http1, IdleConnections};
 use super::upstream::http2::{self, SharedConnections};
 use super::upstream::retry::Budget;
+use super::visits::Doors;
 use crate::balance::rendezvous;
 use crate::config::{PoolIndex, Protocol, Server};
+use crate::inquiry::LeaveStage;
 use crate::session::key::Key;
 
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
@@ -106,6 +108,8 @@ struct Steady {
     /// Open client connections.
     open: Cell<usize>,
     leaving: Cell<Option<Leaving>>,
+    /// The addresses that clients have come to.
+    doors: Rc<Doors>,
     /// Told of a drain, of room for connections, and of a new configuration.
     changed: Notify,
     /// The thread under the configuration in use.
@@ -166,6 +170,9 @@ pub enum Command {
     Probe(u64),
     /// Go on under another configuration.
     Reload(Box<Next>),
+    /// Ask clients to come back elsewhere, as [`crate::inquiry::Question::Leave`] says. The sender is dropped when it is
+    /// answered.
+    AskToLeave(Vec<IpAddr>, LeaveStage, mpsc::Sender<()>),
     /// Accept nothing more, and end when every connection has.
     Leave(Leaving),
 }
@@ -240,6 +247,7 @@ impl Thread {
             thread_count: setup.thread_count,
             open: Cell::new(0),
             leaving: Cell::new(None),
+            doors: Rc::default(),
             changed: Notify::new(),
             latest: RefCell::default(),
         };
@@ -488,6 +496,15 @@ async fn serve(mut setup: Setup) -> io::Result<()> {
             // A full queue means that the worker itself is behind; it will ask again.
             Command::Probe(sequence) => drop(setup.alive.try_send((setup.index, sequence))),
             Command::Reload(next) => running.reload(*next)?,
+            Command::AskToLeave(addresses, stage, left) => {
+                let doors = Rc::clone(&running.thread.steady.doors);
+                let order = doors.ask_to_leave(addresses, stage);
+                running.thread.timers.wake_all();
+                tokio::task::spawn_local(async move {
+                    doors.left(order).await;
+                    drop(left);
+                });
+            }
             Command::Leave(how) => {
                 let thread = running.thread;
                 thread.leave(how);
@@ -537,7 +554,7 @@ impl Running {
             let listener = Rc::new(Cell::new(listener_of(&self.thread.site, address)));
             let socket = TcpListener::from_std(socket)?;
             let (thread, place) = (Rc::clone(&self.thread), Rc::clone(&listener));
-            tokio::task::spawn_local(Acceptor { thread, place, socket }.run());
+            tokio::task::spawn_local(Acceptor { thread, place, address: address.ip(), socket }.run());
             self.acceptors.push(Accepting { address, listener });
         }
         Ok(())
@@ -601,6 +618,7 @@ fn listener_of(site: &Site, address: SocketAddr) -> Option<usize> {
 struct Acceptor {
     thread: Rc<Thread>,
     place: Rc<Cell<Option<usize>>>,
+    address: IpAddr,
     socket: TcpListener,
 }
 
@@ -681,11 +699,11 @@ impl Acceptor {
         let steady = &self.thread.steady;
         steady.open.set(steady.open.get() + 1);
         let limit = connection_share(&self.thread.site, listener, steady.thread_count);
-        let (thread, open) = (Rc::clone(&self.thread), Rc::clone(open));
+        let (thread, address, open) = (Rc::clone(&self.thread), self.address, Rc::clone(open));
         tokio::task::spawn_local(async move {
             let (totals, steady) = (Arc::clone(&thread.counters.totals), Rc::clone(&thread.steady));
             let open_max = thread.open_max;
-            converse(thread, listener, stream, peer).await;
+            converse(thread, (listener, address), stream, peer).await;
             totals.connections.fetch_sub(1, Ordering::Relaxed);
             let was_full = open.get() >= limit || steady.open.get() >= open_max;
             open.set(open.get() - 1);
@@ -706,8 +724,8 @@ impl Acceptor {
     }
 }
 
-/// One connection, from its accept to its end.
-async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: SocketAddr) {
+/// One connection, from its accept to its end. `address` is the one that its socket listens on.
+async fn converse(thread: Rc<Thread>, (listener, address): (usize, IpAddr), stream: TcpStream, peer: SocketAddr) {
     let Some(config) = thread.site.listener(listener) else { return };
     let Some(ends) = accept::ends(&thread, (listener, config), &stream, peer).await else { return };
     let Some(_admission) = admission::admit(&thread, listener, ends.source.ip()) else {
@@ -717,16 +735,18 @@ async fn converse(thread: Rc<Thread>, listener: usize, stream: TcpStream, peer: 
         return;
     };
     match config.config.protocol {
-        Protocol::Http => converse_http(Rc::clone(&thread), listener, stream, ends).await,
+        Protocol::Http => converse_http(Rc::clone(&thread), (listener, address), stream, ends).await,
         // Boxed, or each connection of HTTP would have room for it.
         Protocol::Tcp => Box::pin(tcp::serve(&thread, listener, stream, peer, ends)).await,
     }
 }
 
-async fn converse_http(thread: Rc<Thread>, listener: usize, stream: TcpStream, ends: Ends) {
+async fn converse_http(thread: Rc<Thread>, (listener, address): (usize, IpAddr), stream: TcpStream, ends: Ends) {
     let Some(config) = thread.site.listeners.get(listener) else { return };
+    let own = if address.is_unspecified() { stream.local_addr().map_or(address, |own| own.ip()) } else { address };
+    let visit = thread.steady.doors.visit(own.to_canonical());
     let behalf = OnBehalf::of(&thread.site, &stream, &ends);
-    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf);
+    let connection = Connection::new(Rc::clone(&thread), listener, &ends, config.tls.is_some(), behalf, visit);
     let client = Client::new(connection);
     let stream = match &config.tls {
         None => ClientStream::Plain(Socket::new(stream)),

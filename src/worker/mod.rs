@@ -6,6 +6,7 @@
 
 mod archive;
 mod found;
+mod leaving;
 mod pressure;
 mod reload;
 mod succession;
@@ -310,6 +311,9 @@ impl Worker {
                     Some(ToWorker::Yield) => return self.make_way(receiver).await,
                     // Never without the message before.
                     Some(ToWorker::Retire) => return self.drain(Leaving::Yield, None).await,
+                    Some(ToWorker::Ask { id, question: Question::Leave { addresses, stage } }) => {
+                        self.ask_to_leave(id, &addresses, stage, answer_sender.clone());
+                    }
                     Some(ToWorker::Ask { id, question }) => self.look_up(id, question, answer_sender.clone()),
                     Some(ToWorker::AccessLogs { files }) => self.logs_reopened(&files)?,
                     Some(ToWorker::Files(files)) => {

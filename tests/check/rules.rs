@@ -333,6 +333,7 @@ refused! {
     user_empty: ["[worker]\nuser = \"\"\n", TRAFFIC], 2, "worker.user", "must be the name of a user";
     probe_interval_too_long: ["[worker]\nprobe_interval = \"11s\"\n", TRAFFIC], 2, "worker.probe_interval", "must be 10ms to 10s";
     probe_timeout_below_interval: ["[worker]\nprobe_interval = \"1s\"\nprobe_timeout = \"999ms\"\n", TRAFFIC], 3, "worker.probe_timeout", "must not be below probe_interval";
+    switchover_drain_too_long: ["[pair]\nswitchover_drain = \"21s\"\n", TRAFFIC], 2, "pair.switchover_drain", "must be 0ms to 20s";
     drain_timeout_too_long: ["[worker]\ndrain_timeout = \"2h\"\n", TRAFFIC], 2, "worker.drain_timeout", "must be 0ms to 1h";
     admin_without_bind: ["[admin]\n", TRAFFIC], 1, "admin.bind", "missing";
     admin_bind: ["[admin]\nbind = \"9909\"\n", TRAFFIC], 2, "admin.bind", "must be";

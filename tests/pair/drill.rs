@@ -44,6 +44,7 @@ pub fn trials() -> Vec<Trial> {
     };
     vec![
         trial("drill_of_every_kind_of_event_passes_and_leaves_its_reports", passes),
+        trial("drill_of_planned_moves_fails_no_request_over_http", plans),
         trial("drill_over_its_limits_fails_and_names_what_was_exceeded", fails),
         trial("drill_that_is_interrupted_mends_what_it_broke", is_interrupted),
         trial("drill_refuses_a_pair_that_is_not_whole", refuses),
@@ -107,6 +108,7 @@ reach = ["nsenter", "--net=/run/netns/{PREFIX}{name}", "--"]
 baton = "{baton}"
 runtime_dir = "{run}"
 start = "true" # the test starts it
+stop = '''kill $({baton} status --json --runtime-dir {run} | sed -n 's/.*"guard_pid": *\([0-9]*\).*/\1/p')'''
 cut = {{ here = "nsenter --net=/run/netns/{PREFIX}switch ip link set {name} down" }}
 mend = {{ here = "nsenter --net=/run/netns/{PREFIX}switch ip link set {name} up" }}
 reload = "sed -i 's/interval = \"500ms\"/interval = \"600ms\"/' {config}; {baton} reload --runtime-dir {run}"
@@ -332,6 +334,41 @@ print(suite.get('tests'), suite.get('failures'), len(suite.findall('testcase')))
     Ok(())
 }
 
+/// Moves from each node, and a clean stop, as operators do them.
+const PLANNED: &str = r#"
+[limits]
+gap_max = false
+users_moved_max = 0
+failed_max = 0
+
+[[event]]
+type = "switchover"
+
+[[event]]
+type = "switchover"
+
+[[event]]
+type = "node-stopped"
+"#;
+
+fn plans(stand: &mut Stand) -> Outcome {
+    let scenario = stand.scenario("", PLANNED)?;
+    // Connections that are no HTTP cannot be asked to leave.
+    let text = fs::read_to_string(&scenario)?;
+    let text: Vec<_> = text.lines().filter(|line| !line.starts_with("websocket") && !line.starts_with("tcp")).collect();
+    fs::write(&scenario, text.join("\n").replace("kept_connections = 2", "kept_connections = 8"))?;
+    let mut drill = stand.begin(&scenario)?;
+    let status = stand.finish(&mut drill)?;
+    let said = stand.said()?;
+    println!("{}", said.lines().skip_while(|line| !line.starts_with("event ")).collect::<Vec<_>>().join("\n"));
+    ensure!(status == 0, "exit status {status}: {said}");
+    let report = stand.json()?;
+    for event in report["events"].as_array().context("events")? {
+        ensure!(event["figures"]["broken_connections"] == 0, "{event}");
+    }
+    Ok(())
+}
+
 fn fails(stand: &mut Stand) -> Outcome {
     // Nobody starts a guard that was killed: the node does not come back.
     stand.restarts = false;
@@ -380,6 +417,13 @@ fn is_interrupted(stand: &mut Stand) -> Outcome {
     let status = stand.finish(&mut drill)?;
     let said = stand.said()?;
     ensure!(status == 130, "exit status {status}: {said}");
+    // What was found until then is told all the same.
+    ensure!(said.contains("interrupted by signal 2"), "{said}");
+    let report = stand.json()?;
+    ensure!(report["interrupted"] == 2 && report["passed"] == false, "{report}");
+    ensure!(report["events"][0]["figures"]["answered"].as_u64() > Some(0), "{report}");
+    let junit = fs::read_to_string(stand.path("drill.junit"))?;
+    ensure!(junit.contains("tests=\"1\" failures=\"1\""), "{junit}");
     ensure!(said.contains(&format!("mending what was done (pull the cable of {struck}")), "{said}");
     stand.pair.topology().wait_until_linked(struck)?;
     stand.pair.wait_until_healthy(PATIENCE)?;
@@ -397,6 +441,16 @@ fn refuses(stand: &mut Stand) -> Outcome {
     ensure!(said.contains("the pair to be whole, but lb-b does not answer: "), "{said}");
     ensure!(said.contains("no baton runs here"), "{said}");
     ensure!(!said.contains("event 1"), "{said}");
+
+    let file = stand.path("drill.json");
+    fs::remove_file(&file)?;
+    fs::create_dir(&file)?;
+    let mut drill = stand.begin(&scenario)?;
+    let status = stand.finish(&mut drill)?;
+    let said = stand.said()?;
+    ensure!(status == 1, "exit status {status}: {said}");
+    ensure!(said.contains("failed to write the report ") && said.contains("drill.json: Is a directory"), "{said}");
+    ensure!(!said.contains("the pair to be whole"), "{said}");
 
     let broken = stand.scenario("quite = \"1s\"", "\n[[event]]\ntype = \"worker-kiled\"\n")?;
     let mut drill = stand.begin(&broken)?;

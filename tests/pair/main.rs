@@ -31,6 +31,7 @@ mod heal;
 mod interop;
 mod janitor;
 mod keeping;
+mod leaving;
 mod preference;
 mod privileges;
 mod resumption;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         fitness::trials(),
         preference::trials(),
         handover::trials(),
+        leaving::trials(),
         janitor::trials(),
         administration::trials(),
         adverts::trials(),

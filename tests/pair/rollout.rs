@@ -95,7 +95,7 @@ fn join(scene: &mut Scene, standby: &str, active: &str) -> Outcome {
     Ok(())
 }
 
-/// Has the active node stop, so that the other becomes active by its resignation.
+/// Has the active node stop, so that the other becomes active: it is asked to, or where nobody can ask, by a resignation.
 fn move_vip(scene: &mut Scene, from: &str, to: &str) -> Outcome {
     scene.node_mut(from).ask_to_stop()?;
     until(&format!("{to} to hold the VIP"), PATIENCE, || {
@@ -104,7 +104,8 @@ fn move_vip(scene: &mut Scene, from: &str, to: &str) -> Outcome {
     })?;
     scene.node_mut(from).wait_stopped(PATIENCE)?;
     scene.wait_for_role(to, Role::Active, PATIENCE)?;
-    ensure!(scene.vip(to)?.reason == "peer resigned", "{to} is active because {}", scene.vip(to)?.reason);
+    let reason = scene.vip(to)?.reason;
+    ensure!(["peer resigned", "peer handed over"].contains(&reason.as_str()), "{to} is active because {reason}");
     Ok(())
 }
 

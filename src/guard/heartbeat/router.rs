@@ -70,6 +70,8 @@ pub struct Parts {
     pub vip: usize,
     /// For its machine.
     pub parameters: Parameters,
+    /// Time that the peer may take before it begins a switchover that it is asked for.
+    pub drain_max: Duration,
     /// Its voice and ears.
     pub speaker: Speaker,
     /// What its first hello says.
@@ -138,6 +140,7 @@ pub struct Router {
     /// When the next hello is due.
     hello_at: Instant,
     advert_interval: Duration,
+    drain_max: Duration,
     /// Time that taking the VIP off the interface may take before we go on without it.
     release_timeout: Duration,
     clock: Clock,
@@ -189,6 +192,7 @@ impl Router {
             stamps: parts.stamps,
             hello_at: now,
             advert_interval,
+            drain_max: parts.drain_max,
             release_timeout: (advert_interval * 4).max(Duration::from_secs(1)),
             clock: parts.clock,
             lease: parts.lease,
@@ -354,6 +358,11 @@ impl Router {
                 self.say_hello(now);
             }
             Command::Reopen => self.reopen(),
+            Command::MayHandOver { force, reply } => {
+                let refusal = self.machine.hand_over_is_refused(now, force);
+                // Whoever asked may have gone away.
+                let _gone = reply.send(refusal.map_or(Ok(()), |reason| Err(reason.to_string())));
+            }
             Command::HandOver { force, reply } => self.hand_over(now, force, reply).await,
             Command::Stop(_) | Command::Leave(_) => {}
         }
@@ -438,7 +447,7 @@ impl Router {
             self.handle(self.clock.now(), Input::ClaimRequested { epoch }).await;
         }
         if asks_for_vip {
-            self.handle(self.clock.now(), Input::HandOver { force: false }).await;
+            self.tell(Event::Asked { vip: self.vip });
         }
     }
 
@@ -460,7 +469,10 @@ impl Router {
             let _gone = reply.send(Err("this node is unfit and takes no part; `baton explain` says why".to_owned()));
             return;
         }
-        self.switchover = Some(Switchover { reply, until: now + HAND_OVER_TIMEOUT.max(self.advert_interval * 4) });
+        let until = now + HAND_OVER_TIMEOUT.max(self.advert_interval * 4);
+        // The peer has its clients leave before.
+        let drain = if self.machine.state() == State::Active { Duration::ZERO } else { self.drain_max };
+        self.switchover = Some(Switchover { reply, until: until + drain });
         if self.machine.state() == State::Active {
             self.handle(now, Input::HandOver { force }).await;
         } else if self.speaker.has_links() && !self.hello.synced {

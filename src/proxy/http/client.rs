@@ -19,6 +19,7 @@ use crate::proxy::thread::Thread;
 use crate::proxy::timers::{Deadlines, Registration};
 use crate::proxy::tls::facts::TlsFacts;
 use crate::proxy::upstream::dial::OnBehalf;
+use crate::proxy::visits::Visit;
 
 /// One client connection: what all requests on it share.
 pub struct Connection {
@@ -39,20 +40,29 @@ pub struct Connection {
     /// Set once the handshake is done.
     tls: OnceCell<Rc<TlsFacts>>,
     behalf: OnBehalf,
+    /// It, among the connections to its address.
+    pub visit: Rc<Visit>,
     /// It cannot go on under the configuration in use.
     is_outdated: Cell<bool>,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(thread: Rc<Thread>, listener: usize, ends: &Ends, is_tls: bool, behalf: OnBehalf) -> Rc<Self> {
+    pub fn new(
+        thread: Rc<Thread>,
+        listener: usize,
+        ends: &Ends,
+        is_tls: bool,
+        behalf: OnBehalf,
+        visit: Rc<Visit>,
+    ) -> Rc<Self> {
         let ip = ends.source.ip().to_canonical();
         // An address consists of digits, letters, dots and colons, so this cannot fail.
         let address = HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         let (port, destination_port) = (ends.source.port(), ends.destination.map(|destination| destination.port()));
         let (is_tls, tls) = (is_tls || ends.is_tls, OnceCell::new());
         let is_outdated = Cell::new(false);
-        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf, is_outdated })
+        Rc::new(Self { thread, listener, ip, port, destination_port, address, is_tls, tls, behalf, visit, is_outdated })
     }
 
     /// Notes what its TLS handshake has come to. Once: it changes no more.
@@ -108,6 +118,7 @@ impl Connection {
             is_tls: self.is_tls,
             tls: self.tls.clone(),
             behalf: self.behalf,
+            visit: Rc::clone(&self.visit),
             is_outdated: Cell::new(false),
         })
     }
@@ -117,10 +128,16 @@ impl Connection {
         Rc::clone(self)
     }
 
-    /// Whether it takes no more requests: the worker drains, or its listener is configured no more.
+    /// Whether its client is to come back on another one: another worker takes over, or the address moves to the peer.
+    pub fn is_leaving(&self) -> bool {
+        self.thread.is_leaving() || self.visit.is_asked_to_leave()
+    }
+
+    /// Whether it takes no more requests: the worker drains, the address is about to move, or its listener is configured no
+    /// more.
     pub fn is_ending(&self) -> bool {
         let is_over = || self.listener().is_some_and(|listener| listener.presence.is_over());
-        self.thread.is_draining() || self.is_outdated.get() || is_over()
+        self.thread.is_draining() || self.visit.has_to_leave() || self.is_outdated.get() || is_over()
     }
 }
 

@@ -35,6 +35,10 @@ const REFUSED_LINE_BYTES_MAX: usize = 1024;
 /// of it unread, the kernel would send a reset, which can overtake the answer (RFC 9112 section 9.6).
 pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 
+/// The same for a client that is asked to leave: until it has closed, its address does not move, and it had better have all
+/// of its answer by then.
+const FAREWELL_MAX: Duration = Duration::from_millis(100);
+
 /// A client's connection, with or without TLS.
 pub type ClientStream = Stream<TlsStream<Socket>>;
 
@@ -101,6 +105,8 @@ pub struct ClientIo {
     is_ended: bool,
     /// Nothing more will be written.
     is_shut_down: bool,
+    /// The client is listened to after its last answer.
+    has_to_linger: bool,
     /// How the client takes responses.
     drain: Drain,
     opening: Opening,
@@ -157,6 +163,7 @@ impl ClientIo {
             passed_from: 0,
             is_ended: false,
             is_shut_down: false,
+            has_to_linger: false,
             drain,
             opening,
             interim: Vec::new(),
@@ -545,9 +552,10 @@ impl AsyncWrite for ClientIo {
         if !this.is_shut_down {
             ready!(this.poll_write_with(context, |stream, context| stream.poll_shutdown(context)))?;
             this.is_shut_down = true;
-            this.client.deadlines().set(Party::ClientRead, LINGER_MAX);
+            let is_heard_out = this.client.refusal.get().is_none() && this.gate.phase() != Phase::Body;
+            this.has_to_linger = !is_heard_out || this.client.connection.visit.is_asked_to_leave();
+            this.client.deadlines().set(Party::ClientRead, if is_heard_out { FAREWELL_MAX } else { LINGER_MAX });
         }
-        let is_heard_out = this.client.refusal.get().is_none() && this.gate.phase() != Phase::Body;
-        if is_heard_out { Poll::Ready(Ok(())) } else { this.poll_linger(context) }
+        if this.has_to_linger { this.poll_linger(context) } else { Poll::Ready(Ok(())) }
     }
 }

@@ -62,7 +62,16 @@ pub async fn serve(client: Rc<Client>, stream: ClientStream, read_ahead: Bytes) 
     let current = Rc::clone(&client.connection);
     let mut turns = Turns::new();
     let waker = turns.connection_waker();
-    let mut served = Served { connection, ledger, client, current, is_told: false, is_closing: false, sent_before: 0 };
+    let mut served = Served {
+        connection,
+        ledger,
+        client,
+        current,
+        is_told: false,
+        is_closing: false,
+        has_served: false,
+        sent_before: 0,
+    };
     std::future::poll_fn(|context| {
         turns.begin(context);
         loop {
@@ -119,6 +128,8 @@ struct Served {
     is_told: bool,
     /// What is left to do is to end.
     is_closing: bool,
+    /// There has been a stream.
+    has_served: bool,
     /// Bytes that had been written when this was last asked.
     sent_before: u64,
 }
@@ -194,7 +205,10 @@ impl Served {
     }
 
     fn is_ending(&self) -> bool {
-        self.client.thread().is_leaving() || self.current.is_ending() || self.client.connection.is_ending()
+        let (connection, visit) = (&self.client.connection, &self.client.connection.visit);
+        // Who has come to be asked that at once would come again at once.
+        let is_asked_to_leave = visit.is_asked_to_leave() && (visit.is_earlier() || self.has_served);
+        is_asked_to_leave || connection.thread.is_leaving() || self.current.is_ending() || connection.is_ending()
     }
 
     fn has_to_close(&self) -> bool {
@@ -230,6 +244,7 @@ impl Served {
 
     /// Who speaks on a stream that begins.
     fn client_of_stream(&mut self) -> Rc<Client> {
+        self.has_served = true;
         if !self.ledger.is_in_block() {
             self.client.deadlines().clear(Party::ClientRead);
         }

@@ -87,7 +87,11 @@ pub async fn serve(mut client: Rc<Client>, stream: ClientStream) {
     match serve_http1(&mut client, stream).await {
         Outcome::Ended => {}
         Outcome::Http2((stream, read_ahead)) => Box::pin(h2_connection::serve(client, stream, read_ahead)).await,
-        Outcome::Tunnel(tunnel, (stream, read_ahead)) => Box::pin(tunnel.relay(&client, stream, read_ahead)).await,
+        Outcome::Tunnel(tunnel, (stream, read_ahead)) => {
+            // It cannot be asked to leave.
+            client.connection.visit.end();
+            Box::pin(tunnel.relay(&client, stream, read_ahead)).await;
+        }
     }
 }
 
@@ -212,8 +216,8 @@ async fn answer(client: Rc<Client>, request: Box<Request<ClientBody>>) -> Result
     }
     client_io::interim_sent(&client).await;
     let mut response = finish(transaction, response);
-    if client.thread().is_leaving() && !is_on_http2 && !response.status().is_informational() {
-        // Another worker is there for the next request, on a connection of its own (RFC 9112 section 9.6).
+    if client.connection.is_leaving() && !is_on_http2 && !response.status().is_informational() {
+        // Another worker or node is there for the next request, on a connection of its own (RFC 9112 section 9.6).
         response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     Ok(response)

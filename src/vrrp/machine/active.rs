@@ -249,6 +249,14 @@ impl Machine {
 
     // Switchover.
 
+    /// Whether [`Input::HandOver`](super::Input::HandOver) would begin a switchover now, and why not.
+    pub fn hand_over_is_refused(&self, now: Instant, force: bool) -> Option<HandOverRefusal> {
+        match &self.phase {
+            Phase::Init | Phase::Backup(_) => Some(HandOverRefusal::NotActive),
+            Phase::Active(_) => self.hand_over_refusal(now, force),
+        }
+    }
+
     pub(super) fn hand_over(&mut self, now: Instant, force: bool, actions: &mut Vec<Action>) {
         let timeout = (self.parameters.advert_interval.get() * MISSED_ADVERTS_MAX).max(HAND_OVER_TIMEOUT_MIN);
         let refusal = self.hand_over_refusal(now, force);
