@@ -371,6 +371,7 @@ pub(super) mod tests {
 
     pub(crate) fn report(events: Vec<EventReport>) -> Report {
         Report {
+            interrupted: None,
             name: "a drill".to_owned(),
             began_unix_s: 1_700_000_000,
             nodes: Vec::new(),

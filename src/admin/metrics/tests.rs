@@ -36,6 +36,7 @@ fn server(name: &str, up: bool, admin: &str) -> ServerStatus {
 fn status() -> NodeStatus {
     let counted = |name: &str, entries| ServerSessionsStatus { server: name.to_owned(), entries };
     NodeStatus {
+        switchover_drain_ms: 1_000,
         node: "lb-a".to_owned(),
         version: "1.0.0".to_owned(),
         config_checksum: "abc".to_owned(),

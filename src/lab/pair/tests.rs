@@ -3,6 +3,7 @@ use crate::status::{SyncStatus, VipStatus, WorkerStatus};
 
 fn status(node: &str, role: Role) -> NodeStatus {
     NodeStatus {
+        switchover_drain_ms: 1_000,
         node: node.to_owned(),
         version: "0.1.0".to_owned(),
         config_checksum: String::new(),
