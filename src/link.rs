@@ -201,14 +201,12 @@ pub enum ToWorker {
     Status(Box<NodeStatus>),
 }
 
-/// Another configuration, which the guard has checked. Its descriptors: for each of the addresses one a thread, then the
-/// files of access logs.
+/// Another configuration, which the guard has checked. Its descriptors: what its files hold ([`in_memory`]), for each of the
+/// addresses one a thread, and the files of access logs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reload {
     /// Its text.
     pub config_text: String,
-    /// What its files hold. Secrets are among them.
-    pub files: HandedFiles,
     /// Addresses of listeners whose sockets the worker does not have yet.
     pub addresses: Vec<SocketAddr>,
     /// Files of access logs that it does not have yet, by their index in `Config::log_targets`.
@@ -390,12 +388,29 @@ impl Sender {
 /// # Errors
 /// What memfd_create(2), write(2) or sendmsg(2) says.
 pub fn send_bootstrap(socket: &StdUnixStream, bootstrap: &Bootstrap, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let memory = memfd_create("baton-bootstrap", MemfdFlags::CLOEXEC)?;
-    let mut file = File::from(memory);
-    file.write_all(&encode(bootstrap)?)?;
-    file.rewind()?;
-    descriptors::send(socket, &[file.as_fd()])?;
+    descriptors::send(socket, &[in_memory(bootstrap)?.as_fd()])?;
     descriptors::send(socket, sockets)
+}
+
+/// A message in a file in memory, for one that is large: whoever gets its descriptor reads it when and where it likes.
+///
+/// # Errors
+/// What memfd_create(2) or write(2) says.
+pub fn in_memory<M: Serialize>(message: &M) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("baton-message", MemfdFlags::CLOEXEC)?);
+    file.write_all(&encode(message)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// The other end of [`in_memory`].
+///
+/// # Errors
+/// What read(2) says; `InvalidData` when it is no such message.
+pub fn from_memory<M: DeserializeOwned>(descriptor: OwnedFd) -> io::Result<M> {
+    let mut text = Vec::new();
+    File::from(descriptor).read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))
 }
 
 /// The descriptors that a worker gets.
@@ -412,11 +427,8 @@ pub struct Handed {
 /// # Errors
 /// What recvmsg(2) or read(2) says; `InvalidData` when it is not a bootstrap.
 pub fn receive_bootstrap(socket: &StdUnixStream) -> io::Result<(Bootstrap, Handed)> {
-    let mut text = Vec::new();
-    for descriptor in descriptors::receive(socket, 1)? {
-        File::from(descriptor).read_to_end(&mut text)?;
-    }
-    let bootstrap: Bootstrap = serde_json::from_slice(&text).map_err(|error| invalid(&error.to_string()))?;
+    let memory = descriptors::receive(socket, 1)?.pop().ok_or_else(|| invalid("no descriptor"))?;
+    let bootstrap: Bootstrap = from_memory(memory)?;
     // They come in batches that know nothing of the kinds.
     let listening = bootstrap.socket_counts.iter().sum::<usize>() + usize::from(bootstrap.has_sync_socket);
     let mut sockets = descriptors::receive(socket, listening + bootstrap.further.len())?;

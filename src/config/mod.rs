@@ -72,7 +72,7 @@ pub use files::{
 pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey, PasswordError, StorePassword};
 pub use model::*;
 pub use report::{Mistake, Position, Report};
-pub use route_values::expression;
+pub use route_values::{expression, expression_prefix};
 pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::{bytes_text, duration_text};
 

@@ -1,6 +1,9 @@
 //! How the values of routes are written: text in, a valid value or a [`Wrong`] out.
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::Look;
+use regex_syntax::hir::literal::Extractor;
 
 use super::model::{HostMatch, Template, TemplatePart, Variable};
 use super::report::{Wrong, shortened};
@@ -17,6 +20,14 @@ const COMPARED_MAX: usize = 1024;
 /// Bytes are bytes to it and not text, so that classes such as `\d` and `.` are of ASCII and of bytes.
 pub fn expression(text: &str) -> Option<Regex> {
     compiled(text).ok()
+}
+
+/// What everything begins with that an expression matches; empty where that is nothing, or not known.
+pub fn expression_prefix(text: &str) -> Vec<u8> {
+    let parsed = ParserBuilder::new().unicode(false).utf8(false).build().parse(text).ok();
+    let anchored = parsed.filter(|parsed| parsed.properties().look_set_prefix().contains(Look::Start));
+    let literals = anchored.map(|anchored| Extractor::new().extract(&anchored));
+    literals.as_ref().and_then(|literals| literals.longest_common_prefix()).unwrap_or_default().to_vec()
 }
 
 fn compiled(text: &str) -> Result<Regex, regex::Error> {

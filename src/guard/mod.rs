@@ -558,7 +558,7 @@ impl Guard {
         self.node.retry();
         self.warn_of_priority();
         let ready_for = self.ready_at.map_or(Duration::ZERO, |at| at.elapsed());
-        // At one review, or two.
+        // Once more, for what it took to meet the peer. At one review, or two.
         if ready_for >= START_MAX && ready_for < START_MAX + REVIEW_INTERVAL {
             memory::shed_start();
         }
@@ -627,6 +627,7 @@ impl Guard {
             self.ready_at = Some(Instant::now());
             info!("baton is ready");
             notify::ready();
+            memory::shed_start();
         }
         let roles = self.node.vips.iter().zip(&self.node.config.vips);
         let roles: Vec<_> = roles.map(|(vip, config)| format!("{}: {}", config.name, state::role(vip.state))).collect();

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info};
@@ -30,6 +30,7 @@ use super::supervisor::{Command, Reloading};
 use super::takeover::check::{self, Approved};
 use crate::config::{self, Changes, Config, NodeHints, Scope};
 use crate::link;
+use crate::link::files::HandedFiles;
 use crate::status::RefusedReload;
 
 /// Time for the worker to go over to another configuration.
@@ -171,6 +172,9 @@ struct Prepared {
     text: String,
     changes: Vec<String>,
     reader: files::Reader,
+    files: Arc<HandedFiles>,
+    /// The files, for the worker.
+    memory: OwnedFd,
     opened: Listening,
     logs: Vec<access_log::Opened>,
 }
@@ -181,8 +185,8 @@ async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sende
         Plan::InPlace(prepared) => *prepared,
         Plan::TakeOver(approved) => return Ok(Done::TakeOver(approved)),
     };
-    let Prepared { config, text, changes, reader, opened, logs } = prepared;
-    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    let Prepared { config, text, changes, reader, files, memory, opened, logs } = prepared;
+    let mut descriptors = vec![memory];
     for socket in opened.values().flatten() {
         descriptors.push(socket.try_clone()?.into());
     }
@@ -193,19 +197,14 @@ async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sende
             new_logs.push(log.index);
         }
     }
-    let files = reader.snapshot().files;
-    let message = link::Reload {
-        config_text: text.clone(),
-        files: link::files::HandedFiles::clone(&files),
-        addresses: opened.keys().copied().collect(),
-        logs: new_logs,
-    };
+    let message =
+        link::Reload { config_text: text.clone(), addresses: opened.keys().copied().collect(), logs: new_logs };
     let listening = merged(&bootstrapping.borrow().listening, opened, &config);
     let sockets = bootstrapping.borrow().sockets(&config, &listening);
     let (reply, answered) = oneshot::channel();
     let commit = commit(bootstrapping, &config, text, listening, reader, logs);
     let drain_timeout = config.worker.drain_timeout;
-    let reloading = Reloading { message, descriptors, sockets, drain_timeout, commit, reply };
+    let reloading = Reloading { message, files, descriptors, sockets, drain_timeout, commit, reply };
     if worker.try_send(Command::Reload(Box::new(reloading))).is_err() {
         bail!("too much waits for the worker: try again");
     }
@@ -263,9 +262,12 @@ impl Present {
             return self.ask_program();
         }
         let reader = files::Reader::start(config.worker_files())?;
+        let files = reader.snapshot().files;
+        let memory = link::in_memory(&*files).context("the files cannot be handed over")?;
         let opened = listeners::open_new(&config, config.worker.threads, &self.known)?;
         let logs = access_log::open_new(&config, &self.logs)?;
-        Ok(Plan::InPlace(Box::new(Prepared { config, text, changes: lines, reader, opened, logs })))
+        let prepared = Prepared { config, text, changes: lines, reader, files, memory, opened, logs };
+        Ok(Plan::InPlace(Box::new(prepared)))
     }
 
     fn ask_program(self) -> anyhow::Result<Plan> {

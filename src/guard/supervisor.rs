@@ -100,6 +100,8 @@ pub struct Left {
 pub struct Reloading {
     /// What the worker is told.
     pub message: link::Reload,
+    /// What its files hold.
+    pub files: Arc<HandedFiles>,
     /// The descriptors that go with it.
     pub descriptors: Vec<OwnedFd>,
     /// The listening sockets of the next workers, in the order of [`Bootstrap`].
@@ -503,10 +505,10 @@ impl Supervisor {
 
     /// The worker has gone over to another configuration, or has not.
     fn reloaded(&mut self, reloading: Option<Reloading>, result: Result<(), String>) {
-        let Some(Reloading { message, sockets, drain_timeout, commit, reply, .. }) = reloading else { return };
+        let Some(Reloading { files, sockets, drain_timeout, commit, reply, .. }) = reloading else { return };
         if result.is_ok() {
             self.sockets = sockets;
-            self.good_files = Arc::new(message.files);
+            self.good_files = files;
             self.drain_timeout = drain_timeout;
             commit();
         }

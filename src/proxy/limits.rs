@@ -45,7 +45,10 @@ pub struct RateLimit {
     pub told: Option<Told>,
 }
 
-/// What clients are told of a limit (draft-ietf-httpapi-ratelimit-headers, revision 10).
+/// What clients are told of a limit, in the fields of draft-ietf-httpapi-ratelimit-headers-10: lists of strings, each with
+/// parameters. In RateLimit-Policy (section 3) these are `q`, the quota, and `w`, its window in seconds; in RateLimit (section 4)
+/// `r`, the quota that is left, and `t`, the seconds for which that has to do. `qu` is left out as "request" is the default,
+/// `pk` as a client needs no name for its own address.
 pub struct Told {
     name: String,
     /// Its item of RateLimit-Policy.

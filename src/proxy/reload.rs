@@ -4,6 +4,7 @@
 //! not changed is taken over as it is; of one that has, its servers' state, counters, TLS and limits stay where they can.
 //! The worker calls this, and hands what comes of it to its threads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -42,7 +43,12 @@ pub struct Makings<'a> {
     pub tickets: &'a Arc<Tickets>,
     /// The pair key.
     pub cookie_key: &'a [u8],
+    /// What [`Site::prepare_access`] has made of it; the rest is made when it is needed.
+    pub access: &'a PreparedAccess,
 }
+
+/// Who may come in at listeners, by their names.
+pub type PreparedAccess = HashMap<String, Arc<Access>>;
 
 impl Site {
     /// The site of the next configuration. Changes nothing here.
@@ -62,7 +68,11 @@ impl Site {
             listeners.push(match kept {
                 Some(former) => Arc::clone(former),
                 None => {
-                    let (tls, access) = (next_tls(former, listener, makings)?, next_access(former, listener, makings)?);
+                    let tls = next_tls(former, listener, makings)?;
+                    let access = match same_access(former, listener).or_else(|| makings.access.get(&listener.name)) {
+                        Some(made) => Arc::clone(made),
+                        None => new_access(listener, makings.files)?,
+                    };
                     let presence = former.map(|former| Arc::clone(&former.presence)).unwrap_or_default();
                     let next = Listener::new(listener, tls, access, limits, &targets, presence);
                     let pages = next.pages_changed(makings.files);
@@ -73,6 +83,17 @@ impl Site {
         }
         let (load, verifier) = (self.load.with_limits(config.worker.limits), Arc::clone(&self.verifier));
         Ok(Self::of(config, self.node.clone(), sessions, Parts { pools, listeners, load, verifier }))
+    }
+
+    /// Makes what says who may come in, of the listeners for which that is another one than here. A list of a million networks
+    /// takes a while, so that this is for a thread that may block.
+    ///
+    /// # Errors
+    /// In words: what cannot be used, and why.
+    pub fn prepare_access(&self, config: &Config, files: &Files) -> Result<PreparedAccess, String> {
+        let is_other = |listener: &&config::Listener| same_access(self.same_listener(listener), listener).is_none();
+        let others = config.listeners.iter().filter(is_other);
+        others.map(|listener| Ok((listener.name.clone(), new_access(listener, files)?))).collect()
     }
 
     /// The listener of the same name and protocol.
@@ -228,19 +249,16 @@ fn next_tls(
     Ok(made.map_err(|reason| format!("listener {}: {reason}", listener.name))?.map(Arc::new))
 }
 
-fn next_access(
-    former: Option<&Arc<Listener>>,
-    listener: &config::Listener,
-    makings: Makings<'_>,
-) -> Result<Arc<Access>, String> {
-    let of_routes =
-        |listener: &config::Listener| listener.routes.iter().map(|route| route.access.clone()).collect::<Vec<_>>();
-    let is_same = |former: &&Arc<Listener>| {
-        former.config.access == listener.access && of_routes(&former.config) == of_routes(listener)
-    };
-    if let Some(former) = former.filter(is_same) {
-        return Ok(Arc::clone(&former.access));
-    }
-    let made = Access::new(listener, makings.files);
-    Ok(Arc::new(made.map_err(|reason| format!("listener {}: {reason}", listener.name))?))
+fn new_access(listener: &config::Listener, files: &Files) -> Result<Arc<Access>, String> {
+    let made = Access::new(listener, files).map(Arc::new);
+    made.map_err(|reason| format!("listener {}: {reason}", listener.name))
+}
+
+/// What says who may come in, where that stays as it is.
+fn same_access<'a>(former: Option<&'a Arc<Listener>>, listener: &config::Listener) -> Option<&'a Arc<Access>> {
+    let former = former?;
+    let (before, now) = (&former.config, listener);
+    let is_same = before.access == now.access
+        && before.routes.iter().map(|route| &route.access).eq(now.routes.iter().map(|route| &route.access));
+    is_same.then_some(&former.access)
 }

@@ -29,6 +29,7 @@ use tracing::{info, warn};
 
 use self::archive::Archive;
 use self::pressure::Pressure;
+use self::reload::Reloading;
 use self::succession::Giving;
 use self::taking::Taking;
 use self::tickets::TicketKeeper;
@@ -153,6 +154,8 @@ struct Worker {
     found: Vec<KeptList>,
     /// Files that have changed and are not in use yet.
     taking: Taking,
+    /// Another configuration that is not in use yet.
+    reloading: Reloading,
     /// The link to the other node's worker, which also keeps the session table swept.
     link: peer::Link,
     /// Whoever checks the servers.
@@ -247,6 +250,7 @@ impl Worker {
             discovery,
             found: bootstrap.found.clone(),
             taking: Taking::default(),
+            reloading: Reloading::default(),
             link,
             checks,
             checks_asked,
@@ -321,18 +325,23 @@ impl Worker {
                         self.discovery.reconfigured(&self.base, &files, &[]);
                         self.take_files(files);
                     }
-                    Some(ToWorker::Reload(reload)) => {
-                        let result = self.reload(*reload).await;
-                        let certificates = self.site().certificates();
-                        sender.send(&FromWorker::Reloaded { result, certificates }).await?;
-                    }
+                    Some(ToWorker::Reload(reload)) => self.begin_reload(*reload),
                     Some(ToWorker::Status(status)) => self.tell_status(&status),
                     Some(ToWorker::Checked { id, result }) => self.checks_pending.answered(id, result),
                     None => return Err(anyhow!("the guard is gone")),
                 },
                 warnings = self.taking.taken() => {
                     self.files_taken(warnings);
-                    self.tell_files(&mut sender).await?;
+                    if std::mem::take(&mut self.reloading.takes_files) {
+                        self.tell_reloaded(Ok(()), &mut sender).await?;
+                    } else {
+                        self.tell_files(&mut sender).await?;
+                    }
+                }
+                prepared = self.reloading.prepared() => {
+                    if let Err(reason) = self.finish_reload(prepared).await {
+                        self.tell_reloaded(Err(reason), &mut sender).await?;
+                    }
                 }
                 Some((_, sequence)) = self.alive.recv() => {
                     if latest.answered(sequence) {
@@ -394,6 +403,11 @@ impl Worker {
     async fn tell_files(&self, sender: &mut link::Sender) -> io::Result<()> {
         let (are_good, certificates) = (self.file_warnings.is_empty(), self.site().certificates());
         sender.send(&FromWorker::FilesTaken { are_good, certificates }).await
+    }
+
+    async fn tell_reloaded(&self, result: Result<(), String>, sender: &mut link::Sender) -> io::Result<()> {
+        let certificates = self.site().certificates();
+        sender.send(&FromWorker::Reloaded { result, certificates }).await
     }
 
     /// Takes somebody who wants to know how the node is. Whether the guard has to be asked: not while it is being asked, so

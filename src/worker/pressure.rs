@@ -21,8 +21,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks between two looks at what was refused.
 const TURNS_PER_SECOND: u32 = 10;
 
-/// Looks after which the start is over: the peer has been met, servers have been looked at, files have been read.
-const START_TURNS: u32 = 100;
+/// Looks after which a part of the start is over: first the files have been read, then the peer has been met and servers have
+/// been looked at.
+const START_TURNS: [u32; 2] = [1, 100];
 
 /// What the looks remember.
 pub struct Pressure {
@@ -51,7 +52,7 @@ impl Pressure {
     pub fn turn(&mut self, site: &Site, threads: &[Arc<Counters>]) {
         self.look_at_memory(site);
         self.turns += 1;
-        if self.turns == START_TURNS {
+        if START_TURNS.contains(&self.turns) {
             memory::shed_start();
         }
         if self.turns.is_multiple_of(TURNS_PER_SECOND) {

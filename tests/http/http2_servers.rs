@@ -103,6 +103,42 @@ fn trailers_pass_both_ways_and_the_server_learns_that_the_client_takes_them() {
     assert_eq!(request.trailers, Some(sum));
 }
 
+/// What a client of HTTP/1.1 that takes trailers gets of a server that announces none.
+fn unannounced(content_type: &str) -> (String, Vec<(String, String)>) {
+    let server = H2Server::start(Builder::new(), |mut asked| async move {
+        asked.read().await?;
+        let mut stream = asked.respond.send_response(Response::new(()), false)?;
+        stream.send_data(Bytes::from_static(b"data"), false)?;
+        let trailers = [("grpc-status", "5"), ("grpc-message", "no such")];
+        let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        stream.send_trailers(trailers.into_iter().collect())
+    });
+    let baton = before(&[&server], "");
+    let mut client = baton.client();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nContent-Type: {content_type}\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    let response = client.ask(&request);
+    assert_eq!(response.status(), 200);
+    // The connection goes on behind them.
+    assert_eq!(client.ask(&request).text(), "data");
+    (response.text(), response.trailers)
+}
+
+#[test]
+fn trailers_of_grpc_reach_clients_of_http1_that_take_them_announced_or_not() {
+    let (body, trailers) = unannounced("application/grpc+proto");
+    assert_eq!(body, "data");
+    let expected = [("grpc-status", "5"), ("grpc-message", "no such")];
+    assert_eq!(trailers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[test]
+fn other_trailers_that_nobody_announced_are_left_out_for_clients_of_http1() {
+    assert_eq!(unannounced("text/plain"), ("data".to_owned(), Vec::new()));
+}
+
 #[test]
 fn large_bodies_pass_both_ways_at_once() {
     let server = H2Server::start(Builder::new(), |mut asked| async move {

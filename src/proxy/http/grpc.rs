@@ -11,6 +11,9 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// The trailers of gRPC.
+const TRAILERS: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+
 /// Whether a request is a call of gRPC, whose errors are not for people. Only on HTTP/2 can they be said in its words.
 pub fn is_call<B>(request: &Request<B>) -> bool {
     let is_grpc = |kind: &HeaderValue| {
@@ -18,6 +21,16 @@ pub fn is_call<B>(request: &Request<B>) -> bool {
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
     request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc)
+}
+
+/// Announces the trailers of a server's response to a client of HTTP/1.1: hyper sends none that were not (RFC 9110 section
+/// 6.6.2), and sends those to no client but one that says `TE: trailers`.
+pub fn announce(response: &mut Response<ResponseBody>) {
+    let headers = response.headers();
+    let may_have_some = response.body().own_text().is_none() && !headers.contains_key(header::CONTENT_LENGTH);
+    if may_have_some && !headers.contains_key(header::TRAILER) {
+        response.headers_mut().insert(header::TRAILER, TRAILERS);
+    }
 }
 
 /// Says an error of ours in the way of gRPC: status 200 and the trailers at once ("Trailers-Only"). What a server

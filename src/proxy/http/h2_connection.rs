@@ -98,7 +98,8 @@ fn outlast<F: Future<Output = ()>>(turns: &mut Turns<F>, context: &Context<'_>) 
 }
 
 /// How h2 is told to speak with a client. Its limit on lists of fields is no lower than what the listener takes, which
-/// `h2_request` looks at; beyond it h2 answers 431 by itself, and ends the connection far beyond.
+/// `h2_request` looks at; beyond it h2 answers 431 by itself, and ends the connection far beyond. It tells nobody of that: such
+/// requests are in no counter and no log, as config/baton.toml says.
 fn builder(limits: &Limits) -> Builder {
     let header_list_bytes_max = limits.head_bytes_max + (limits.headers_max + PSEUDO_FIELDS) * FIELD_OVERHEAD_BYTES;
     let mut builder = Builder::new();

@@ -211,8 +211,10 @@ async fn answer(client: Rc<Client>, request: Box<Request<ClientBody>>) -> Result
     if is_waited_for {
         tunnel::answered(&client);
     }
-    if is_on_http2 && transaction.is_grpc {
-        response = grpc::translate(response);
+    match (transaction.is_grpc, is_on_http2) {
+        (true, true) => response = grpc::translate(response),
+        (true, false) => grpc::announce(&mut response),
+        (false, _) => {}
     }
     client_io::interim_sent(&client).await;
     let mut response = finish(transaction, response);

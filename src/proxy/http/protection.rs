@@ -21,7 +21,8 @@ const SHED_RETRY_AFTER: Duration = Duration::from_secs(1);
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The limits that a request was counted for, as lists of structured fields (RFC 9651).
+/// The limits that a request was counted for, as lists of structured fields (RFC 9651), for RateLimit-Policy and RateLimit
+/// (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
 #[derive(Debug, Default)]
 pub struct Quotas {
     policies: String,

@@ -3,4 +3,7 @@
 #[path = "../checks/mod.rs"]
 mod checks;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::forwarded::check(data));
+libfuzzer_sys::fuzz_target!(
+    init: checks::begin_with(checks::forwarded::SAMPLES),
+    |data: &[u8]| checks::forwarded::check(data)
+);

@@ -3,4 +3,7 @@
 #[path = "../checks/mod.rs"]
 mod checks;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::session_frame::check(data));
+libfuzzer_sys::fuzz_target!(
+    init: checks::begin_with(checks::session_frame::SAMPLES),
+    |data: &[u8]| checks::session_frame::check(data)
+);

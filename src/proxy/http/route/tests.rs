@@ -276,3 +276,62 @@ fn what_a_look_up_costs() {
         eprintln!("{host}{path}: {} ns", begin.elapsed().as_nanos() / 1_000_000);
     }
 }
+
+#[test]
+fn expressions_match_as_if_each_were_tried_in_turn_wherever_they_lie_in_the_tree() {
+    let written = [
+        "^/api/p1/[0-9]+$",
+        "^/api/p1$",
+        "^/api/p1",
+        "^/(api|app)/x$",
+        "^/(?:api/p2|api/p3)/y",
+        "^/api?/z",
+        "^/api(/v)*/w$",
+        "(?i)^/API/q",
+        "(?m)^/api/m",
+        "^/api/a|/b$",
+        r"\.php$",
+        r"^/a\.b/c",
+        "^api",
+        "^",
+    ];
+    let paths = [
+        "/",
+        "/api",
+        "/api/",
+        "/api/p1",
+        "/api/p1/",
+        "/api/p1/7",
+        "/api/p1/7/",
+        "/api/p10",
+        "/api/x",
+        "/app/x",
+        "/api/p2/y",
+        "/api/p3/yy",
+        "/api/p4/y",
+        "/ap/z",
+        "/api/z",
+        "/apii/z",
+        "/api/w",
+        "/api/v/v/w",
+        "/aPi/q",
+        "/api/m",
+        "/api/abc",
+        "/x/b",
+        "/x/b/c",
+        "/i.php",
+        "/a.b/c",
+        "/aXb/c",
+        "/a.b",
+    ];
+    let matching =
+        |expression: &str, path: &str| crate::config::expression(expression).unwrap().is_match(path.as_bytes());
+    for from in 0..written.len() {
+        let rules: Vec<_> = written[from..].iter().map(|written| (HostMatch::Any, regex(written))).collect();
+        let table = table(&rules);
+        for path in paths {
+            let expected = written[from..].iter().position(|expression| matching(expression, path));
+            assert_eq!(find(&table, "", path), Ok(expected), "{path} among {:?}", &written[from..]);
+        }
+    }
+}
