@@ -9,6 +9,7 @@ use baton::lab::client::Failure;
 use baton::lab::load::ask_once;
 use baton::lab::pair::{NODES, SERVERS, TARGET};
 use baton::lab::process::log_tail;
+use baton::lab::web::WebServer;
 use baton::status::{Role, SyncStatus};
 use libtest_mimic::Trial;
 
@@ -18,6 +19,9 @@ use crate::split::nft;
 
 /// Time for what happens at once, on a machine that is busy with something else.
 const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// The checks of the pool, as the file of the pair has them.
+const CHECKS: &str = "[pool.health]\ntype = \"http\"\npath = \"/health\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\nfall = 2\nrise = 1\n";
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -29,6 +33,9 @@ pub fn trials() -> Vec<Trial> {
         Plan::usual()
             .edit("protocol = \"http\"", "protocol = \"http\"\nrate_limit = { requests = 30, per = \"24h\" }")
             .trial("client_over_its_rate_limit_is_so_at_every_node_that_takes_over", limit_outlives_nodes),
+        Plan::usual()
+            .edit(CHECKS, "[pool.breaker]\nconsecutive_errors = 3\nopen_time = \"120s\"\n")
+            .trial("breaker_of_a_pool_is_open_at_the_node_that_takes_over", breaker_outlives_its_node),
         Plan::usual().trial("switchover_out_of_sync_is_refused_unless_forced", refused_out_of_sync),
         Plan::usual().trial("standby_out_of_sync_takes_over_all_the_same", takes_over_out_of_sync),
         Plan::usual().prefer("lb-b").trial("preferred_node_waits_for_sync_before_it_takes_back", preferred_waits),
@@ -147,6 +154,35 @@ fn limit_outlives_nodes(scene: &mut Scene) -> Outcome {
         let text = said(&baton(scene, to, &["status"])?);
         ensure!(text.contains(&format!("  {limited} requests were over the rate limit\n")), "{text}");
     }
+    Ok(())
+}
+
+/// The servers are back when the other node takes over, and nobody has tried them there: it knows from the peer alone that
+/// they are to be left in peace.
+fn breaker_outlives_its_node(scene: &mut Scene) -> Outcome {
+    let (active, standby) = scene.form()?;
+    assert!(answered(scene)?.is_ok());
+    let servers: Vec<_> = scene.pair.servers_mut().drain(..).map(|it| (it.name().to_owned(), it.address())).collect();
+    let breaker = |scene: &Scene, node: &str| {
+        let state = scene.status(node)?.pools.into_iter().find_map(|pool| pool.breaker);
+        state.ok_or_else(|| anyhow::anyhow!("the pool of {node} has no breaker"))
+    };
+    until("the breaker to open", PATIENCE, || {
+        let _failed = answered(scene)?;
+        Ok((breaker(scene, active)?.state == "open").then_some(()))
+    })?;
+    until("the peer to know it", PATIENCE, || Ok((breaker(scene, standby)?.state == "open").then_some(())))?;
+    let reason = breaker(scene, standby)?.reason;
+    ensure!(reason.starts_with("opened by the other node"), "{reason}");
+    for (name, address) in servers {
+        let server = WebServer::start(scene.pair.topology().host(&name)?, &name, address)?;
+        scene.pair.servers_mut().push(server);
+    }
+    scene.node_mut(active).kill_guard()?;
+    scene.wait_for_holder(standby, PATIENCE)?;
+    assert_eq!(answered(scene)?, Err(Failure::Refused));
+    let text = said(&baton(scene, standby, &["status"])?);
+    ensure!(text.contains("breaker open: no request passes"), "{text}");
     Ok(())
 }
 
