@@ -22,6 +22,10 @@ const WORD_INTERVAL: &str = "0.1";
 /// Silence after which a node counts as unreachable.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
+/// Time for a session to say its first word: SSH agrees on keys before, and a machine that has just started is busy. Who
+/// waits for it counts the node as unreachable until then.
+const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Wait before another session is begun.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -202,15 +206,15 @@ impl Session {
     /// Takes words until the session ends or falls silent, and says how.
     fn listen(&mut self, reader: &mut io::PipeReader) -> String {
         let mut said: Vec<u8> = Vec::new();
-        let (mut heard, mut began) = (Instant::now(), None);
+        let (mut heard, mut began, mut patience) = (Instant::now(), None, FIRST_WORD_TIMEOUT);
         loop {
             if self.is_stopping() {
                 return String::new();
             }
             let len = said.len();
             match read_some(reader, &mut said, STOP_INTERVAL) {
-                Ok(0) if heard.elapsed() >= SILENCE_MAX => {
-                    return format!("it has been silent for {} s", SILENCE_MAX.as_secs());
+                Ok(0) if heard.elapsed() >= patience => {
+                    return format!("it has been silent for {} s", patience.as_secs());
                 }
                 // Readable, and nothing to read: the session has ended.
                 Ok(0) if is_at_end(reader) => return format!("the session ended{}", last_words(&said)),
@@ -225,6 +229,7 @@ impl Session {
             while let Some((word, rest)) = first_word(&said) {
                 let sighting = self.understand(&word, began.unwrap_or(heard));
                 self.saw(sighting);
+                patience = SILENCE_MAX;
                 said = rest;
                 began = (!said.is_empty()).then_some(heard);
             }
@@ -304,26 +309,37 @@ mod tests {
         assert_eq!(late, Err("it takes longer than 0 s: so far".to_owned()));
     }
 
-    #[test]
-    fn words_of_a_node_are_understood() {
+    /// A file with the status of lb-a, and the VIP that it holds.
+    fn status_file() -> std::path::PathBuf {
         let vip =
             VipStatus { role: Role::Active, addresses: vec!["192.0.2.100/24".to_owned()], ..VipStatus::default() };
         let json = serde_json::to_string(&samples::status("lb-a", vec![vip])).unwrap();
         let file = std::env::temp_dir().join(format!("baton-status-{:08x}", fastrand::u32(..)));
         std::fs::write(&file, json).unwrap();
-        let watch = Watch::begin(here(), &format!("cat {}", file.display())).unwrap();
+        file
+    }
+
+    fn first_status(watch: &Watch) -> Sighting {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let seen = loop {
+        loop {
             let seen = watch.latest();
             if seen.status.is_some() {
-                break seen;
+                return seen;
             }
             assert!(Instant::now() < deadline, "{seen:?}");
             thread::sleep(Duration::from_millis(5));
-        };
+        }
+    }
+
+    #[test]
+    fn words_of_a_node_are_understood() {
+        let file = status_file();
+        let watch = Watch::begin(here(), &format!("cat {}", file.display())).unwrap();
+        let seen = first_status(&watch);
         assert_eq!(seen.status.map(|status| status.node), Some("lb-a".to_owned()));
         assert_ne!(seen.carries, Some(true), "this machine has no 192.0.2.100");
         std::fs::remove_file(&file).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
         let silent = loop {
             let seen = watch.latest();
             if let Some(trouble) = seen.trouble {
@@ -333,5 +349,14 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         };
         assert!(silent.contains("No such file"), "{silent}");
+    }
+
+    #[test]
+    fn session_may_take_longer_to_begin_than_it_may_be_silent_later() {
+        let file = status_file();
+        let slowly = ["sh", "-c", "sleep 2.5; exec \"$@\"", "slowly"].map(str::to_owned).to_vec();
+        let watch = Watch::begin(Reach { prefix: slowly }, &format!("cat {}", file.display())).unwrap();
+        assert_eq!(first_status(&watch).status.map(|status| status.node), Some("lb-a".to_owned()));
+        std::fs::remove_file(&file).unwrap();
     }
 }

@@ -82,14 +82,15 @@ impl Doors {
     pub async fn left(&self, order: u64) {
         loop {
             let changed = self.changed.notified();
-            let doors = self.by_address.borrow();
-            let is_empty = doors.values().all(|door| door.is_left());
-            drop(doors);
-            if is_empty || self.order.get() != order {
+            if self.is_left() || self.order.get() != order {
                 return;
             }
             changed.await;
         }
+    }
+
+    fn is_left(&self) -> bool {
+        self.by_address.borrow().values().all(|door| door.is_left())
     }
 }
 

@@ -5,8 +5,8 @@
 //! it fails and says which setting forbids them.
 //!
 //! `BATON_BIN=PATH` tests another program than the one cargo built, for example a release build for the figures.
-//! `BATON_SHARE=1/2` runs every second test and `BATON_SHARE=2/2` the others: most of the time a test waits, so two
-//! processes that share them are done in little more than half of it.
+//! `BATON_SHARE=1/3` runs every third test, `BATON_SHARE=2/3` and `3/3` the others: most of the time a test waits, so processes
+//! that share them are done sooner.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing)] // a test fails by panicking
 #![allow(clippy::print_stdout)] // figures are for people
