@@ -1,12 +1,17 @@
 //! `baton switchover`: moves VIPs to the other node, planned: clients leave, that one claims, then the holder lets go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::status::{ask, ask_patiently};
 use crate::guard::control::{self, Answer, RELOAD_TIMEOUT, Request};
-use crate::status::{NodeStatus, Role};
+
+/// Time after which it is said what takes so long.
+const SILENCE_MAX: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,14 +35,17 @@ pub(super) struct Arguments {
 /// When one of them did not move: which, and why.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (vip, force, now) = (arguments.vip.clone(), arguments.force, arguments.now);
-    let Answer::Status(status) = ask(&arguments.runtime_dir, &Request::Status)? else {
-        bail!("the guard answered something else than was asked");
-    };
-    if let Some(text) = waits_for(&status, arguments) {
-        super::complain(&text);
-    }
     let request = Request::Switchover { vip, force, now };
-    let Answer::Switchover(moves) = ask_patiently(&arguments.runtime_dir, &request, RELOAD_TIMEOUT)? else {
+    let (answered, answer) = mpsc::channel();
+    let runtime_dir = arguments.runtime_dir.clone();
+    thread::spawn(move || answered.send(ask_patiently(&runtime_dir, &request, RELOAD_TIMEOUT)));
+    let answer = answer.recv_timeout(SILENCE_MAX).or_else(|_| {
+        if !now {
+            say_what_is_waited_for(&arguments.runtime_dir);
+        }
+        answer.recv()
+    });
+    let Answer::Switchover(moves) = answer.context("nobody asks the guard")?? else {
         bail!("the guard answered something else than was asked");
     };
     let mut text = String::new();
@@ -52,15 +60,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!(failed.join("\n")) }
 }
 
-/// What is waited for before anything moves, where it is.
-fn waits_for(status: &NodeStatus, arguments: &Arguments) -> Option<String> {
-    let is_meant = |name: &str| arguments.vip.as_deref().is_none_or(|wanted| wanted == name);
-    let mut meant = status.vips.iter().filter(|vip| is_meant(&vip.name) && vip.role != Role::Unfit).peekable();
-    meant.peek()?;
-    let (time_ms, count) = (status.switchover_drain_ms, status.worker.connections);
-    let whose =
-        if meant.all(|vip| vip.role == Role::Active) { format!("{count} connections here") } else { "all".to_owned() };
-    (time_ms > 0 && !arguments.now).then(|| {
-        format!("waiting for HTTP clients to leave ({whose}), for at most {time_ms} ms; --now moves it without them")
-    })
+fn say_what_is_waited_for(runtime_dir: &Path) {
+    let Ok(Answer::Status(status)) = ask(runtime_dir, &Request::Status) else { return };
+    let time_ms = status.switchover_drain_ms;
+    if time_ms > 0 {
+        super::complain(&format!("waiting for HTTP clients to leave, for at most {time_ms} ms; --now does not wait"));
+    }
 }

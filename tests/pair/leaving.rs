@@ -128,7 +128,7 @@ fn closes_idle_ones(scene: &mut Scene) -> Outcome {
     let mut idle = connect(scene)?;
     ensure!(ask(&mut idle)?.starts_with("http/1.1 200"), "the answer");
     let mut never_asked = connect(scene)?;
-    let mut switchover = begin(scene, active)?;
+    let switchover = begin(scene, active)?;
     // One that asks is told.
     let mut asking = connect(scene)?;
     let head = ask(&mut asking)?;
@@ -137,7 +137,10 @@ fn closes_idle_ones(scene: &mut Scene) -> Outcome {
     for stream in [&mut idle, &mut never_asked] {
         ensure!(stream.read(&mut [0])? == 0, "an orderly end");
     }
-    ensure!(switchover.wait()?.success(), "the switchover");
+    let output = switchover.wait_with_output()?;
+    let told =
+        "vip web is standby here now\nwaiting for HTTP clients to leave, for at most 800 ms; --now does not wait\n";
+    ensure!(output.status.success() && said(&output) == told, "{}", said(&output));
     scene.wait_for_holder(standby, PATIENCE)
 }
 

@@ -68,8 +68,8 @@ fn with_a_witness(scene: &mut Scene) -> Outcome {
         until("the witness to answer", PATIENCE, || Ok((answers(node)? > 0).then_some(())))?;
     }
     unnoticed(scene, active, standby, |scene| {
-        threads(scene, active, 3)?;
-        threads(scene, standby, 2)?;
+        threads(scene, active, 1)?;
+        take_over(scene, standby)?;
         let renewed = answers(active)? + 20;
         until("the lease to be renewed many times", PATIENCE, || Ok((answers(active)? >= renewed).then_some(())))?;
         Ok(())
