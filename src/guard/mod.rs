@@ -601,7 +601,8 @@ impl Guard {
             // Whoever asked may have gone away.
             Request::Status => drop(reply.send(Reply::Ok(Answer::Status(Box::new(self.node.status()))))),
             Request::Switchover { vip, force, now } => {
-                let (order, bootstrapping) = (Order { vip: vip.as_deref(), force, now }, self.bootstrapping.borrow());
+                let order = Order { vip: vip.as_deref(), away: false, force, now };
+                let bootstrapping = self.bootstrapping.borrow();
                 self.node.switchovers.start(&self.node, worker, &bootstrapping.listening, order, reply);
             }
             Request::Change { pool, server, change } => {

@@ -53,6 +53,8 @@ struct Shared {
 pub struct Order<'a> {
     /// The VIP; all of them where none is named.
     pub vip: Option<&'a str>,
+    /// Of these, only what this node holds: it stops, and is not to get the others.
+    pub away: bool,
     /// Also to a node that is not synced.
     pub force: bool,
     /// Without waiting for clients.
@@ -136,7 +138,8 @@ impl Switchovers {
                 if order.now { "it waits for clients no longer" } else { "--now has it wait no longer for clients" };
             return Err(format!("a switchover is under way already; {what}"));
         }
-        let moves = moves(node, order.vip)?;
+        let mut moves = moves(node, order.vip)?;
+        moves.retain(|one| !order.away || one.roles.0 == Role::Active);
         let held = moves.iter().filter(|one| one.roles.0 == Role::Active);
         let addresses = held.filter_map(|one| node.config.vips.get(one.index)).flat_map(|vip| &vip.addresses);
         let addresses: Vec<_> = addresses.map(|at| at.network.address()).collect();
@@ -316,7 +319,7 @@ impl Guard {
         if self.node.vips.iter().any(|vip| vip.state == State::Active)
             && !self.node.config.pair.switchover_drain.is_zero()
         {
-            let order = Order { force: true, ..Order::default() };
+            let order = Order { away: true, force: true, ..Order::default() };
             // Refused where one is under way.
             drop(switchovers.begin(&self.node, worker, &self.bootstrapping.borrow().listening, order));
         }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use baton::lab::load::{Load, LoadSpec};
-use baton::lab::pair::{SERVERS, TARGET};
+use baton::lab::pair::{NODES, SERVERS, TARGET};
+use baton::status::Role;
 use libtest_mimic::Trial;
 
 use crate::handover::{baton, said};
@@ -15,6 +16,17 @@ use crate::scene::{Outcome, PATIENCE, Plan, Scene, program, until};
 
 /// How long nothing may have failed before a move, and after it.
 const QUIET_TIME: Duration = Duration::from_millis(300);
+
+/// A VIP that the second node holds.
+const OTHER_VIP: &str = r#"[[vip]]
+name = "other"
+addresses = ["10.77.0.101/24"]
+interface = "eth0"
+virtual_router_id = 52
+advert_interval = "100ms"
+transport = "unicast"
+prefer = "lb-b"
+"#;
 
 pub fn trials() -> Vec<Trial> {
     let plan = || Plan::usual().patient();
@@ -28,6 +40,10 @@ pub fn trials() -> Vec<Trial> {
         drained_for("20s")
             .edit("pool = \"app\"", "pool = \"app\"\nhttp2 = true")
             .trial("http2_clients_are_told_to_go_away_before_the_vip_moves", tells_http2),
+        plan()
+            .prefer(NODES[0])
+            .edit("[[listener]]", format!("{OTHER_VIP}\n[[listener]]"))
+            .trial("node_that_stops_leaves_the_others_vip_alone", leaves_the_others_alone),
         drained_for("0s").trial("switchover_without_a_drain_moves_the_vip_at_once", moves_at_once),
     ]
 }
@@ -197,6 +213,25 @@ fn stop_is_hurried(scene: &mut Scene) -> Outcome {
     scene.node_mut(active).ask_to_stop()?;
     scene.wait_for_holder(standby, PATIENCE)?;
     ensure!(scene.node_mut(active).wait_stopped(PATIENCE)?.success(), "the stop");
+    Ok(())
+}
+
+fn leaves_the_others_alone(scene: &mut Scene) -> Outcome {
+    let [stops, stays] = NODES;
+    scene.pair.start()?;
+    let other = |scene: &Scene, node: &str| {
+        let vip = scene.status(node)?.vips.into_iter().find(|vip| vip.name == "other");
+        vip.context("the other VIP")
+    };
+    until("each node to hold its VIP", PATIENCE, || {
+        let is_so = scene.vip(stops)?.role == Role::Active && other(scene, stays)?.role == Role::Active;
+        Ok((is_so && scene.holders()? == [stops] && other(scene, stops)?.role == Role::Standby).then_some(()))
+    })?;
+    let before = other(scene, stays)?.transitions;
+    ensure!(scene.node_mut(stops).stop(PATIENCE)?.success(), "the stop");
+    scene.wait_for_holder(stays, PATIENCE)?;
+    let after = other(scene, stays)?;
+    ensure!((after.role, after.transitions) == (Role::Active, before), "it has moved: {after:?}");
     Ok(())
 }
 
