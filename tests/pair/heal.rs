@@ -191,12 +191,13 @@ fn settled(scene: &mut Scene, load: &Load, number: usize) -> anyhow::Result<(&'s
 }
 
 /// Has the active node hand over: unlike a failure it can be repeated as often as one likes.
+/// At once: connections that are handed on would have the client learn of the new holder without an announcement.
 fn switch_over(scene: &Scene, active: &str) -> Outcome {
     until("the active node to hear the other over the link", PATIENCE, || {
         let says = scene.vip(active)?.peer_says;
         Ok(says.filter(|says| says.fit && says.age_ms < 2 * scene.interval.as_millis() as u64).map(drop))
     })?;
-    let output = baton(scene, active, &["switchover"])?;
+    let output = baton(scene, active, &["switchover", "--now"])?;
     ensure!(output.status.success(), "{}", said(&output));
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `baton init`: what it asks, what it finds on a real network, what it writes, and that a pair comes of it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use baton::config::{self, PairKey, Scope};
@@ -329,6 +330,14 @@ impl Terminal {
         command.args(["--ctty", "--wait"]).arg(program());
         let mut command = set_up.prepare(command, arguments);
         command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+        // A shell that starts these tests in the background has them, and what they start, ignore Ctrl-C.
+        // SAFETY: between fork and exec only signal(2) is called, which allocates nothing and takes no lock.
+        unsafe {
+            command.pre_exec(|| match libc::signal(libc::SIGINT, libc::SIG_DFL) {
+                libc::SIG_ERR => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            });
+        }
         let child = command.spawn()?;
         Ok(Self { master, child, shown: String::new() })
     }
@@ -341,19 +350,21 @@ impl Terminal {
                 self.shown.drain(..at + text.len());
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if self.read() || Instant::now() > deadline {
                 bail!("it does not show: {text}\n{}", self.shown);
             }
-            self.read();
         }
     }
 
-    fn read(&mut self) {
+    /// Takes what is there; whether that was all, as nobody is at the other end any more (EIO).
+    fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         match self.master.read(&mut bytes) {
             Ok(len) => self.shown.push_str(&String::from_utf8_lossy(&bytes[..len])),
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(3)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(3)),
+            Err(_) => return true,
         }
+        false
     }
 
     fn answer(&mut self, prompt: &str, line: &str) -> Outcome {
@@ -367,7 +378,8 @@ impl Terminal {
             self.read();
             Ok(self.child.try_wait()?)
         })?;
-        self.read();
+        // What was written arrives a little later.
+        until("all that init has shown", PATIENCE, || Ok(self.read().then_some(())))?;
         Ok((status.success(), std::mem::take(&mut self.shown)))
     }
 }
