@@ -31,10 +31,10 @@ fn by_role(kind: &str, keys: &str, servers: [SocketAddr; 2]) -> (Baton, Port) {
     (Baton::run("protocol = \"tcp\"\npool = \"writes\"", &blocks), reads)
 }
 
-/// Which servers of a pool are up.
+/// Which servers of a pool are up; none until the worker has told.
 fn up(status: &serde_json::Value, pool: usize) -> Vec<bool> {
-    let servers = status["pools"][pool]["servers"].as_array().expect("there is a list");
-    servers.iter().map(|server| server["up"].as_bool().expect("it is said")).collect()
+    let servers = status["pools"][pool]["servers"].as_array();
+    servers.into_iter().flatten().map(|server| server["up"].as_bool().expect("it is said")).collect()
 }
 
 fn said(status: &serde_json::Value, pool: usize, server: usize) -> String {
