@@ -10,10 +10,8 @@ use tokio::process::{Child, Command};
 
 use super::privileges;
 
-/// What children take over of our environment: how to log, where an operator keeps certificate authorities, and how the C
-/// library is to keep memory.
-const KEPT_VARIABLES: [&str; 6] =
-    ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM", "SSL_CERT_FILE", "SSL_CERT_DIR", "GLIBC_TUNABLES"];
+/// What children take over of our environment: how to log, and where an operator keeps certificate authorities.
+const KEPT_VARIABLES: [&str; 5] = ["BATON_LOG", "NO_COLOR", "JOURNAL_STREAM", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// More descriptors than a worker has at its usual limits; the kernel's table of them has eight bytes for each.
 const DESCRIPTORS_MAX: u64 = 65_536;

@@ -39,7 +39,9 @@ pub fn trials() -> Vec<Trial> {
         }),
         Plan::every_ms(20).patient().trial("takeover_takes_longer_than_the_peer_waits", witnessed),
         Plan::usual().patient().keyless().trial("takeover_without_a_link_is_noticed_by_nobody", witnessed),
-        plan()
+        // The right to the VIP lasts for three intervals, in which the new program has to come back.
+        Plan::every_ms(1_000)
+            .patient()
             .edit("[pair]", format!("[pair]\nwitness = \"{WITNESS}\""))
             .trial("takeover_with_a_witness_is_noticed_by_nobody", with_a_witness),
         plan().with_own_program().trial("replaced_program_takes_over", |scene| {
@@ -70,7 +72,7 @@ fn with_a_witness(scene: &mut Scene) -> Outcome {
     unnoticed(scene, active, standby, |scene| {
         threads(scene, active, 1)?;
         take_over(scene, standby)?;
-        let renewed = answers(active)? + 20;
+        let renewed = answers(active)? + 7;
         until("the lease to be renewed many times", PATIENCE, || Ok((answers(active)? >= renewed).then_some(())))?;
         Ok(())
     })
