@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tracing::warn;
+
 use crate::config::{self, Scope};
 use crate::guard::{self, control};
 use crate::telemetry;
@@ -16,13 +18,20 @@ pub(super) struct Arguments {
     runtime_dir: PathBuf,
 }
 
-/// Takes them off.
+/// Takes off those that the node has recorded, and those of the configuration.
 ///
 /// # Errors
-/// Every mistake of the configuration, a node that runs here, or which address is still there and why.
+/// A node that runs here; which address is still there and why; every mistake of the configuration, where nothing is recorded.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     // Of the file alone: whatever else is wrong with this machine, its addresses have to go.
-    let config = config::load(&arguments.config, Scope::File)?;
+    let config = config::load(&arguments.config, Scope::File);
     let _logging = telemetry::start();
-    guard::release(&config, &arguments.runtime_dir)
+    let is_recorded = guard::release(config.as_ref().ok(), &arguments.runtime_dir)?;
+    match config {
+        Err(mistakes) if is_recorded => {
+            warn!("what the node had on its interfaces is off; the configuration was not looked at: {mistakes:#}");
+            Ok(())
+        }
+        config => Ok(config.map(drop)?),
+    }
 }

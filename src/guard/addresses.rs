@@ -7,6 +7,7 @@ mod keep;
 mod limit;
 mod nearby;
 mod place;
+mod record;
 
 use std::io;
 use std::net::IpAddr;
@@ -34,6 +35,7 @@ pub use self::place::carriers;
 pub use self::place::remove_all_but;
 pub use self::place::remove_stale;
 pub use self::place::take_all_off;
+pub use self::record::Record;
 
 /// How often this node makes itself known, an advert interval apart: all of it before its first claim.
 const INTRODUCTIONS: u32 = 3;

@@ -29,6 +29,7 @@ mod listeners;
 mod notify;
 mod paths;
 mod questions;
+mod release;
 mod reload;
 mod session_store;
 mod setup;
@@ -39,6 +40,8 @@ mod supervisor;
 mod switchover;
 pub mod takeover;
 mod vitals;
+
+pub use self::release::release;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -60,7 +63,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use self::access_log::AccessLogs;
-use self::addresses::{Addresses, Ends};
+use self::addresses::{Addresses, Ends, Record};
 use self::administration::Administration;
 use self::archive::Archive;
 use self::control::{Answer, Question, Reply, Request};
@@ -186,16 +189,6 @@ fn lock_memory() -> Vec<String> {
     warnings
 }
 
-/// Takes the VIPs off this machine: what a service manager runs after a guard that could not do it itself.
-///
-/// # Errors
-/// A guard that runs, or which VIP is still there, and why.
-pub fn release(config: &Config, runtime_dir: &Path) -> anyhow::Result<()> {
-    let _lock = lock(runtime_dir)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { addresses::remove_stale(&Netlink::open()?, &config.vips).await })
-}
-
 /// Makes sure that no other guard runs on this directory. The lock lasts as long as the file is open.
 fn lock(runtime_dir: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(runtime_dir).with_context(|| {
@@ -224,6 +217,7 @@ struct Guard {
     /// Workers that finish.
     leavers: Leavers,
     netlink: Netlink,
+    record: Record,
     pulse: Option<Arc<AtomicU64>>,
     heartbeat: mpsc::Receiver<heartbeat::Event>,
     address_events: mpsc::Receiver<addresses::Event>,
@@ -279,10 +273,15 @@ impl Guard {
         // The guard says by its own thread whether there is a real-time priority.
         let netlink = Netlink::open_prepared(|| drop(realtime::schedule_first(REALTIME_PRIORITY)));
         let netlink = netlink.context("the kernel's routing socket cannot be opened")?;
+        let record = Record::of(&runtime_dir);
         match &mut inherited {
             Some((legacy, _)) => legacy.clean_up(&config, &netlink).await?,
-            None => addresses::remove_stale(&netlink, &config.vips).await?,
+            None => {
+                record.take_off(&netlink).await?;
+                addresses::remove_stale(&netlink, &config.vips).await?;
+            }
         }
+        record.write(&config.vips);
         let control = inherited.as_mut().map(|(_, descriptors)| descriptors.control()).transpose()?;
         let (questions, control) = open_control(&runtime_dir, control)?;
         let program = match &inherited {
@@ -371,6 +370,7 @@ impl Guard {
             down: inherited.and_then(|(legacy, _)| legacy.down.take()),
             leavers,
             netlink,
+            record,
             pulse,
             heartbeat,
             address_events,
@@ -545,6 +545,7 @@ impl Guard {
         }
         // Whatever went wrong before: no node stops with an address that it does not serve.
         addresses::remove_stale(&self.netlink, &self.node.config.vips).await?;
+        self.record.clear();
         if self.note_memory() {
             self.keeper.write_now(&self.memory);
         }

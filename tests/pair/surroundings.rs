@@ -1,6 +1,6 @@
 //! What may happen around a node: its log cannot be written, its interface changes under it.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -24,6 +24,10 @@ pub fn trials() -> Vec<Trial> {
         Plan::usual().trial("renamed_interface_keeps_no_vip", renamed_interface_keeps_no_vip),
         Plan::usual().trial("interface_made_anew_is_used_again", interface_made_anew_is_used_again),
         Plan::usual().trial("release_is_refused_while_a_node_runs", release_is_refused_while_a_node_runs),
+        Plan::usual().trial(
+            "vip_of_a_killed_node_is_taken_off_whatever_the_file_says_by_then",
+            vip_of_a_killed_node_is_taken_off_whatever_the_file_says_by_then,
+        ),
     ]
 }
 
@@ -119,4 +123,43 @@ fn release_is_refused_while_a_node_runs(scene: &mut Scene) -> Outcome {
     assert!(said.contains("another baton runs on"), "{said}");
     assert!(scene.holds(active)?, "the VIP stays");
     Ok(())
+}
+
+fn vip_of_a_killed_node_is_taken_off_whatever_the_file_says_by_then(scene: &mut Scene) -> Outcome {
+    let (first, second) = scene.form()?;
+    let edited = scene.config().with_file_name("edited.toml");
+    let text = fs::read_to_string(scene.config())?;
+    let has_vip = |scene: &Scene, name: &str| -> anyhow::Result<bool> {
+        Ok(addresses(scene.node(name))?.contains(&format!("{VIP}/")))
+    };
+
+    // A file that cannot be used, and `baton release`. With the janitor, which would have done it before.
+    fs::write(&edited, "[[vip]]\nname = 7\n")?;
+    scene.node_mut(first).kill_all()?;
+    assert!(has_vip(scene, first)?, "its address outlasts it");
+    let mut release = scene.node(first).namespace().command(program());
+    release.arg("release").arg("--config").arg(&edited).arg("--runtime-dir").arg(scene.node(first).runtime_dir());
+    let done = release.output()?;
+    ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(!has_vip(scene, first)?);
+    // Nothing is recorded any more, and the mistakes are all that is left to say.
+    let done = release.output()?;
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("edited.toml"));
+
+    // Another VIP, and the next start.
+    scene.wait_for_role(second, Role::Active, PATIENCE)?;
+    scene.node_mut(second).kill_all()?;
+    assert!(has_vip(scene, second)?, "its address outlasts it");
+    let (vip, another) = (VIP.to_string(), "10.77.0.101");
+    assert!(text.contains(&vip));
+    fs::write(&edited, text.replace(&vip, another))?;
+    let mut run = scene.node(second).namespace().command(program());
+    run.arg("run").arg("--config").arg(&edited).args(["--node", second]);
+    run.arg("--runtime-dir").arg(scene.node(second).runtime_dir());
+    let _guard = Process::spawn(second, run, &scene.config().with_file_name("edited.log"))?;
+    until("the address of the former configuration to be off", PATIENCE, || {
+        let all = addresses(scene.node(second))?;
+        Ok((!all.contains(&format!("{VIP}/")) && all.contains(&format!("{another}/"))).then_some(()))
+    })
 }

@@ -20,8 +20,13 @@ use crate::fitness::{CheckId, Finding};
 /// Time between two connections to a listener: seldom enough that its counters stay those of clients.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time for the worker to react.
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for the worker to react, at least.
+const PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// Time for the worker to react: it gets as long as for the questions of the guard, which take less of it.
+pub fn patience(probe_timeout: Duration) -> Duration {
+    probe_timeout.max(PATIENCE_MIN)
+}
 
 /// What the guard knows that decides whether and how a listener is looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,10 +54,10 @@ pub struct WayIn {
     pub while_active: Option<usize>,
 }
 
-/// Looks once a second until the guard ends.
+/// Looks once a second until the guard ends; a look takes as long as `patience` at most.
 pub async fn watch(
     check: CheckId,
-    listener: usize,
+    (listener, patience): (usize, Duration),
     ways_in: Vec<WayIn>,
     situation: watch::Receiver<Situation>,
     found: mpsc::Sender<Found>,
@@ -71,7 +76,7 @@ pub async fn watch(
         let finding = match way_in(&ways_in, &before) {
             None => Finding::Untested("it can only be reached where the vip is".to_owned()),
             Some(address) => {
-                let reaction = knock(address, TIMEOUT).await;
+                let reaction = knock(address, patience).await;
                 let after = look_around();
                 if !after.serves {
                     continue;
@@ -205,6 +210,12 @@ mod tests {
     fn address_that_is_not_on_this_machine_is_not_tried() {
         let reaction = on_a_runtime(knock("192.0.2.1:80".parse().unwrap(), PATIENCE));
         assert!(matches!(reaction, Reaction::NotMade(_)), "{reaction:?}");
+    }
+
+    #[test]
+    fn listener_gets_as_long_as_the_worker_and_half_a_second_at_least() {
+        assert_eq!(patience(Duration::from_millis(200)), Duration::from_millis(500));
+        assert_eq!(patience(Duration::from_secs(10)), Duration::from_secs(10));
     }
 
     #[test]

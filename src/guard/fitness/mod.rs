@@ -208,7 +208,8 @@ pub fn start(
     for (index, (listener, check)) in config.listeners.iter().zip(&checks.listeners).enumerate() {
         if let Some(check) = check {
             let ways_in = ways_in(config, listener);
-            spawn(listener::watch(*check, index, ways_in, situation.clone(), found.clone()).boxed_local());
+            let listener = (index, listener::patience(config.worker.probe_timeout));
+            spawn(listener::watch(*check, listener, ways_in, situation.clone(), found.clone()).boxed_local());
         }
     }
     for (check, id) in config.fitness.iter().zip(&checks.configured) {
