@@ -42,7 +42,7 @@ pub fn judge(before: Load, after: Load, reaction: Reaction) -> Finding {
     match after.accepted.checked_sub(before.accepted) {
         None => Finding::Untested(format!("the worker was restarted ({reason})")),
         // The probe itself may be one of them: accepted, and then not answered.
-        Some(0 | 1) => Finding::Bad(reason),
+        Some(0 | 1) => Finding::Slow(reason),
         Some(others) => Finding::Untested(format!("it is busy: it took {others} connections meanwhile ({reason})")),
     }
 }
@@ -61,8 +61,8 @@ mod tests {
         let table = [
             (load(7, 0), load(8, 0), Reaction::Answered { after_ms: 2 }, Finding::Good("it answered in 2 ms".into())),
             (load(7, 2), load(7, 2), Reaction::Answered { after_ms: 2 }, Finding::Good("it answered in 2 ms".into())),
-            (load(7, 0), load(7, 0), failed(), Finding::Bad("no reaction within 500 ms".into())),
-            (load(7, 0), load(8, 0), failed(), Finding::Bad("no reaction within 500 ms".into())),
+            (load(7, 0), load(7, 0), failed(), Finding::Slow("no reaction within 500 ms".into())),
+            (load(7, 0), load(8, 0), failed(), Finding::Slow("no reaction within 500 ms".into())),
             (
                 load(7, 0),
                 load(9, 0),

@@ -5,6 +5,7 @@
 //!   verdict: a **broken** node gives the VIP up; a **weaker** one, whose servers are down, keeps it, unless the peer says
 //!   that it sees more of them ([`comparison`]).
 //! - A verdict falls and rises after some findings in a row, and is held down while its subject flaps ([`track`]).
+//! - A node that is merely slow ([`Finding::Slow`]) gives a VIP up as well, but not while the peer is unfit.
 //! - A worker that does not answer is judged by what its threads are doing ([`silence`]), a listener that does not by
 //!   whether it is busy ([`listener`]).
 
@@ -111,6 +112,9 @@ pub enum Finding {
     Good(String),
     /// Not as it has to be.
     Bad(String),
+    /// Too slow, as far as can be seen from here. A fault as well, but not of a VIP that is held while the peer cannot take
+    /// over: slow service is better than none.
+    Slow(String),
     /// It could not be looked at, which is nobody's fault. A subject that was good is unknown then and counts as good; a
     /// broken one is tried again after [`track::TRIAL_AFTER`], as nothing else could ever tell that it works again.
     Untested(String),
@@ -120,7 +124,10 @@ impl Finding {
     /// The evidence.
     pub fn evidence(&self) -> &str {
         match self {
-            Finding::Good(evidence) | Finding::Bad(evidence) | Finding::Untested(evidence) => evidence,
+            Finding::Good(evidence)
+            | Finding::Bad(evidence)
+            | Finding::Slow(evidence)
+            | Finding::Untested(evidence) => evidence,
         }
     }
 }
@@ -158,6 +165,8 @@ pub enum Input {
         vip: usize,
         /// What it sees.
         seen: Option<Seen>,
+        /// It says that it cannot hold the VIP.
+        is_unfit: bool,
     },
     /// The deadline has passed.
     Timer,
@@ -246,6 +255,15 @@ struct VipFitness {
     /// What counts for it, as places among the tracks.
     tracks: Vec<usize>,
     comparison: Comparison,
+    is_active: bool,
+    is_peer_unfit: bool,
+}
+
+impl VipFitness {
+    /// Whether it is held, and there is nobody else to hold it.
+    fn is_last(&self) -> bool {
+        self.is_fit && self.is_active && self.is_peer_unfit
+    }
 }
 
 impl Fitness {
@@ -273,7 +291,7 @@ impl Fitness {
             known.inspect(|known| track.adopt(known));
         }
         for (vip, known) in self.vips.iter_mut().zip(&former.vips) {
-            (vip.is_fit, vip.comparison) = (known.is_fit, known.comparison.clone());
+            *vip = VipFitness { tracks: std::mem::take(&mut vip.tracks), ..known.clone() };
         }
     }
 
@@ -286,11 +304,13 @@ impl Fitness {
             Input::Servers { check, up, count } => self.servers(now, check, up, count, &mut changes),
             Input::Role { vip, is_active } => {
                 if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.is_active = is_active;
                     vip.comparison.set_active(is_active);
                 }
             }
-            Input::Peer { vip, seen } => {
+            Input::Peer { vip, seen, is_unfit } => {
                 if let Some(vip) = self.vips.get_mut(vip) {
+                    vip.is_peer_unfit = is_unfit;
                     vip.comparison.set_peer(seen);
                 }
             }
@@ -323,7 +343,9 @@ impl Fitness {
 
     /// What keeps a VIP from being held, in words; empty when it is fit.
     pub fn faults(&self, vip: usize) -> impl Iterator<Item = &str> {
-        self.verdicts(vip).filter(|verdict| verdict.is_fault).map(|verdict| verdict.evidence)
+        let is_last = self.vips.get(vip).is_some_and(VipFitness::is_last);
+        let counts = move |track: &&Track| !(is_last && track.is_slow());
+        self.tracks_of(vip).filter(counts).map(Track::verdict).filter(|verdict| verdict.is_fault).map(|it| it.evidence)
     }
 
     /// What this node sees of a VIP's servers, for the peer. Pools that nothing is known of count as down.

@@ -65,6 +65,8 @@ pub enum Judged {
         silent_for: Duration,
         /// What shows it, in words.
         evidence: String,
+        /// It would go on if it got a processor.
+        is_starved: bool,
     },
 }
 
@@ -110,28 +112,28 @@ impl Silence {
             self.baseline = Some(threads.unwrap_or_default());
             return Judged::Wait;
         }
-        let evidence = match &threads {
-            None => Some("its threads cannot be looked at".to_owned()),
+        let judged = match &threads {
+            None => Some(("its threads cannot be looked at".to_owned(), false)),
             Some(threads) => self.judge(threads),
         };
-        match evidence {
-            Some(evidence) => Judged::Hung { silent_for: self.counted, evidence },
+        match judged {
+            Some((evidence, is_starved)) => Judged::Hung { silent_for: self.counted, evidence, is_starved },
             None => Judged::Wait,
         }
     }
 
-    fn judge(&mut self, threads: &[Thread]) -> Option<String> {
+    /// What shows that it hangs, and whether it is starved.
+    fn judge(&mut self, threads: &[Thread]) -> Option<(String, bool)> {
         let mut starved = None;
         for thread in threads {
             let used = self.used_since_half_time(thread);
             match thread.doing {
-                Doing::Stopped => return Some(format!("thread {} is stopped", thread.name)),
+                Doing::Stopped => return Some((format!("thread {} is stopped", thread.name), false)),
                 Doing::Running if used >= self.timeout * 3 / 4 => {
-                    return Some(format!(
-                        "thread {} used {} ms of processor time without answering",
-                        thread.name,
-                        used.as_millis()
-                    ));
+                    let used_ms = used.as_millis();
+                    let evidence =
+                        format!("thread {} used {used_ms} ms of processor time without answering", thread.name);
+                    return Some((evidence, false));
                 }
                 Doing::Running => starved = Some(&thread.name),
                 Doing::Waiting | Doing::Ended => {}
@@ -140,8 +142,8 @@ impl Silence {
         let was_idle = std::mem::replace(&mut self.was_idle, starved.is_none());
         let is_over = self.counted >= self.timeout * LIMIT_TIMEOUTS;
         match starved {
-            None if was_idle || is_over => Some("none of its threads is about to".to_owned()),
-            Some(name) if is_over => Some(format!("thread {name} still waits for a processor")),
+            None if was_idle || is_over => Some(("none of its threads is about to".to_owned(), false)),
+            Some(name) if is_over => Some((format!("thread {name} still waits for a processor"), true)),
             _ => None,
         }
     }
@@ -180,7 +182,10 @@ mod tests {
             assert!(silence.deadline() <= start + MS(*at), "the look at {at} ms is too early to count");
             match silence.look(start + MS(*at), threads(letters, *used)) {
                 Judged::Wait => "wait".to_owned(),
-                Judged::Hung { silent_for, evidence } => format!("{} ms: {evidence}", silent_for.as_millis()),
+                Judged::Hung { silent_for, evidence, is_starved } => {
+                    assert_eq!(is_starved, evidence.ends_with("waits for a processor"));
+                    format!("{} ms: {evidence}", silent_for.as_millis())
+                }
             }
         };
         looks.iter().map(say).collect()
@@ -230,7 +235,10 @@ mod tests {
         let (start, mut silence) = asked();
         assert_eq!(silence.look(start + MS(100), None), Judged::Wait);
         let evidence = "its threads cannot be looked at".to_owned();
-        assert_eq!(silence.look(start + MS(200), None), Judged::Hung { silent_for: MS(200), evidence });
+        assert_eq!(
+            silence.look(start + MS(200), None),
+            Judged::Hung { silent_for: MS(200), evidence, is_starved: false }
+        );
     }
 
     #[test]
@@ -242,7 +250,7 @@ mod tests {
         assert_eq!(silence.look(start + MS(689), threads("TTT", 0)), Judged::Wait, "too early");
         let hung = silence.look(start + MS(690), threads("TTT", 0));
         let evidence = "thread main is stopped".to_owned();
-        assert_eq!(hung, Judged::Hung { silent_for: MS(200), evidence });
+        assert_eq!(hung, Judged::Hung { silent_for: MS(200), evidence, is_starved: false });
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn servers(check: CheckId, up: u16) -> Input {
 }
 
 fn peer(pools_up: u16, servers_up: u16) -> Input {
-    Input::Peer { vip: 0, seen: Some(Seen { pools_up, servers_up }) }
+    Input::Peer { vip: 0, seen: Some(Seen { pools_up, servers_up }), is_unfit: false }
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn nothing_moves_for_fewer_servers_of_as_many_pools() {
 fn peer_has_to_see_more_without_a_break_and_the_node_to_be_active_and_to_know() {
     type Break = fn([CheckId; 2]) -> Input;
     let breaks: [(&str, Break); 4] = [
-        ("the peer falls silent", |_| Input::Peer { vip: 0, seen: None }),
+        ("the peer falls silent", |_| Input::Peer { vip: 0, seen: None, is_unfit: false }),
         ("the peer sees as little", |_| peer(0, 0)),
         ("no longer active", |_| Input::Role { vip: 0, is_active: false }),
         ("the worker is gone", |[app, _]| Input::Found { check: app, finding: Finding::Untested("no worker".into()) }),
@@ -244,6 +244,56 @@ fn pool_that_flaps_counts_as_down_until_it_has_been_up_for_long_enough() {
     assert_eq!(fitness.seen(0).pools_up, 1);
     fitness.handle(at(start, 4100), Input::Timer);
     assert_eq!((fitness.verdict(app).unwrap().state, fitness.seen(0).pools_up), (State::Good, 2));
+}
+
+/// A VIP that is held here with a check of this node, while the peer may hold it or not.
+fn held_while_the_peer_is(is_unfit: bool) -> (Instant, Fitness, CheckId) {
+    let start = Instant::now();
+    let mut fitness = Fitness::new(1);
+    let id = fitness.add(check(Start::Open, 1, 1), start);
+    assert_eq!(fitness.handle(start, Input::Role { vip: 0, is_active: true }), [Change::Fit { vip: 0 }]);
+    assert_eq!(fitness.handle(start, Input::Peer { vip: 0, seen: None, is_unfit }), []);
+    (start, fitness, id)
+}
+
+fn slow() -> Finding {
+    Finding::Slow("too slow".to_owned())
+}
+
+fn found(fitness: &mut Fitness, check: CheckId, finding: Finding) -> Vec<Change> {
+    fitness.handle(Instant::now(), Input::Found { check, finding })
+}
+
+#[test]
+fn slow_node_gives_way_to_a_peer_that_may_take_over_and_to_nobody_else() {
+    let unfit = || Change::Unfit { vip: 0, reason: "too slow".to_owned() };
+    let (_, mut fitness, id) = held_while_the_peer_is(false);
+    assert_eq!(found(&mut fitness, id, slow()), [Change::Verdict(id), unfit()]);
+
+    let (start, mut fitness, id) = held_while_the_peer_is(true);
+    assert_eq!(found(&mut fitness, id, slow()), [Change::Verdict(id)]);
+    assert_eq!(fitness.verdict(id).unwrap().state, State::Broken, "it is no secret");
+    assert_eq!(fitness.faults(0).count(), 0);
+    let recovers = Input::Peer { vip: 0, seen: None, is_unfit: false };
+    assert_eq!(fitness.handle(start, recovers), [unfit()], "the peer is well again");
+    // It does not come back for the peer's sake once it has given way.
+    let relapses = Input::Peer { vip: 0, seen: None, is_unfit: true };
+    assert_eq!(fitness.handle(start, relapses), []);
+    assert_eq!(fitness.handle(start, Input::Role { vip: 0, is_active: false }), []);
+    assert_eq!(found(&mut fitness, id, good()), [Change::Verdict(id), Change::Fit { vip: 0 }]);
+}
+
+#[test]
+fn broken_or_standing_by_node_gives_way_whatever_the_peer_is() {
+    let (_, mut fitness, id) = held_while_the_peer_is(true);
+    found(&mut fitness, id, slow());
+    let reason = "broken".to_owned();
+    let changes = found(&mut fitness, id, Finding::Bad(reason.clone()));
+    assert_eq!(changes, [Change::Unfit { vip: 0, reason }], "what was slow is broken now");
+
+    let (start, mut fitness, id) = held_while_the_peer_is(true);
+    fitness.handle(start, Input::Role { vip: 0, is_active: false });
+    assert!(matches!(found(&mut fitness, id, slow())[..], [Change::Verdict(_), Change::Unfit { vip: 0, .. }]));
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub struct Track {
     recovered: Option<Instant>,
     relapses: u32,
     servers_up: u16,
+    /// The last bad finding was one of slowness.
+    is_slow: bool,
 }
 
 impl Track {
@@ -77,6 +79,7 @@ impl Track {
             recovered: None,
             relapses: 0,
             servers_up: 0,
+            is_slow: false,
         }
     }
 
@@ -98,6 +101,11 @@ impl Track {
     /// Takes that number.
     pub fn set_servers_up(&mut self, count: u16) {
         self.servers_up = count;
+    }
+
+    /// Whether it is not good for being slow.
+    pub fn is_slow(&self) -> bool {
+        self.is_slow
     }
 
     /// What is thought of it, for the outside.
@@ -147,7 +155,14 @@ impl Track {
     pub fn record(&mut self, now: Instant, finding: Finding) -> bool {
         match finding {
             Finding::Good(evidence) => self.good(now, evidence),
-            Finding::Bad(evidence) => self.bad(now, evidence),
+            Finding::Bad(evidence) => {
+                self.is_slow = false;
+                self.bad(now, evidence)
+            }
+            Finding::Slow(evidence) => {
+                self.is_slow = true;
+                self.bad(now, evidence)
+            }
             Finding::Untested(evidence) => self.untested(now, evidence),
         }
     }

@@ -99,7 +99,7 @@ async fn run_one(run: Run, to_worker: mpsc::Sender<supervisor::Command>) {
             // One that was killed and does not end is killed again when it is dropped here.
             match look(&program, run.patience).await.0 {
                 Finding::Good(said) => Ok(said),
-                Finding::Bad(said) | Finding::Untested(said) => Err(said),
+                Finding::Bad(said) | Finding::Slow(said) | Finding::Untested(said) => Err(said),
             }
         }
     };

@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::addresses;
 use super::administration::Administration;
 use super::archive::Archive;
-use super::counters::{VipCounters, last_heard_ms, millis, path_status};
+use super::counters::{VipCounters, millis, path_status};
 use super::events::{self, Events};
 use super::files;
 use super::fitness::{Checks, Situation};
@@ -31,14 +31,15 @@ use crate::fitness::{self, Change, CheckId, Finding, Input, Subject};
 use crate::link::{ListenerLoad, Report, ToWorker};
 use crate::net::netlink::Interface;
 use crate::status::{
-    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PeerStatus, PeerVipStatus, PoolStatus, Role,
-    SessionsStatus, SyncStatus, VerdictStatus, VipStatus, WorkerStatus,
+    CertificateStatus, HeardAdvert, ListenerStatus, NodeStatus, PoolStatus, Role, SessionsStatus, SyncStatus,
+    VerdictStatus, VipStatus, WorkerStatus,
 };
 use crate::units::Priority;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::DropReason;
 
 mod legacy;
+mod peer;
 mod worker;
 
 pub use self::legacy::VipLegacy;
@@ -87,6 +88,8 @@ pub struct Vip {
     seen: Seen,
     /// What the peer says it sees, while that can be compared.
     seen_by_peer: Option<Seen>,
+    /// The peer says that it cannot hold it.
+    is_peer_unfit: bool,
     /// Addresses put back that somebody else had removed.
     restored: u64,
     /// Claims of other machines to its addresses that were answered.
@@ -117,6 +120,7 @@ impl Vip {
             waiting: None,
             seen: Seen::default(),
             seen_by_peer: None,
+            is_peer_unfit: false,
             restored: 0,
             conflicts: 0,
             notices: BTreeMap::new(),
@@ -310,10 +314,14 @@ impl Node {
                     self.worker_serves();
                 }
             }
-            supervisor::Event::Hung { silent_for, evidence } => {
+            supervisor::Event::Hung { silent_for, evidence, is_starved } => {
                 error!(for_ms = millis(silent_for), evidence, "the worker does not answer");
                 self.worker = WorkerState::Hung;
-                self.worker_fails(format!("the worker did not answer for {} ms: {evidence}", millis(silent_for)));
+                // Else it is done whenever the worker answers.
+                self.compare_with_peer();
+                let evidence = format!("the worker did not answer for {} ms: {evidence}", millis(silent_for));
+                let finding = if is_starved { Finding::Slow(evidence) } else { Finding::Bad(evidence) };
+                self.found(self.checks.worker, finding);
             }
             supervisor::Event::Closed => {
                 self.worker = WorkerState::Waiting;
@@ -401,28 +409,7 @@ impl Node {
             }
         }
         self.report = report;
-        for index in 0..self.vips.len() {
-            self.compare_with_peer(index);
-        }
-    }
-
-    /// Tells the peer what this node sees of the servers, and compares that with what the peer says.
-    fn compare_with_peer(&mut self, index: usize) {
-        let seen = self.checks.fitness.seen(index);
-        let (Some(vip), Some(config)) = (self.vips.get_mut(index), self.config.vips.get(index)) else { return };
-        if std::mem::replace(&mut vip.seen, seen) != seen {
-            vip.tell(Command::Servers(seen.pools_up, seen.servers_up));
-        }
-        let patience = config.advert_interval.get() * 4;
-        let checksum = self.config.short_checksum();
-        let hello = vip
-            .counters
-            .last_hello()
-            .filter(|(hello, age)| *age <= patience && hello.fit && hello.config_checksum == checksum);
-        let of_peer = hello.map(|(hello, _)| Seen { pools_up: hello.pools_up, servers_up: hello.servers_up });
-        if std::mem::replace(&mut vip.seen_by_peer, of_peer) != of_peer {
-            self.observe(Input::Peer { vip: index, seen: of_peer });
-        }
+        self.compare_with_peer();
     }
 
     /// Lets the looks at listeners know what they depend on.
@@ -498,6 +485,7 @@ impl Node {
 
     /// Lets VIPs try again whose addresses could not be put on their interface, or that could send no adverts.
     pub fn retry(&mut self) {
+        self.compare_with_peer();
         for vip in 0..self.vips.len() {
             if let Some(check) = self.checks.addresses.get(vip).copied().filter(|check| self.is_broken(*check)) {
                 self.found(check, Finding::Good("to be tried again".to_owned()));
@@ -649,16 +637,6 @@ impl Node {
         }
     }
 
-    fn peer(&self) -> Option<&crate::config::Node> {
-        self.config.nodes.iter().enumerate().find(|(index, _)| Some(*index) != self.local.index).map(|(_, node)| node)
-    }
-
-    fn peer_status(&self) -> Option<PeerStatus> {
-        let peer = self.peer()?;
-        let last_heard_ms = self.vips.iter().filter_map(|vip| last_heard_ms(&vip.counters)).min();
-        Some(PeerStatus { node: peer.name.clone(), address: peer.address.to_string(), last_heard_ms })
-    }
-
     /// As the worker last told, except for what it told since.
     fn sync_status(&self) -> Option<SyncStatus> {
         let in_sync = self.synced?;
@@ -674,20 +652,6 @@ impl Node {
             (status.in_sync, status.state, status.since_ms) = (in_sync, state.to_owned(), 0);
         }
         Some(status)
-    }
-
-    fn peer_says(&self, counters: &VipCounters) -> Option<PeerVipStatus> {
-        let (hello, age) = counters.last_hello()?;
-        Some(PeerVipStatus {
-            role: role(hello.state),
-            fit: hello.fit,
-            synced: hello.synced,
-            epoch: hello.epoch,
-            pools_up: hello.pools_up,
-            servers_up: hello.servers_up,
-            config_differs: hello.config_checksum != self.config.short_checksum(),
-            age_ms: millis(age),
-        })
     }
 
     fn vip_status(&self, index: usize, vip: &Vip, config: &crate::config::Vip) -> VipStatus {

@@ -140,6 +140,8 @@ pub enum Event {
         silent_for: Duration,
         /// What shows it, in words.
         evidence: String,
+        /// It would go on if it got a processor.
+        is_starved: bool,
     },
     /// It has closed its link and takes its time to end: the kernel closes its connections one by one.
     Closed,
@@ -402,8 +404,8 @@ impl Supervisor {
                 () = gone(&mut self.former) => self.former_ended().await,
                 () = sleep_until(heard.wakes_at(now)) => {}
                 () = sleep_until(state.look_at()), if state.may_look() => {
-                    if let Judged::Hung { silent_for, evidence } = state.look(pid) {
-                        self.tell(Event::Hung { silent_for, evidence }).await;
+                    if let Judged::Hung { silent_for, evidence, is_starved } = state.look(pid) {
+                        self.tell(Event::Hung { silent_for, evidence, is_starved }).await;
                     }
                 }
                 () = sleep_until(state.give_up_at(has_former)), if !state.is_ready || state.is_hung => {
