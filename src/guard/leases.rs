@@ -81,6 +81,17 @@ impl Lease {
         self.shared.ask(self.vip);
     }
 
+    /// Asks for the lease for as long as a peer waits that is told of this interval, now and from here on. Returns for how
+    /// long that is.
+    pub fn ask_for_longer(&self, interval: AdvertInterval) -> Duration {
+        let time = lease_time(interval);
+        if let Some(vip) = self.shared.vips.borrow_mut().get_mut(self.vip) {
+            vip.time = time;
+        }
+        self.ask();
+        time
+    }
+
     /// What the next process of this node goes on with.
     pub fn leave(&self) -> Option<witness::Legacy> {
         let now = self.shared.clock.now();
@@ -430,6 +441,37 @@ mod tests {
             // Nobody asks any more, and yet it goes on.
             let LeaseAnswer::Granted { until: second } = leases[0].answer().await else { panic!("refused") };
             assert!(second > first);
+        });
+    }
+
+    #[test]
+    fn lease_of_a_node_that_leaves_lasts_as_long_as_its_peer_is_told_to_wait() {
+        on_the_heartbeats_thread(async {
+            let clock = Clock::start();
+            let mut witness = Witness::start(clock).await;
+            let addr = witness.socket.local_addr().unwrap();
+            let interval = |ms| AdvertInterval::new(Duration::from_millis(ms)).unwrap();
+            let setup = Setup { vips: vec![("web", interval(100))], ..node("lb-a", addr, clock) };
+            let (task, mut leases) = open(setup).unwrap();
+            tokio::task::spawn_local(task.run());
+            tokio::task::spawn_local(async move {
+                loop {
+                    witness.turn(false).await;
+                }
+            });
+            leases[0].ask();
+            let LeaseAnswer::Granted { until } = leases[0].answer().await else { panic!("refused") };
+            assert!(until < clock.now() + Duration::from_millis(290));
+
+            let asked = clock.now();
+            assert_eq!(leases[0].ask_for_longer(interval(1_000)), Duration::from_millis(2_900));
+            let LeaseAnswer::Granted { until } = leases[0].answer().await else { panic!("refused") };
+            assert!(until >= asked + Duration::from_millis(2_900));
+            // What an advert asks for meanwhile is as long.
+            let asked = clock.now();
+            leases[0].ask();
+            let LeaseAnswer::Granted { until } = leases[0].answer().await else { panic!("refused") };
+            assert!(until >= asked + Duration::from_millis(2_900));
         });
     }
 

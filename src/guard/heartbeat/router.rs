@@ -1,26 +1,28 @@
 //! One VIP on the heartbeat's thread: what it hears goes to its machine, and what that decides is done.
 
+mod leaving;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::addresses::Order;
 use super::super::counters::{VipCounters, millis};
 use super::super::leases::{self, Lease};
-use super::super::speaker::{self, Ear, Incoming, Speaker};
+use super::super::speaker::{Ear, Incoming, Speaker};
 use super::super::vitals::Vitals;
 use super::{Command, Event, SwitchoverReply};
 use crate::net::clock::{Clock, since_boot};
 use crate::net::neighbour::Claim;
-use crate::units::AdvertInterval;
 use crate::vrrp::hello::{Hello, Opened, Stamps};
-use crate::vrrp::machine::{self, Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State, Waiting};
+use crate::vrrp::machine::{Action, Input, LeaseAnswer, Machine, Parameters, PeerSeen, Reason, State, Waiting};
 use crate::vrrp::packet::{DropReason, PRIORITY_RESIGNED};
-use crate::vrrp::witness;
+
+use self::leaving::Leaving;
+pub use self::leaving::Legacy;
 
 /// Packets handled in a row before a deadline that has passed is looked at: what is queued is heard first, but a flood
 /// must not keep an advert from being sent.
@@ -28,13 +30,6 @@ const BURST_MAX: u32 = 64;
 
 /// Time between two log lines about packets of one VIP that were refused for one reason.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What the last advert of a guard says of its interval, at least, where another one goes on for it in the same process: the
-/// peer then waits three times that long, and a new program has as much time to start.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often that advert is sent, as one may be lost.
-const LAST_WORDS: u32 = 2;
 
 /// Time that a peer gets to hand a VIP over when it is asked to.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -96,38 +91,6 @@ pub struct Parts {
     pub legacy: Option<Legacy>,
 }
 
-/// What is left of a VIP for the guard that goes on with it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Legacy {
-    /// What its machine leaves.
-    pub machine: machine::Legacy,
-    /// What its speaker leaves.
-    pub speaker: speaker::Legacy,
-    /// The stamp of its last advert.
-    pub stamp: u64,
-    lease: Option<witness::Legacy>,
-    /// When, in time since the system started.
-    left_at: Duration,
-    /// The interval that its last advert said.
-    interval: Duration,
-}
-
-impl Legacy {
-    /// Whether the peer, which waits three intervals, may have taken over since.
-    pub fn is_stale(&self) -> bool {
-        self.passed() >= self.interval * 3
-    }
-
-    /// Has it begin as at a start. What was said to the peer, which takes nothing twice, still counts.
-    pub fn begin_anew(&mut self) {
-        self.machine.state = State::Init;
-    }
-
-    fn passed(&self) -> Duration {
-        since_boot().saturating_sub(self.left_at)
-    }
-}
-
 /// One VIP: its machine, its speaker, and where its decisions go.
 pub struct Router {
     vip: usize,
@@ -157,6 +120,7 @@ pub struct Router {
     waits: Option<std::mem::Discriminant<Waiting>>,
     peer: Peer,
     switchover: Option<Switchover>,
+    leaving: Option<Leaving>,
     refusals: HashMap<DropReason, Refusals>,
     is_mute: bool,
 }
@@ -205,6 +169,7 @@ impl Router {
             waits: None,
             peer: Peer::default(),
             switchover: None,
+            leaving: None,
             refusals: HashMap::new(),
             is_mute: false,
         }
@@ -227,22 +192,24 @@ impl Router {
                     let _gone = done.send(());
                     return;
                 }
-                Turn::Command(Some(Command::Leave(reply))) => {
-                    // The guard lost patience, and ends.
-                    let _gone = reply.send(self.leave(now));
-                    return;
-                }
+                Turn::Command(Some(Command::Leave(reply))) => self.begin_to_leave(now, reply),
                 Turn::Command(None) => return self.handle(now, Input::Stop).await,
                 Turn::Command(Some(command)) => self.obey(now, command).await,
                 Turn::Incoming(Incoming::Advert(ear)) => self.heed(now, ear).await,
                 Turn::Incoming(Incoming::Datagram(link, datagram)) => self.greet(now, link, &datagram).await,
-                Turn::Lease(answer) => self.handle(now, Input::Lease(lease_answer(answer))).await,
+                Turn::Lease(answer) => {
+                    self.note_lease(now, &answer);
+                    self.handle(now, Input::Lease(lease_answer(answer))).await;
+                }
                 Turn::Probed(claim) => self.probed(now, claim).await,
                 Turn::Deadline => self.tick(now).await,
             }
             if is_due && burst >= BURST_MAX {
                 burst = 0;
                 self.tick(self.clock.now()).await;
+            }
+            if self.leaves(now) {
+                return;
             }
         }
     }
@@ -261,32 +228,6 @@ impl Router {
         if self.machine.state() == State::Active {
             let (done, _nobody_waits) = oneshot::channel();
             self.order(Order::Acquire { vip: self.vip, done });
-        }
-    }
-
-    /// Says a last word by which the peer waits longer than it takes the next process to speak.
-    fn leave(&mut self, now: Instant) -> Legacy {
-        self.settle(Err("a new program takes over on this node: ask again".to_owned()));
-        let own = self.machine.parameters().advert_interval;
-        let interval = AdvertInterval::new(PATIENCE).map_or(own, |patience| own.max(patience));
-        let interval = self.speaker.slow_down(interval);
-        let priority = self.machine.parameters().priority.get();
-        let mut hello = Hello { interval, ..self.present_hello(priority) };
-        for _ in 0..LAST_WORDS {
-            if self.machine.state() == State::Active {
-                hello.advert_stamp = self.stamps.next(now);
-                drop(self.speaker.advertise(priority, &hello));
-            } else if self.speaker.has_links() {
-                drop(self.speaker.hello(&hello));
-            }
-        }
-        Legacy {
-            machine: self.machine.leave(now),
-            speaker: self.speaker.leave(),
-            stamp: self.stamps.last(),
-            lease: self.lease.as_ref().and_then(Lease::leave),
-            left_at: since_boot(),
-            interval: interval.get(),
         }
     }
 
@@ -325,7 +266,8 @@ impl Router {
     fn next_deadline(&self) -> Option<Instant> {
         let hello_at = self.says_hello().then_some(self.hello_at);
         let patience = self.switchover.as_ref().map(|switchover| switchover.until);
-        [self.machine.deadline(), hello_at, patience].into_iter().flatten().min()
+        let leave_at = self.leaving.as_ref().map(|leaving| leaving.until);
+        [self.machine.deadline(), hello_at, patience, leave_at].into_iter().flatten().min()
     }
 
     /// Whether hellos go out by themselves. Those of an active node are adverts, and the machine says when.
