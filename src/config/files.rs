@@ -46,7 +46,8 @@ pub struct WorkerFile {
 /// What a file is, which says how it is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
-    /// An OCSP response. It may be missing: then there is none, and nobody is told.
+    /// An OCSP response, or the certificate that one is verified with. It may be missing: then there is none, and nobody is
+    /// told.
     Staple,
     /// Anybody may read it.
     Public,
@@ -120,7 +121,8 @@ impl Config {
         let mut files = Vec::new();
         for tls in self.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
             for certificate in &tls.certificates {
-                files.push(WorkerFile { path: staple::beside(&certificate.cert), kind: FileKind::Staple });
+                let optional = [staple::beside(&certificate.cert), staple::issuer_beside(&certificate.cert)];
+                files.extend(optional.map(|path| WorkerFile { path, kind: FileKind::Staple }));
                 files.push(WorkerFile { path: certificate.cert.clone(), kind: FileKind::Public });
                 files.push(WorkerFile { path: certificate.key.clone(), kind: FileKind::Secret });
             }
@@ -176,8 +178,8 @@ impl Config {
     }
 }
 
-/// The files of a directory of certificates, in the order of their names: those that end in `.crt` or `.ocsp`, and as
-/// secrets those that end in `.key` or `.pem`. Hidden ones do not count.
+/// The files of a directory of certificates, in the order of their names: those that end in `.crt`, `.ocsp` or
+/// `.issuer`, and as secrets those that end in `.key` or `.pem`. Hidden ones do not count.
 ///
 /// # Errors
 /// When it is no directory that can be read, or holds too many of them.
@@ -189,7 +191,7 @@ pub fn list_directory(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
         let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
         let kind = match name.rsplit_once('.') {
             Some((_, "crt")) => FileKind::Public,
-            Some((_, "ocsp")) => FileKind::Staple,
+            Some((_, "ocsp" | "issuer")) => FileKind::Staple,
             Some((_, "key" | "pem")) => FileKind::Secret,
             _ => continue,
         };

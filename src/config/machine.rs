@@ -324,9 +324,10 @@ fn staple_warnings(tls: &Tls) -> Vec<String> {
         let path = staple::beside(&pair.cert);
         // What is wrong with the certificate is said elsewhere.
         let chain = path.exists().then(|| read_chain(&pair.cert).ok())??;
-        let leaf = chain.first()?;
+        let issuer = read_file(&staple::issuer_beside(&pair.cert), FileKind::Staple).ok();
+        let judge = |response: Vec<u8>| staple::good_until_s(&response, &chain, issuer.as_deref());
         let file = path.display();
-        match read_file(&path, FileKind::Staple).map(|response| staple::good_until_s(&response, leaf)) {
+        match read_file(&path, FileKind::Staple).map(judge) {
             Ok(Ok(until_s)) if until_s > now_s => None,
             Ok(Ok(_)) => Some(format!("{file} has expired and is not stapled: fetch it again")),
             Ok(Err(unusable)) => Some(format!("{file} is not stapled: it {unusable}: {}", unusable.remedy)),

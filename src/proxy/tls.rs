@@ -270,14 +270,15 @@ fn load_certificate(pair: &Certificate, files: &Files) -> Result<Loaded, String>
     let facts = chain.first().map(certificates::facts).transpose().map_err(of_cert)?;
     let key = certificates::certified(chain, &private).map_err(of_key)?;
     let facts = facts.ok_or_else(|| format!("{} holds no certificate", pair.cert.display()))?;
-    let (stapled, ocsp) = stapled(&key, files.get(&staple::beside(&pair.cert)));
+    let (stapled, ocsp) = stapled(&key, &pair.cert, files);
     Ok(Loaded { served: Served { key: Arc::new(key), stapled }, ocsp, facts: Arc::new(facts) })
 }
 
 /// A certificate with the OCSP response beside it, and until when that is good.
-fn stapled(key: &CertifiedKey, response: Option<Arc<[u8]>>) -> (Option<(Arc<CertifiedKey>, u64)>, OcspStatus) {
-    let (Some(response), Some(leaf)) = (response, key.cert.first()) else { return (None, OcspStatus::None) };
-    match staple::good_until_s(&response, leaf) {
+fn stapled(key: &CertifiedKey, cert: &Path, files: &Files) -> (Option<(Arc<CertifiedKey>, u64)>, OcspStatus) {
+    let Some(response) = files.get(&staple::beside(cert)) else { return (None, OcspStatus::None) };
+    let issuer = files.get(&staple::issuer_beside(cert));
+    match staple::good_until_s(&response, &key.cert, issuer.as_deref()) {
         Ok(until_s) => {
             let with_it = CertifiedKey { ocsp: Some(response.to_vec()), ..key.clone() };
             let stapled = (Arc::new(with_it), u64::try_from(until_s).unwrap_or_default());

@@ -19,14 +19,18 @@ pub fn openssl(arguments: &[&str]) -> String {
 #[derive(Clone, Copy)]
 pub enum Kind {
     Ecdsa,
+    Ecdsa384,
     Rsa,
+    Ed25519,
 }
 
 impl Kind {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Ecdsa => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+            Self::Ecdsa384 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"],
             Self::Rsa => &["-newkey", "rsa:2048"],
+            Self::Ed25519 => &["-newkey", "ed25519"],
         }
     }
 }
@@ -58,12 +62,17 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(directory: &Directory, name: &str) -> Self {
+        Self::of(directory, name, Kind::Ecdsa)
+    }
+
+    /// One that signs with a key of this kind. All of them have one name.
+    pub fn of(directory: &Directory, name: &str, kind: Kind) -> Self {
         let at = |extension: &str| directory.path(&format!("{name}.{extension}"));
         let authority = Self { cert: at("crt"), key: at("key"), crl: at("crl"), database: at("db"), config: at("cnf") };
         let fixed = ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=Test Authority"];
         let usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
         let files = ["-keyout", text(&authority.key), "-out", text(&authority.cert)];
-        openssl(&[&fixed, Kind::Ecdsa.arguments(), &usage, &files].concat());
+        openssl(&[&fixed, kind.arguments(), &usage, &files].concat());
         fs::write(&authority.database, "").expect("the directory is writable");
         let config = format!(
             "[ca]\ndefault_ca = own\n[own]\ndatabase = {}\ndefault_md = sha256\ndefault_crl_days = 30\ncrl_extensions = crl\n\
@@ -82,7 +91,7 @@ impl Authority {
 
     /// A client's certificate and key.
     pub fn client(&self, directory: &Directory, file: &str, subject: &str) -> [PathBuf; 2] {
-        self.signed(directory, file, Kind::Ecdsa, subject, &["-addext", "extendedKeyUsage=clientAuth"])
+        self.signed(directory, file, Kind::Ecdsa, subject, &["-addext", "extendedKeyUsage=clientAuth"], "90")
     }
 
     fn signed(
@@ -92,12 +101,13 @@ impl Authority {
         kind: Kind,
         subject: &str,
         extensions: &[&str],
+        days: &str,
     ) -> [PathBuf; 2] {
         let at = |extension: &str| directory.path(&format!("{file}.{extension}"));
         let (cert, key, request) = (at("crt"), at("key"), at("csr"));
         let fixed = ["req", "-nodes", "-utf8", "-subj", subject, "-keyout", text(&key), "-out", text(&request)];
         openssl(&[&fixed, kind.arguments(), extensions].concat());
-        let fixed = ["x509", "-req", "-in", text(&request), "-out", text(&cert), "-days", "90"];
+        let fixed = ["x509", "-req", "-in", text(&request), "-out", text(&cert), "-days", days];
         let signer = ["-CA", text(&self.cert), "-CAkey", text(&self.key), "-CAcreateserial"];
         openssl(&[&fixed[..], &signer, &["-copy_extensions", "copyall"]].concat());
         [cert, key]
@@ -113,19 +123,31 @@ impl Authority {
             "-addext",
             "crlDistributionPoints=URI:http://localhost/list",
         ];
-        self.signed(directory, file, kind, "/CN=localhost", &extensions)
+        self.signed(directory, file, kind, "/CN=localhost", &extensions, "90")
+    }
+
+    /// A certificate of a responder, good for three days, and its key; with this as its extendedKeyUsage.
+    pub fn responder(&self, directory: &Directory, file: &str, usage: &str) -> [PathBuf; 2] {
+        let usage = format!("extendedKeyUsage={usage}");
+        self.signed(directory, file, Kind::Ecdsa, "/CN=Test Responder", &["-addext", &usage], "3")
     }
 
     /// Answers what a responder would be asked about a certificate of its own, good for a week.
     pub fn ocsp(&self, cert: &Path, response: &Path, status: &str) {
+        self.ocsp_signed(cert, response, status, [&self.cert, &self.key], &[]);
+    }
+
+    /// The same, signed by somebody else.
+    pub fn ocsp_signed(&self, cert: &Path, response: &Path, status: &str, by: [&Path; 2], arguments: &[&str]) {
         let printed = openssl(&["x509", "-in", text(cert), "-noout", "-serial"]);
         let serial = printed.split_once('=').expect("it prints NAME=DIGITS").1.trim();
         let revoked = if status == "R" { "260101000000Z" } else { "" };
         let index = response.with_extension("index");
         fs::write(&index, format!("{status}\t491231235959Z\t{revoked}\t{serial}\tunknown\t/CN=localhost\n")).unwrap();
-        let fixed = ["ocsp", "-index", text(&index), "-CA", text(&self.cert), "-issuer", text(&self.cert)];
-        let signer = ["-rsigner", text(&self.cert), "-rkey", text(&self.key), "-ndays", "7"];
-        openssl(&[&fixed[..], &signer, &["-cert", text(cert), "-respout", text(response)]].concat());
+        let fixed = ["ocsp", "-index", text(&index), "-CA", text(&self.cert), "-issuer", text(&self.cert), "-noverify"];
+        let signer = ["-rsigner", text(by[0]), "-rkey", text(by[1]), "-ndays", "7"];
+        let rest = ["-cert", text(cert), "-respout", text(response)];
+        openssl(&[&fixed[..], &signer, arguments, &rest].concat());
     }
 
     /// Revokes a certificate, and writes the list anew.
