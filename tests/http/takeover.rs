@@ -32,7 +32,9 @@ fn ask_kept(baton: std::net::SocketAddr) -> impl FnMut() + Send {
 fn ask_http2(baton: std::net::SocketAddr) -> impl FnMut() + Send {
     let (mut client, mut stream, mut last) = (H2::connect(baton), 1, None);
     move || {
-        let is_open = last.is_none() && client.try_send(&h2_wire::get(stream));
+        // With room for one more response, as its connection has room for so many bytes in all.
+        let request = || [h2_wire::window_update(0, 16), h2_wire::get(stream)].concat();
+        let is_open = last.is_none() && client.try_send(&request());
         let mut is_answered = !is_open;
         while is_open && !is_answered {
             match client.event(PATIENCE).expect("an answer in time") {
