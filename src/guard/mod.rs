@@ -449,6 +449,10 @@ impl Guard {
                     if let supervisor::Event::CheckAsked(asked) = &event {
                         commands.ask(&self.node.config, asked);
                     }
+                    if matches!(event, supervisor::Event::Certificates(_)) && files.borrow().files.are_large() {
+                        // The worker has taken them. What reading and writing them took, several times over, is free now.
+                        drop(tokio::task::spawn_blocking(memory::give_back));
+                    }
                     self.node.worker_event(event);
                     if is_stopping && self.node.worker == WorkerState::Draining {
                         self.node.finish().await;

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// What all of them may cost together in [`HandedFiles::cost`]: the line that they make stays below the longest.
 pub const COST_MAX: usize = 60 << 20;
 
+/// From here on files are [large](HandedFiles::are_large): a tenth of a list of a million networks.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Files by their paths. Secrets are among them: `Debug` shows their lengths alone.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedFiles(pub BTreeMap<PathBuf, FileContent>);
@@ -31,6 +34,11 @@ impl HandedFiles {
     /// What a file holds, when it is among them.
     pub fn get(&self, path: &Path) -> Option<Arc<[u8]>> {
         self.0.get(path).map(|content| Arc::clone(&content.0))
+    }
+
+    /// Whether they are so large that what was made of them on the way is worth giving back.
+    pub fn are_large(&self) -> bool {
+        self.0.values().map(|content| content.0.len()).sum::<usize>() >= LARGE_BYTES
     }
 
     /// The longest that they may become in JSON, in bytes.
@@ -94,6 +102,13 @@ mod tests {
         assert_eq!(serde_json::from_str::<HandedFiles>(&json).unwrap(), files);
         assert_eq!(files.get(Path::new("/b")).as_deref(), Some(&b"\xff\x00"[..]));
         assert_eq!(files.get(Path::new("/x")), None);
+    }
+
+    #[test]
+    fn a_mebibyte_in_all_is_large() {
+        let half = vec![b'x'; 1 << 19];
+        assert!(files(&[("/a", &half), ("/b", &half)]).are_large());
+        assert!(!files(&[("/a", &half), ("/b", &half[1..])]).are_large());
     }
 
     #[test]

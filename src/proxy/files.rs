@@ -23,6 +23,11 @@ impl Files {
         self.0.get(path)
     }
 
+    /// As [`HandedFiles::are_large`].
+    pub fn are_large(&self) -> bool {
+        self.0.are_large()
+    }
+
     /// The paths of the files of a directory, in their order.
     pub fn below<'f>(&'f self, directory: &'f Path) -> impl Iterator<Item = &'f Path> {
         self.0.0.keys().map(PathBuf::as_path).filter(move |path| path.parent() == Some(directory))

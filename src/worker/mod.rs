@@ -40,6 +40,7 @@ use crate::inquiry::{Answer, Question};
 use crate::link::{self, Bootstrap, FromWorker, Further, Handed, KeptFact, KeptList, KnownServer, Report, ToWorker};
 use crate::net::child;
 use crate::net::descriptors;
+use crate::net::memory;
 use crate::net::privileges;
 use crate::peer;
 use crate::peer::endpoint::End;
@@ -388,7 +389,15 @@ impl Worker {
     fn take_files(&mut self, files: Files) {
         let site = self.site();
         self.files = files.clone();
-        self.taking.begin(move || site.files_changed(&files));
+        self.taking.begin(move || {
+            let refused = site.files_changed(&files);
+            if files.are_large() {
+                // The former ones and what was made of them, several times over, is free now.
+                drop((site, files));
+                memory::give_back();
+            }
+            refused
+        });
     }
 
     /// Everything that is made of files has been made anew; what could not be used, in words.
