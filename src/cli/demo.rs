@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Halt::Interrupted { signal }) => ExitCode::from(128_u8.saturating_add(signal)),
-        Err(Halt::Failed(error)) => {
+        Err(Halt::Mistaken(error) | Halt::Failed(error)) => {
             explain_failure(&mut pair, &error);
             ExitCode::FAILURE
         }

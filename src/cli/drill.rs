@@ -27,12 +27,13 @@ clients ask, and which events are played: planned switchover, worker killed or h
 node rebooted, power cut, server killed, configuration reloaded, rolling upgrade. An annotated one is \
 /usr/share/doc/baton/examples/drill.toml.
 
-Clients run on this machine, which should be neither of the nodes. A drill begins only on a pair that is whole: both nodes \
-answer, are fit and in sync, and one of them holds the VIP. Each event waits for that again. What an event broke is mended \
+Clients run on this machine, which should be neither of the nodes. A drill begins only on the pair that the scenario names, by \
+the word of the nodes themselves (their names, their peers, the VIP), and only when it is whole: both nodes answer, are fit \
+and in sync, and one of them holds the VIP. Each event waits for that again. What an event broke is mended \
 at its end, when it fails, and after Ctrl-C; then the reports have what was played until then.
 
 The exit status is 0 when every event was within its limits, 1 when one was not or the drill could not be played to its \
-end, 2 when the scenario has mistakes, and 128 + the number of a signal that ended it (130 for Ctrl-C).";
+end, 2 when the scenario has mistakes or is not about the pair that it leads to, and 128 + the number of a signal that ended it (130 for Ctrl-C).";
 
 /// Time for the pair to be found whole, and clients to be served, before the first event.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,7 +46,7 @@ pub(super) struct Arguments {
     /// What is played, on which pair
     #[arg(long, value_name = "FILE")]
     scenario: PathBuf,
-    /// Check the scenario, and do nothing to the pair
+    /// Check the scenario and the files that it names, and do nothing to the pair
     #[arg(long)]
     check: bool,
     /// Write the figures to a file, as JSON
@@ -85,6 +86,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(report) if report.is_passed() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(Halt::Interrupted { signal }) => interrupted(signal),
+        Err(Halt::Mistaken(reason)) => {
+            super::complain(&format!("baton drill: {}: {reason}", arguments.scenario.display()));
+            ExitCode::from(USAGE)
+        }
         Err(Halt::Failed(reason)) => {
             super::complain(&format!("baton drill: {reason}"));
             ExitCode::FAILURE

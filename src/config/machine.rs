@@ -167,8 +167,13 @@ fn check_store(store: &StoreBlock, mistakes: &Mistakes<'_>) {
         mistakes.value(&file.place, error.to_string(), error.store_remedy());
     }
     if let Some(file) = &store.ca_file {
-        usable(read_chain(&file.value), file, mistakes);
+        check_authorities(file, mistakes);
     }
+}
+
+/// Checks a file of authorities that are trusted.
+pub(super) fn check_authorities(file: &Located<PathBuf>, mistakes: &Mistakes<'_>) {
+    usable(read_chain(&file.value), file, mistakes);
 }
 
 /// The programs that the file says to run.

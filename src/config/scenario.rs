@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::reader::{Table, Value};
 use super::report::{Located, Mistakes, Place, Report, Wrong};
 use super::values;
+use super::{Scope, machine};
 
 /// The longest that anything in a scenario may take.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -349,26 +350,30 @@ impl ScenarioEvent {
 }
 
 impl Scenario {
-    /// Reads and checks the file at `path`.
+    /// Reads and checks the file at `path`, and those that it names.
     ///
     /// # Errors
     /// Every mistake in the file, in one report.
     pub fn load(path: &Path) -> Result<Self, Report> {
-        Self::parse(&super::read(path)?, path)
+        Self::checked(&super::read(path)?, path, Scope::Machine)
     }
 
-    /// Checks `text`, which stands in the file at `path`.
+    /// Checks `text`, which stands in the file at `path`, by itself.
     ///
     /// # Errors
     /// As [`Scenario::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Report> {
+        Self::checked(text, path, Scope::File)
+    }
+
+    fn checked(text: &str, path: &Path, scope: Scope) -> Result<Self, Report> {
         let mistakes = Mistakes::new(text);
         let (document, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             mistakes.syntax(error.span(), error.message(), "correct what is marked; see https://toml.io");
         }
         let directory = path.parent().unwrap_or(Path::new("."));
-        let scenario = read(Table::root(&mistakes, document.get_ref()), &mistakes, directory);
+        let scenario = read(Table::root(&mistakes, document.get_ref()), &mistakes, directory, scope);
         if let Some(report) = mistakes.into_report(path) {
             return Err(report);
         }
@@ -376,7 +381,7 @@ impl Scenario {
     }
 }
 
-fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Option<Scenario> {
+fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path, scope: Scope) -> Option<Scenario> {
     let name = root.optional("name").and_then(|value| value.parsed(title)).map(|found| found.value);
     let vip = root.optional("vip").and_then(|value| value.parsed(values::name)).map(|found| found.value);
     let second = Duration::from_secs(1);
@@ -391,7 +396,7 @@ fn read(mut root: Table<'_>, mistakes: &Mistakes<'_>, directory: &Path) -> Optio
         .collect();
     let servers: Vec<_> = root.blocks("server", SERVERS_MAX).into_iter().filter_map(server).collect();
     let load = root.required("load", "write a block [load] with the url that clients ask for");
-    let load = load.and_then(Value::block).and_then(|table| read_load(table, directory));
+    let load = load.and_then(Value::block).and_then(|table| read_load(table, directory, scope, mistakes));
     let limits = root.block("limits").map(|mut table| {
         let limits = written_limits(&mut table);
         table.finish();
@@ -533,11 +538,15 @@ fn script_text(text: &str) -> Result<String, Wrong> {
     Err(Wrong::new(rule, "write commands as on a terminal; `true` does nothing"))
 }
 
-fn read_load(mut table: Table<'_>, directory: &Path) -> Option<ScenarioLoad> {
+fn read_load(mut table: Table<'_>, directory: &Path, scope: Scope, mistakes: &Mistakes<'_>) -> Option<ScenarioLoad> {
     let ms = Duration::from_millis;
     let url = table.required("url", "write where clients ask, such as url = \"http://192.0.2.100/\"");
     let url = url.and_then(|value| value.parsed(|text| parse_url(text, ["http", "https"])));
     let ca = table.optional("ca").and_then(|value| value.parsed(values::file));
+    let ca = ca.map(|found| Located { value: directory.join(found.value), place: found.place });
+    if let Some(ca) = ca.as_ref().filter(|_| scope == Scope::Machine) {
+        machine::check_authorities(ca, mistakes);
+    }
     let cookie = table.optional("cookie").and_then(|value| value.parsed(values::cookie_name));
     let server_from = table.optional("server_from").and_then(|value| value.parsed(parse_server_from));
     let websocket = table.optional("websocket");
@@ -561,7 +570,7 @@ fn read_load(mut table: Table<'_>, directory: &Path) -> Option<ScenarioLoad> {
     table.finish();
     Some(ScenarioLoad {
         url: url?.value,
-        ca: ca.map(|found| directory.join(found.value)),
+        ca: ca.map(|found| found.value),
         new_connections,
         kept_connections,
         kept_pause,

@@ -8,7 +8,7 @@ use crate::lab::load::Load;
 use crate::lab::pair::{PairState, judge};
 
 use super::roles::Roles;
-use super::site::{Blow, Job, Sighting, Site};
+use super::site::{Blow, Job, Sighting, Site, mistaken};
 use super::{Halt, Sight, Spectator};
 
 /// How often a condition is looked at. Often enough that the end of a wait is not what takes the time, seldom enough
@@ -60,6 +60,8 @@ pub struct Engine<'a, S: Site> {
     /// When the current event began: what the spectator counts from.
     scene_began: Instant,
     scene: String,
+    /// Whether the pair has been whole: it is the one that was meant.
+    is_known: bool,
     /// What is broken at the moment.
     pub(super) wound: Option<Blow>,
 }
@@ -77,6 +79,7 @@ impl<'a, S: Site> Engine<'a, S> {
             looked: None,
             scene_began: Instant::now(),
             scene: "starting".to_owned(),
+            is_known: false,
             wound: None,
         }
     }
@@ -168,6 +171,13 @@ impl<'a, S: Site> Engine<'a, S> {
         let mut last = "nobody has been asked".to_owned();
         let waited = self.until("", within, |engine| {
             engine.site.inspect()?;
+            if let Some(reason) = engine.mistaken() {
+                if !engine.is_known {
+                    return Err(Halt::Mistaken(reason));
+                }
+                last = reason;
+                return Ok(None);
+            }
             // What was seen before says nothing about now.
             if !engine.sightings.iter().flatten().all(|sighting| sighting.at >= began) {
                 if let Some((name, why)) = engine.unreachable() {
@@ -177,6 +187,7 @@ impl<'a, S: Site> Engine<'a, S> {
             }
             match engine.state() {
                 PairState::Healthy { active } => {
+                    engine.is_known = true;
                     engine.refresh();
                     Ok(engine.site.nodes().iter().position(|node| *node == active))
                 }
@@ -192,6 +203,10 @@ impl<'a, S: Site> Engine<'a, S> {
             }
             other => other,
         })
+    }
+
+    fn mistaken(&self) -> Option<String> {
+        mistaken(&self.site.nodes(), self.plan.vip.as_deref(), self.sightings.as_ref()?)
     }
 
     fn state(&self) -> PairState {

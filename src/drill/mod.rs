@@ -41,6 +41,8 @@ pub enum Halt {
         /// Its number.
         signal: u8,
     },
+    /// The scenario is not about the pair that was found, in words, with what to do.
+    Mistaken(String),
     /// Something did not happen that should have, in words.
     Failed(String),
 }

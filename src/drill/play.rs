@@ -73,7 +73,7 @@ impl<S: Site> Engine<'_, S> {
         }
         match played {
             Ok(verdict) => report.verdict = verdict,
-            Err(Halt::Failed(reason)) => report.verdict = Verdict::Failed { reason },
+            Err(Halt::Mistaken(reason) | Halt::Failed(reason)) => report.verdict = Verdict::Failed { reason },
             Err(Halt::Interrupted { signal }) => {
                 report.verdict = Verdict::Failed { reason: format!("interrupted by signal {signal}") };
             }
@@ -135,7 +135,7 @@ impl<S: Site> Engine<'_, S> {
 
     fn strike(&mut self, blow: &Blow, event: &ScenarioEvent) -> Result<(), Halt> {
         self.wound = event.kind.is_mended().then(|| blow.clone());
-        let job = self.site.strike(blow)?;
+        let job = self.site.strike(blow, event.timeout)?;
         self.finish(&job, &format!("the end of what was begun: {}", blow.story()), event.timeout)
     }
 
@@ -145,7 +145,7 @@ impl<S: Site> Engine<'_, S> {
         for node in [1 - blow.node.min(1), blow.node] {
             let name = nodes.get(node).cloned().unwrap_or_default();
             let what = format!("the end of {} on {name}", event.kind.title());
-            let job = self.site.strike(&Blow { node, name, ..blow.clone() })?;
+            let job = self.site.strike(&Blow { node, name, ..blow.clone() }, event.timeout)?;
             self.finish(&job, &what, event.timeout)?;
             self.wait_until_whole(event.timeout)?;
         }

@@ -41,7 +41,7 @@ impl Site for Rehearsal {
         [sighting(first_name, first), sighting(second_name, second)]
     }
 
-    fn strike(&mut self, blow: &Blow) -> Result<Job, Halt> {
+    fn strike(&mut self, blow: &Blow, _within: Duration) -> Result<Job, Halt> {
         match blow.kind {
             EventKind::WorkerKilled => self.node(blow)?.kill_worker()?,
             EventKind::LinkCut => self.pair.topology().cut_cable(&blow.name)?,

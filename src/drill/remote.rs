@@ -30,8 +30,10 @@ impl Remote {
     /// # Errors
     /// When there are no threads to be had.
     pub fn begin(scenario: Scenario) -> Result<Self, Halt> {
-        let watch =
-            |node: &ScenarioNode| Watch::begin(Reach { prefix: node.reach.clone() }, &command(node, "status --json"));
+        let watch = |node: &ScenarioNode| {
+            let reach = Reach { prefix: node.reach.clone() };
+            Watch::begin(reach, &command(node, "status --json"), scenario.vip.clone())
+        };
         let [first, second] = &scenario.nodes;
         let watches = [watch(first)?, watch(second)?];
         Ok(Self { scenario, watches, remedy: None })
@@ -137,11 +139,9 @@ impl Site for Remote {
         self.watches.each_ref().map(Watch::latest)
     }
 
-    fn strike(&mut self, blow: &Blow) -> Result<Job, Halt> {
+    fn strike(&mut self, blow: &Blow, within: Duration) -> Result<Job, Halt> {
         let (script, remedy) = self.means(blow)?;
         self.remedy = remedy;
-        let event = self.scenario.events.iter().find(|event| event.kind == blow.kind);
-        let within = event.map_or(MEND_TIMEOUT, |event| event.timeout);
         self.run(blow, &script, within, "strike")
     }
 

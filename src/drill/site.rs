@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::scenario::EventKind;
 use crate::status::{NodeStatus, Role, VipStatus};
@@ -17,11 +17,11 @@ pub trait Site {
     /// How both are, at the latest look.
     fn look(&mut self) -> [Sighting; 2];
 
-    /// Begins to do to a node, or to a server, what the event is.
+    /// Begins to do to a node, or to a server, what the event is. It fails when it takes longer than `within`.
     ///
     /// # Errors
     /// When it cannot be done.
-    fn strike(&mut self, blow: &Blow) -> Result<Job, Halt>;
+    fn strike(&mut self, blow: &Blow, within: Duration) -> Result<Job, Halt>;
 
     /// Whether the node that was struck has done its own part.
     ///
@@ -102,6 +102,40 @@ impl Sighting {
     }
 }
 
+/// What shows that a scenario with these nodes and this VIP is not about the nodes that answered; `None` while nothing does.
+/// Struck would be something else than was meant, and reported under the wrong name.
+pub fn mistaken(nodes: &[String; 2], vip: Option<&str>, sightings: &[Sighting; 2]) -> Option<String> {
+    let [first, second] = sightings.each_ref().map(|sighting| sighting.status.as_ref());
+    let [first_name, second_name] = nodes;
+    if let (Some(one), Some(other)) = (first, second)
+        && one.node == other.node
+    {
+        return Some(format!(
+            "`reach` of [[node]] {first_name} and of [[node]] {second_name} lead to the same node, {}: correct one of them",
+            one.node
+        ));
+    }
+    let found = || [(first_name, second_name, first), (second_name, first_name, second)].into_iter();
+    let found = || found().filter_map(|(name, other, status)| Some((name, other, status?)));
+    if let Some((name, _, status)) = found().find(|(name, _, status)| status.node != **name) {
+        let is = &status.node;
+        return Some(format!(
+            "the node that `reach` of [[node]] {name} leads to says that it is {is}: correct `reach`, or write name = \"{is}\""
+        ));
+    }
+    let peer_of = |status: &NodeStatus| status.peer.as_ref().map(|peer| peer.node.clone());
+    for (name, other, status) in found() {
+        if let Some(peer) = peer_of(status).filter(|peer| peer != other) {
+            return Some(format!("{name} says that its peer is {peer}, not {other}: name both nodes of one pair"));
+        }
+    }
+    let vip = vip?;
+    let (name, _, status) = found().find(|(_, _, status)| !status.vips.iter().any(|known| known.name == vip))?;
+    let known: Vec<&str> = status.vips.iter().map(|vip| vip.name.as_str()).collect();
+    // One that has none at all is not whole, which is said elsewhere.
+    (!known.is_empty()).then(|| format!("{name} has no VIP {vip}: name one of {}", known.join(", ")))
+}
+
 /// Work that may take a while.
 #[derive(Debug)]
 pub struct Job(Receiver<Result<(), String>>);
@@ -139,6 +173,52 @@ impl Job {
             Err(TryRecvError::Empty) => Ok(false),
             Err(TryRecvError::Disconnected) => Err(Halt::Failed("a job ended without a word".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::PeerStatus;
+
+    fn vip(name: &str) -> VipStatus {
+        VipStatus { name: name.to_owned(), ..VipStatus::default() }
+    }
+
+    fn seen(node: &str, peer: Option<&str>) -> Sighting {
+        let mut status = samples::status(node, vec![vip("web"), vip("api")]);
+        status.peer =
+            peer.map(|node| PeerStatus { node: node.to_owned(), address: String::new(), last_heard_ms: None });
+        Sighting { at: Instant::now(), status: Some(status), carries: None, trouble: None }
+    }
+
+    fn said(vip: Option<&str>, sightings: [Sighting; 2]) -> Option<String> {
+        mistaken(&["lb-a", "lb-b"].map(str::to_owned), vip, &sightings)
+    }
+
+    #[test]
+    fn nodes_and_vip_of_a_scenario_are_those_of_the_status() {
+        let pair = || [seen("lb-a", Some("lb-b")), seen("lb-b", Some("lb-a"))];
+        assert_eq!(said(None, pair()), None);
+        assert_eq!(said(Some("api"), pair()), None);
+        let unknown = said(Some("nope"), pair());
+        assert_eq!(unknown.as_deref(), Some("lb-a has no VIP nope: name one of web, api"));
+        let swapped = said(None, [seen("lb-b", None), seen("lb-a", None)]).unwrap();
+        assert!(swapped.contains("[[node]] lb-a leads to says that it is lb-b: "), "{swapped}");
+        let other = said(None, [seen("lb-a", None), seen("lb-x", None)]).unwrap();
+        assert!(other.ends_with("or write name = \"lb-x\""), "{other}");
+        let same = said(None, [seen("lb-a", None), seen("lb-a", None)]).unwrap();
+        assert!(same.contains("lead to the same node, lb-a: "), "{same}");
+        let strangers = said(None, [seen("lb-a", Some("lb-b")), seen("lb-b", Some("lb-c"))]).unwrap();
+        assert!(strangers.starts_with("lb-b says that its peer is lb-c, not lb-a: "), "{strangers}");
+    }
+
+    #[test]
+    fn node_that_does_not_answer_contradicts_nothing() {
+        let silent = || Sighting { at: Instant::now(), status: None, carries: None, trouble: None };
+        assert_eq!(said(Some("web"), [seen("lb-a", Some("lb-b")), silent()]), None);
+        assert_eq!(said(Some("nope"), [silent(), silent()]), None);
+        assert!(said(None, [silent(), seen("lb-a", None)]).is_some());
     }
 }
 

@@ -1,6 +1,5 @@
 //! Where clients ask, from what a scenario says: names are looked up, certificates read.
 
-use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,9 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::config::FileKind;
 use crate::config::certificates;
+use crate::config::read_file;
 use crate::config::scenario::{ScenarioLoad, ServerFrom, Url};
 use crate::lab::client::{self, Target, Tls};
 use crate::lab::load::LoadSpec;
@@ -94,8 +95,7 @@ fn tls_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, Halt> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca {
-        let text =
-            fs::read(path).map_err(|error| Halt::Failed(format!("failed to read {}: {error}", path.display())))?;
+        let text = read_file(path, FileKind::Public).map_err(|error| Halt::Failed(error.to_string()))?;
         let chain = certificates::chain(&text, path).map_err(|unusable| Halt::Failed(unusable.to_string()))?;
         roots.add_parsable_certificates(chain);
     }

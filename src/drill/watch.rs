@@ -134,11 +134,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch. `status` is the command line that prints the status as JSON there.
+    /// Begins to watch. `status` is the command line that prints the status as JSON there; of its VIPs counts the one of this
+    /// name, or the first.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn begin(reach: Reach, status: &str) -> Result<Self, Halt> {
+    pub fn begin(reach: Reach, status: &str, vip: Option<String>) -> Result<Self, Halt> {
         let script = format!(
             "while :; do {status} 2>&1 || :; echo; echo {ADDRESSES}; ip -o address show 2>/dev/null || :; \
              echo {END} || exit; sleep {WORD_INTERVAL}; done\n"
@@ -156,6 +157,7 @@ impl Watch {
             script,
             latest: Arc::clone(&latest),
             stopping: Arc::clone(&stopping),
+            vip,
             vip_addresses: Vec::new(),
         };
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(move || session.watch());
@@ -183,7 +185,9 @@ struct Session {
     script: String,
     latest: Arc<Mutex<Sighting>>,
     stopping: Arc<AtomicBool>,
-    /// Of all its VIPs, by its last status: a guard that is gone leaves them, and cannot say so.
+    /// The name of the VIP that counts.
+    vip: Option<String>,
+    /// Of that VIP, by its last status: a guard that is gone leaves them, and cannot say so.
     vip_addresses: Vec<String>,
 }
 
@@ -244,18 +248,20 @@ impl Session {
         let json = status.find('{').and_then(|start| status.get(start..)).unwrap_or_default();
         let parsed: Result<NodeStatus, _> = serde_json::from_str(json.trim());
         let trouble = match &parsed {
-            Ok(status) => {
-                let bare = |address: &String| address.split('/').next().unwrap_or_default().to_owned();
-                self.vip_addresses = status.vips.iter().flat_map(|vip| vip.addresses.iter().map(bare)).collect();
-                None
-            }
+            Ok(_) => None,
             Err(error) if !json.is_empty() => Some(format!("its status cannot be read: {error}")),
             Err(_) => Some(last_words(status.as_bytes()).trim_start_matches(": ").to_owned()),
         };
+        let mut sighting = Sighting { at, status: parsed.ok(), carries: None, trouble };
+        if sighting.status.is_some() {
+            let bare = |address: &String| address.split('/').next().unwrap_or_default().to_owned();
+            let vip = sighting.vip(self.vip.as_deref());
+            self.vip_addresses = vip.into_iter().flat_map(|vip| vip.addresses.iter().map(bare)).collect();
+        }
         let carries = |vip: &String| addresses.contains(&format!(" {vip}/"));
         let is_known = !addresses.trim().is_empty() && !self.vip_addresses.is_empty();
-        let carries = is_known.then(|| self.vip_addresses.iter().any(carries));
-        Sighting { at, status: parsed.ok(), carries, trouble }
+        sighting.carries = is_known.then(|| self.vip_addresses.iter().any(carries));
+        sighting
     }
 
     fn saw(&self, sighting: Sighting) {
@@ -334,7 +340,7 @@ mod tests {
     #[test]
     fn words_of_a_node_are_understood() {
         let file = status_file();
-        let watch = Watch::begin(here(), &format!("cat {}", file.display())).unwrap();
+        let watch = Watch::begin(here(), &format!("cat {}", file.display()), None).unwrap();
         let seen = first_status(&watch);
         assert_eq!(seen.status.map(|status| status.node), Some("lb-a".to_owned()));
         assert_ne!(seen.carries, Some(true), "this machine has no 192.0.2.100");
@@ -355,8 +361,33 @@ mod tests {
     fn session_may_take_longer_to_begin_than_it_may_be_silent_later() {
         let file = status_file();
         let slowly = ["sh", "-c", "sleep 2.5; exec \"$@\"", "slowly"].map(str::to_owned).to_vec();
-        let watch = Watch::begin(Reach { prefix: slowly }, &format!("cat {}", file.display())).unwrap();
+        let watch = Watch::begin(Reach { prefix: slowly }, &format!("cat {}", file.display()), None).unwrap();
         assert_eq!(first_status(&watch).status.map(|status| status.node), Some("lb-a".to_owned()));
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn addresses_of_the_vip_that_counts_are_looked_for_and_no_others() {
+        let vip = |name: &str, address: &str| VipStatus {
+            name: name.to_owned(),
+            addresses: vec![format!("{address}/24")],
+            ..VipStatus::default()
+        };
+        let vips = vec![vip("web", "192.0.2.100"), vip("api", "192.0.2.101")];
+        let json = serde_json::to_string(&samples::status("lb-a", vips)).unwrap();
+        let carries = |name: Option<&str>| {
+            let nothing = Sighting { at: Instant::now(), status: None, carries: None, trouble: None };
+            let mut session = Session {
+                reach: here(),
+                script: String::new(),
+                latest: Arc::new(Mutex::new(nothing)),
+                stopping: Arc::default(),
+                vip: name.map(str::to_owned),
+                vip_addresses: Vec::new(),
+            };
+            let word = format!("{json}\n{ADDRESSES}\n2: eth0 inet 192.0.2.101/24 scope global eth0\n");
+            session.understand(&word, Instant::now()).carries
+        };
+        assert_eq!([None, Some("web"), Some("api")].map(carries), [Some(false), Some(false), Some(true)]);
     }
 }

@@ -48,6 +48,7 @@ pub fn trials() -> Vec<Trial> {
         trial("drill_over_its_limits_fails_and_names_what_was_exceeded", fails),
         trial("drill_that_is_interrupted_mends_what_it_broke", is_interrupted),
         trial("drill_refuses_a_pair_that_is_not_whole", refuses),
+        trial("drill_refuses_a_scenario_of_another_pair_and_strikes_nothing", refuses_strangers),
     ]
 }
 
@@ -459,5 +460,59 @@ fn refuses(stand: &mut Stand) -> Outcome {
     let said = stand.said()?;
     ensure!(status == 2, "exit status {status}: {said}");
     ensure!(said.contains("error: quite: unknown key") && said.contains("did you mean \"worker-killed\"?"), "{said}");
+    Ok(())
+}
+
+fn refuses_strangers(stand: &mut Stand) -> Outcome {
+    let event = "\n[[event]]\ntype = \"worker-killed\"\n";
+    let [first, second] = NODES;
+    let reach = |node: &str| format!("--net=/run/netns/{PREFIX}{node}\"");
+    let run = |stand: &Stand, node: &str| -> anyhow::Result<String> {
+        let node = stand.pair.node(node).context("a node of the pair")?;
+        Ok(format!("runtime_dir = \"{}\"", node.runtime_dir().display()))
+    };
+    let (first_run, second_run) = (run(stand, first)?, run(stand, second)?);
+    let swapped = |text: &str| {
+        let held = text.replace(&reach(first), "@").replace(&reach(second), &reach(first)).replace('@', &reach(second));
+        held.replace(&first_run, "@").replace(&second_run, &first_run).replace('@', &second_run)
+    };
+    let usual = fs::read_to_string(stand.scenario("", event)?)?;
+    let cases = [
+        (fs::read_to_string(stand.scenario("vip = \"nope\"", event)?)?, "lb-a has no VIP nope: name one of web"),
+        (usual.replace("name = \"lb-a\"", "name = \"lb-x\""), "[[node]] lb-x leads to says that it is lb-a: "),
+        (swapped(&usual), "[[node]] lb-a leads to says that it is lb-b: "),
+        (
+            usual.replace(&reach(second), &reach(first)).replace(&second_run, &first_run),
+            "`reach` of [[node]] lb-a and of [[node]] lb-b lead to the same node, lb-a: ",
+        ),
+    ];
+    let restarts = |stand: &Stand| -> anyhow::Result<Vec<u64>> {
+        let status = |name: &&str| Ok(stand.pair.node(name).context("a node")?.status(PATIENCE)?.worker.restarts);
+        NODES.iter().map(status).collect()
+    };
+    let before = restarts(stand)?;
+    for (text, expected) in cases {
+        let path = stand.path("drill.toml");
+        ensure!(text != usual, "the case is the good scenario");
+        fs::write(&path, text)?;
+        let said_before = stand.said().unwrap_or_default().len();
+        let mut drill = stand.begin(&path)?;
+        let status = stand.finish(&mut drill)?;
+        let said = stand.said()?.split_off(said_before);
+        ensure!(status == 2, "exit status {status}: {said}");
+        ensure!(said.contains(expected), "{expected} is not said: {said}");
+        ensure!(!said.contains("load starts") && !said.contains("event 1"), "{said}");
+    }
+    ensure!(restarts(stand)? == before, "a worker was struck");
+
+    fs::write(stand.path("drill.toml"), usual.replace("[load]\n", "[load]\nca = \"nowhere.pem\"\n"))?;
+    let mut check = Command::new(program());
+    let checked = check.args(["drill", "--check", "--scenario"]).arg(stand.path("drill.toml")).output()?;
+    let said = String::from_utf8_lossy(&checked.stderr);
+    ensure!(checked.status.code() == Some(2), "{checked:?}");
+    ensure!(
+        said.contains("error: load.ca = \"nowhere.pem\": failed to read ") && said.contains("nowhere.pem"),
+        "{said}"
+    );
     Ok(())
 }
