@@ -4,7 +4,6 @@
 
 mod hold;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,13 +15,13 @@ use crate::drill::outcome::{EventReport, Report, Verdict};
 use crate::drill::rehearsal::Rehearsal;
 use crate::drill::report;
 use crate::drill::target::described;
-use crate::lab::LabError;
 use crate::lab::load::{LoadSpec, ask_once};
 use crate::lab::namespace;
 use crate::lab::namespace::Namespace;
 use crate::lab::pair::{NODES, Pair, PairSpec, TARGET, own_program};
 use crate::units::AdvertInterval;
 
+use super::results;
 use super::screen::Screen;
 
 /// Time for both nodes to start and one of them to take the VIP.
@@ -134,11 +133,12 @@ fn plan(advert_interval: AdvertInterval) -> Plan {
 fn rehearse(engine: &mut Engine<'_, Rehearsal>, arguments: &Arguments) -> Result<(), Halt> {
     engine.spectator.say("building: 1 switch, 1 client, 3 servers, 2 nodes");
     start(engine)?;
-    let mut report = engine.play(|engine| {
+    let mut report = Report::new(&engine.plan, None, NODES.map(str::to_owned));
+    report.load = described(&LoadSpec::steady(TARGET, Vec::new()));
+    engine.play(&mut report, |engine| {
         engine.load = Some(engine.site.pair.start_load()?);
         Ok(())
     })?;
-    report.load = described(&LoadSpec::steady(TARGET, Vec::new()));
     show(&report, arguments)
 }
 
@@ -159,16 +159,18 @@ fn is_answered(client: &Namespace) -> bool {
 
 /// Prints the table, writes the files, and judges.
 fn show(report: &Report, arguments: &Arguments) -> Result<(), Halt> {
-    let printed = super::answer(&format!("\n{}", report::table(report)));
-    printed.map_err(LabError::system("print the figures"))?;
-    for (path, text) in [(&arguments.json, report::json(report)), (&arguments.report, report::html(report))] {
-        if let Some(path) = path {
-            let lost = LabError::system(format!("write {}", path.display()));
-            fs::write(path, text).map_err(lost)?;
-        }
+    let files = [(&arguments.json, report::json(report)), (&arguments.report, report::html(report))];
+    let files = files.map(|(path, text)| results::Report { path, text });
+    let mut complaints = results::write_all(&files);
+    if let Err(error) = super::answer(&format!("\n{}", report::table(report))) {
+        complaints.push(format!("failed to print the figures: {error}"));
     }
     if let Some(signal) = report.interrupted {
+        complaints.iter().for_each(|complaint| super::complain(&format!("baton demo: {complaint}")));
         return Err(Halt::Interrupted { signal });
+    }
+    if !complaints.is_empty() {
+        return Err(Halt::Failed(complaints.join("; ")));
     }
     match report.events.iter().find(|event| !event.passed) {
         None => Ok(()),

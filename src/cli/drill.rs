@@ -1,21 +1,21 @@
 //! `baton drill`: plays failover events on a real pair under load, and proves what came of them.
 
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config::scenario::Scenario;
 use crate::drill::Halt;
+use crate::drill::Spectator as _;
 use crate::drill::engine::{Engine, Plan};
 use crate::drill::outcome::Report;
 use crate::drill::remote::Remote;
 use crate::drill::report;
 use crate::drill::target::{described, load_spec};
-use crate::lab::journal::Journal;
-use crate::lab::load::{Load, ask_once_here};
+use crate::lab::journal::{Journal, Losses};
+use crate::lab::load::{Load, LoadSpec, ask_once_here};
 
+use super::results;
 use super::screen::Screen;
 
 /// What `--help` says.
@@ -30,10 +30,12 @@ node rebooted, power cut, server killed, configuration reloaded, rolling upgrade
 Clients run on this machine, which should be neither of the nodes. A drill begins only on the pair that the scenario names, by \
 the word of the nodes themselves (their names, their peers, the VIP), and only when it is whole: both nodes answer, are fit \
 and in sync, and one of them holds the VIP. Each event waits for that again. What an event broke is mended \
-at its end, when it fails, and after Ctrl-C; then the reports have what was played until then.
+at its end, when it fails, and after Ctrl-C or when the terminal is closed; then the reports have what was played until then. \
+Each of them is written whole or not at all, also when nothing could be played, which it says then; one that cannot be \
+written keeps no other from it. A ledger that lacks requests says how many in its last line, and the drill is not passed.
 
-The exit status is 0 when every event was within its limits, 1 when one was not or the drill could not be played to its \
-end, 2 when the scenario has mistakes or is not about the pair that it leads to, and 128 + the number of a signal that ended it (130 for Ctrl-C).";
+The exit status is 0 when every event was within its limits and all files could be written, 1 when not so or the drill could \
+not be played to its end, 2 when the scenario has mistakes or is not about the pair that it leads to, and 128 + the number of a signal that ended it (130 for Ctrl-C, 129 for a terminal that was closed).";
 
 /// Time for the pair to be found whole, and clients to be served, before the first event.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -77,40 +79,25 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         let text = format!("{} is good: {}\n", arguments.scenario.display(), events.join(", "));
         return if super::answer(&text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let interrupted = |signal: u8| {
-        super::complain("baton drill: interrupted; what was broken has been mended, or is named above");
-        ExitCode::from(128_u8.saturating_add(signal))
-    };
-    match play(scenario, arguments) {
-        Ok(Report { interrupted: Some(signal), .. }) => interrupted(signal),
-        Ok(report) if report.is_passed() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(Halt::Interrupted { signal }) => interrupted(signal),
-        Err(Halt::Mistaken(reason)) => {
-            super::complain(&format!("baton drill: {}: {reason}", arguments.scenario.display()));
-            ExitCode::from(USAGE)
-        }
-        Err(Halt::Failed(reason)) => {
-            super::complain(&format!("baton drill: {reason}"));
-            ExitCode::FAILURE
-        }
+    let node_names = scenario.nodes.each_ref().map(|node| node.name.clone());
+    let plan = plan(&scenario);
+    let mut report = Report::new(&plan, None, node_names.clone());
+    let mut screen = Screen::new(node_names, scenario.vip.clone());
+    let played = play(scenario, plan, arguments, &mut screen, &mut report);
+    screen.finish();
+    let is_told = tell(&report, played.as_ref().err(), arguments);
+    // A terminal that was closed meanwhile is why it could not be told.
+    let signal = report.interrupted.or_else(|| screen.signal().filter(|_| !is_told));
+    match (played, signal) {
+        (Err(Halt::Mistaken(_)), _) => ExitCode::from(USAGE),
+        (_, Some(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
+        (Ok(()), None) if report.is_passed() && is_told => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 
-/// Plays it, and gives what came of it.
-fn play(scenario: Scenario, arguments: &Arguments) -> Result<Report, Halt> {
-    // What cannot work is found before anything is done to the pair.
-    for path in [&arguments.json, &arguments.junit, &arguments.report].into_iter().flatten() {
-        // What an earlier drill wrote is left as it is until this one is over.
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        opened.map_err(|error| failed(&format!("report {}", path.display()), &error))?;
-    }
-    let spec = load_spec(&scenario.load)?;
-    let load = described(&spec);
-    let journal =
-        arguments.ledger.as_deref().map(Journal::create).transpose().map_err(|error| failed("ledger", &error))?;
-    let mut screen = Screen::new(scenario.nodes.each_ref().map(|node| node.name.clone()), scenario.vip.clone());
-    let plan = Plan {
+fn plan(scenario: &Scenario) -> Plan {
+    Plan {
         name: scenario.name.clone(),
         vip: scenario.vip.clone(),
         steady: scenario.steady,
@@ -118,42 +105,88 @@ fn play(scenario: Scenario, arguments: &Arguments) -> Result<Report, Halt> {
         hold: scenario.hold,
         start_timeout: START_TIMEOUT,
         events: scenario.events.clone(),
-    };
-    let mut engine = Engine::new(Remote::begin(scenario)?, plan, &mut screen);
-    let played = engine.play(|engine| {
-        if let Err(failure) = ask_once_here(&spec.target, spec.answer_timeout) {
+    }
+}
+
+/// Plays it, and writes down what came of it, which is all that there is when it did not come to its end.
+fn play(
+    scenario: Scenario,
+    plan: Plan,
+    arguments: &Arguments,
+    screen: &mut Screen,
+    report: &mut Report,
+) -> Result<(), Halt> {
+    let prepared = prepare(&scenario, arguments).and_then(|(spec, journal)| {
+        report.load = described(&spec);
+        Ok((spec, journal, Remote::begin(scenario)?))
+    });
+    let (spec, journal, pair) = prepared.inspect_err(|halt| report.halted(halt))?;
+    let mut engine = Engine::new(pair, plan, screen);
+    let played = engine.play(report, |engine| {
+        if let Err(why) = ask_once_here(&spec.target, spec.answer_timeout) {
             let (host, path, address) = (&spec.target.host, &spec.target.path, spec.target.address);
-            let why = format!("{host}{path} at {address} gives clients no good answer ({failure:?})");
-            return Err(Halt::Failed(format!("{why}: mend that, or correct [load] url")));
+            let why = format!("{host}{path} at {address} gives clients no good answer: {why}");
+            return Err(Halt::Failed(format!("{why}; mend that, or correct [load] url")));
         }
         engine.load = Some(Load::start_here(spec, journal)?);
         Ok(())
     });
-    engine.load = None;
-    drop(engine);
-    screen.finish();
-    let report = Report { load, ..played? };
-    show(&report, arguments)?;
-    Ok(report)
+    if let Some(losses) = engine.load.take().and_then(Load::finish) {
+        report.troubles.extend(missing(&losses));
+    }
+    played
 }
 
-/// Prints the table and writes the files.
-fn show(report: &Report, arguments: &Arguments) -> Result<(), Halt> {
-    super::answer(&format!("\n{}", report::table(report))).map_err(|error| failed("table", &error))?;
+/// Finds what cannot work before anything is done to the pair. What an earlier drill wrote is left as it is until this one is over.
+fn prepare(scenario: &Scenario, arguments: &Arguments) -> Result<(LoadSpec, Option<Journal>), Halt> {
+    let unwritable = results::check(&[&arguments.json, &arguments.junit, &arguments.report]);
+    if !unwritable.is_empty() {
+        return Err(Halt::Failed(unwritable.join("; ")));
+    }
+    let spec = load_spec(&scenario.load)?;
+    let failed = |path: &Path, error| Halt::Failed(format!("failed to write the ledger {}: {error}", path.display()));
+    let journal = arguments.ledger.as_deref().map(|path| Journal::create(path).map_err(|error| failed(path, error)));
+    Ok((spec, journal.transpose()?))
+}
+
+/// What the ledger lacks, in a sentence; `None` when it is whole.
+fn missing(losses: &Losses) -> Option<String> {
+    match losses {
+        Losses { lines: 0, error: None } => None,
+        Losses { lines, error: None } => {
+            Some(format!("{lines} requests are missing in the ledger: they came faster than it could be written"))
+        }
+        Losses { lines, error: Some(error) } => Some(format!("{lines} requests are missing in the ledger: {error}")),
+    }
+}
+
+/// Writes the files, prints the table, and says what went wrong: each whatever becomes of the others. Files come first, as a terminal
+/// may take nothing any more. Whether all of what was asked for could be written.
+fn tell(report: &Report, halt: Option<&Halt>, arguments: &Arguments) -> bool {
     let files = [
         (&arguments.json, report::json(report)),
         (&arguments.junit, report::junit(report)),
         (&arguments.report, report::html(report)),
     ];
-    for (path, text) in files {
-        if let Some(path) = path {
-            fs::write(path, text).map_err(|error| failed(&format!("report {}", path.display()), &error))?;
+    let mut unwritten = results::write_all(&files.map(|(path, text)| results::Report { path, text }));
+    // Where nothing was measured, there is nothing to be shown.
+    if report.steady.is_some() {
+        let verdict = if report.is_passed() && unwritten.is_empty() { "passed" } else { "NOT PASSED" };
+        if let Err(error) = super::answer(&format!("\n{}{verdict}\n", report::table(report))) {
+            unwritten.push(format!("failed to write the table: {error}"));
         }
     }
-    let verdict = if report.is_passed() { "passed" } else { "NOT PASSED" };
-    super::answer(&format!("{verdict}\n")).map_err(|error| failed("verdict", &error))
-}
-
-fn failed(what: &str, error: &io::Error) -> Halt {
-    Halt::Failed(format!("failed to write the {what}: {error}"))
+    let mut complaints = report.troubles.clone();
+    complaints.extend(unwritten.iter().filter(|text| !report.troubles.contains(text)).cloned());
+    let place = match halt {
+        Some(Halt::Mistaken(_)) => format!("{}: ", arguments.scenario.display()),
+        _ => String::new(),
+    };
+    for complaint in complaints {
+        super::complain(&format!("baton drill: {place}{complaint}"));
+    }
+    if report.interrupted.is_some() {
+        super::complain("baton drill: interrupted; what was broken has been mended, or is named above");
+    }
+    unwritten.is_empty()
 }

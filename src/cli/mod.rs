@@ -14,6 +14,7 @@ mod janitor;
 mod keygen;
 mod release;
 mod reload;
+mod results;
 mod run;
 mod screen;
 mod server;

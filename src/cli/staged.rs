@@ -20,15 +20,33 @@ impl Staged {
     /// # Errors
     /// What the kernel says; nothing is left then.
     pub(super) fn write(place: &Path, content: &str, mode: u32) -> io::Result<Self> {
-        let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-        let temporary = place.with_file_name(format!(".{}.{:016x}", name.to_string_lossy(), fastrand::u64(..)));
         // Closed to others from its first moment: a file that is narrowed later can be opened in between.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let staged = Self { temporary, place: place.to_owned() };
+        let (staged, mut file) = Self::open(place, 0o600)?;
         file.write_all(content.as_bytes())?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.sync_all()?;
         Ok(staged)
+    }
+
+    /// The same with the permissions of what is there, or else those that any new file gets.
+    ///
+    /// # Errors
+    /// As [`Staged::write`].
+    pub(super) fn beside(place: &Path, content: &str) -> io::Result<Self> {
+        let (staged, mut file) = Self::open(place, 0o666)?;
+        if let Ok(present) = fs::metadata(place) {
+            file.set_permissions(present.permissions())?;
+        }
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        Ok(staged)
+    }
+
+    fn open(place: &Path, mode: u32) -> io::Result<(Self, File)> {
+        let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let temporary = place.with_file_name(format!(".{}.{:016x}", name.to_string_lossy(), fastrand::u64(..)));
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        Ok((Self { temporary, place: place.to_owned() }, file))
     }
 
     /// Puts it where nothing is yet.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::config::scenario::{ExpectedRole, Limits, ScenarioEvent};
 use crate::lab::ledger::{FailedRequests, Window};
 
+use super::Halt;
 use super::engine::Plan;
 use super::site::Sighting;
 use super::timeline::Timeline;
@@ -29,14 +30,16 @@ pub struct Report {
     pub load: String,
     /// How long the whole drill took.
     pub duration_ms: u64,
-    /// What clients saw while nothing happened: the noise of the measurement.
-    pub steady: Figures,
+    /// What clients saw while nothing happened: the noise of the measurement. `None` when it did not come to that.
+    pub steady: Option<Figures>,
     /// In the order in which they were played; it ends with the first that failed.
     pub events: Vec<EventReport>,
     /// The titles of all events that were to be played.
     pub planned: Vec<&'static str>,
     /// The number of the signal that ended it early.
     pub interrupted: Option<u8>,
+    /// What went wrong with the drill itself, in sentences: why it could not be played, what its ledger lacks.
+    pub troubles: Vec<String>,
 }
 
 /// A node before the first event.
@@ -149,31 +152,41 @@ impl Report {
     /// Without any event yet.
     pub fn new(plan: &Plan, sightings: Option<&[Sighting; 2]>, nodes: [String; 2]) -> Self {
         let vip = plan.vip.as_deref();
-        let statuses = || sightings.into_iter().flatten().filter_map(|sighting| sighting.status.as_ref());
-        let facts = |(node, status): (String, &crate::status::NodeStatus)| NodeFacts {
-            node,
-            version: status.version.clone(),
-            config_checksum: status.config_checksum.clone(),
+        let facts = |(node, sighting): (String, &Sighting)| {
+            let status = sighting.status.as_ref()?;
+            let (version, config_checksum) = (status.version.clone(), status.config_checksum.clone());
+            Some(NodeFacts { node, version, config_checksum })
         };
         let group = sightings.and_then(|[first, _]| first.vip(vip));
         Self {
             name: plan.name.clone(),
             began_unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-            nodes: nodes.into_iter().zip(statuses()).map(facts).collect(),
+            nodes: nodes.into_iter().zip(sightings.into_iter().flatten()).filter_map(facts).collect(),
             vip: group.map(|group| group.addresses.clone()).unwrap_or_default(),
             advert_interval_ms: group.map_or(0, |group| group.advert_interval_ms),
             load: String::new(),
             duration_ms: 0,
-            steady: Figures::default(),
+            steady: None,
             events: Vec::new(),
             planned: plan.events.iter().map(|event| event.kind.title()).collect(),
             interrupted: None,
+            troubles: Vec::new(),
         }
     }
 
-    /// Whether every event was played, and passed.
+    /// It ended before its end.
+    pub fn halted(&mut self, halt: &Halt) {
+        match halt {
+            Halt::Interrupted { signal } => self.interrupted = Some(*signal),
+            Halt::Mistaken(reason) | Halt::Failed(reason) => self.troubles.push(reason.clone()),
+        }
+    }
+
+    /// Whether every event was played, and passed, and nothing else went wrong.
     pub fn is_passed(&self) -> bool {
-        self.events.len() == self.planned.len() && self.events.iter().all(|event| event.passed)
+        self.troubles.is_empty()
+            && self.events.len() == self.planned.len()
+            && self.events.iter().all(|event| event.passed)
     }
 
     /// The titles of the events that were not played.
@@ -181,12 +194,12 @@ impl Report {
         self.planned.iter().skip(self.events.len()).copied()
     }
 
-    /// Every fault with the event that it belongs to, in sentences.
+    /// Every fault, those of events with the event that they belong to, in sentences.
     pub fn faults(&self) -> Vec<String> {
         let of_event = |event: &EventReport| {
             event.faults.iter().map(|fault| format!("{}: {fault}", event.event)).collect::<Vec<_>>()
         };
-        self.events.iter().flat_map(of_event).collect()
+        self.troubles.iter().cloned().chain(self.events.iter().flat_map(of_event)).collect()
     }
 }
 
@@ -372,6 +385,7 @@ pub(super) mod tests {
     pub(crate) fn report(events: Vec<EventReport>) -> Report {
         Report {
             interrupted: None,
+            troubles: Vec::new(),
             name: "a drill".to_owned(),
             began_unix_s: 1_700_000_000,
             nodes: Vec::new(),
@@ -379,7 +393,7 @@ pub(super) mod tests {
             advert_interval_ms: 100,
             load: "500 new connections a second, 16 kept connections and 40 users with a cookie".to_owned(),
             duration_ms: 48_700,
-            steady: figures(4, 0, 0),
+            steady: Some(figures(4, 0, 0)),
             events,
             planned: vec!["worker killed", "link cut", "guard killed", "clean stop", "worker hung"],
         }
@@ -428,5 +442,9 @@ pub(super) mod tests {
         assert!(!played(4).is_passed());
         assert!(played(5).is_passed());
         assert_eq!(played(4).not_played().collect::<Vec<_>>(), ["worker hung"]);
+        let mut incomplete = played(5);
+        incomplete.troubles.push("12 requests are missing in the ledger".to_owned());
+        assert!(!incomplete.is_passed());
+        assert_eq!(incomplete.faults(), ["12 requests are missing in the ledger"]);
     }
 }

@@ -14,20 +14,37 @@ use super::timeline::{Moments, Timeline};
 const LEAD: Duration = Duration::from_secs(2);
 
 impl<S: Site> Engine<'_, S> {
-    /// Plays the whole plan. The load is started by `start_load` once the pair is whole. What is broken is mended, however
-    /// it ends; a failed event ends it early, and so does a signal, once there is something to report.
+    /// Plays the whole plan, and writes down in `report` what came of it. The load is started by `start_load` once the pair is
+    /// whole. What is broken is mended, however it ends; a failed event ends it early, and so does a signal, once there is
+    /// something to report.
     ///
     /// # Errors
-    /// A signal before the first event; or that the pair was not fit for a drill to begin with.
-    pub fn play(&mut self, start_load: impl FnOnce(&mut Self) -> Result<(), Halt>) -> Result<Report, Halt> {
+    /// A signal before the first event; or that the pair was not fit for a drill to begin with. The report says so too.
+    pub fn play(
+        &mut self,
+        report: &mut Report,
+        start_load: impl FnOnce(&mut Self) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
         let began = Instant::now();
-        let active = self.wait_until_whole(self.plan.start_timeout)?;
-        let mut report = Report::new(&self.plan, self.sightings.as_ref(), self.site.nodes());
+        let played = self.try_play(report, start_load);
+        report.duration_ms = milliseconds(began.elapsed());
+        played.inspect_err(|halt| report.halted(halt))
+    }
+
+    fn try_play(
+        &mut self,
+        report: &mut Report,
+        start_load: impl FnOnce(&mut Self) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
+        let whole = self.wait_until_whole(self.plan.start_timeout);
+        let load = std::mem::take(&mut report.load);
+        *report = Report { load, ..Report::new(&self.plan, self.sightings.as_ref(), self.site.nodes()) };
+        let active = whole?;
         let nodes = self.site.nodes();
         let active = nodes.get(active).cloned().unwrap_or_default();
         self.spectator.say(&format!("{active} is active and serves; load starts"));
         start_load(self)?;
-        report.steady = self.watch_steady()?;
+        report.steady = Some(self.watch_steady()?);
         for (index, event) in self.plan.events.clone().iter().enumerate() {
             let played = self.play_event(index + 1, event);
             self.mend_whatever_is_broken();
@@ -38,8 +55,7 @@ impl<S: Site> Engine<'_, S> {
                 break;
             }
         }
-        report.duration_ms = milliseconds(began.elapsed());
-        Ok(report)
+        Ok(())
     }
 
     /// Watches the pair while nothing happens.

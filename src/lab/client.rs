@@ -1,5 +1,6 @@
 //! A client of the lab: one HTTP/1.1 connection, a request at a time, each with a deadline.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,27 @@ pub enum Failure {
     Broken,
     /// A whole answer that says no (neither 2xx nor 3xx), or other content than was to come.
     Refused,
+}
+
+/// Why somebody who asked once got no good answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoGoodAnswer {
+    /// Of which kind.
+    pub failure: Failure,
+    /// The status of the answer, where there was one.
+    pub status: Option<u16>,
+}
+
+impl fmt::Display for NoGoodAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.failure, self.status) {
+            (Failure::NotConnected, _) => f.write_str("no connection can be made"),
+            (Failure::TimedOut, _) => f.write_str("nothing came in time"),
+            (Failure::Broken, _) => f.write_str("the connection broke before the answer was whole"),
+            (Failure::Refused, Some(status)) => write!(f, "the answer has status {status}, not 2xx or 3xx"),
+            (Failure::Refused, None) => f.write_str("the answer is not the one that was to come"),
+        }
+    }
 }
 
 /// Where clients ask, and how they tell who answered.
@@ -151,6 +173,8 @@ pub(super) async fn connect(
 /// A connection. Dropping it closes the socket.
 pub(super) struct Connection {
     sender: SendRequest<Empty<Bytes>>,
+    /// Of the last answer.
+    status: Option<StatusCode>,
     driver: JoinHandle<()>,
 }
 
@@ -162,12 +186,17 @@ impl Connection {
         let driver = tokio::spawn(async {
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { sender, driver })
+        Ok(Self { sender, status: None, driver })
     }
 
     /// Sends a request and takes the whole answer within `within`. After an error the connection is of no more use.
     pub(super) async fn get(&mut self, ask: Ask<'_>, target: &Target, within: Duration) -> Result<Answer, Failure> {
         timeout(within, self.exchange(ask, target)).await.unwrap_or(Err(Failure::TimedOut))
+    }
+
+    /// The status of the last answer, whatever it was.
+    pub(super) fn status(&self) -> Option<u16> {
+        self.status.map(|status| status.as_u16())
     }
 
     /// Turns the connection into a WebSocket's within `within` (RFC 6455 section 4.1).
@@ -193,6 +222,7 @@ impl Connection {
         let request = request(ask, target).ok_or(Failure::Broken)?;
         let response = self.sender.send_request(request).await.map_err(|_| Failure::Broken)?;
         let (head, body) = response.into_parts();
+        self.status = Some(head.status);
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await.map_err(|_| Failure::Broken)?.to_bytes();
         if !head.status.is_success() && !head.status.is_redirection() {
             return Err(Failure::Refused);

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::LabError;
-use super::client::{Answer, Ask, Connection, Failure, Target};
-use super::journal::{Entry, Journal, Kind};
+use super::client::{Answer, Ask, Connection, Failure, NoGoodAnswer, Target};
+use super::journal::{Entry, Journal, Kind, Losses};
 use super::ledger::{Incident, Probe, ProbeLedger, ProbeOutcome, Slices, TrafficLedger, Window};
 use super::namespace::Namespace;
 use super::streams;
@@ -284,12 +284,25 @@ impl Load {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
+impl Load {
+    /// Stops all clients, and gives what their journal lacks; `None` where they had none.
+    pub fn finish(mut self) -> Option<Losses> {
+        self.stop();
+        // The clients are gone, and with them all others who had it.
+        Some(Arc::get_mut(&mut self.shared)?.journal.take()?.finish())
+    }
+
+    fn stop(&mut self) {
         let _ = self.stop.send(());
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -302,20 +315,21 @@ pub fn ask_once(
     target: SocketAddr,
     within: Duration,
 ) -> Result<Result<Option<String>, Failure>, LabError> {
-    namespace.run(|| ask_once_here(&Target::of_lab(target), within))
+    namespace.run(|| ask_once_here(&Target::of_lab(target), within).map_err(|error| error.failure))
 }
 
 /// One request on a connection of its own, and the name of the server that answered it. It blocks.
 ///
 /// # Errors
 /// What became of the request.
-pub fn ask_once_here(target: &Target, within: Duration) -> Result<Option<String>, Failure> {
+pub fn ask_once_here(target: &Target, within: Duration) -> Result<Option<String>, NoGoodAnswer> {
+    let without_status = |failure| NoGoodAnswer { failure, status: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|_| Failure::NotConnected)?;
+    let runtime = runtime.map_err(|_| without_status(Failure::NotConnected))?;
     runtime.block_on(async {
-        let mut connection = Connection::open(target, within).await?;
-        let answer = connection.get(Ask::Close, target, within).await?;
-        Ok(answer.server)
+        let mut connection = Connection::open(target, within).await.map_err(without_status)?;
+        let answer = connection.get(Ask::Close, target, within).await;
+        answer.map(|answer| answer.server).map_err(|failure| NoGoodAnswer { failure, status: connection.status() })
     })
 }
 
@@ -491,5 +505,29 @@ async fn be_user(shared: Arc<Shared>, user: u16) {
             Err(failure) => wrong(start, Incident::ConnectionBroken(failure)),
         }
         sleep(spec.user_pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+
+    #[test]
+    fn answer_that_is_no_good_one_is_told_by_its_status() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let within = Duration::from_secs(10);
+        let limited = ask_once_here(&Target::of_lab(address), within).unwrap_err();
+        assert_eq!(limited.to_string(), "the answer has status 429, not 2xx or 3xx");
+        server.join().unwrap();
+        let gone = ask_once_here(&Target::of_lab(address), within).unwrap_err();
+        assert_eq!(gone.to_string(), "no connection can be made");
     }
 }

@@ -18,6 +18,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use crate::scene::{Outcome, PATIENCE, find_program, program, until};
+use crate::small_disk::SmallDisk;
 
 /// Time for a whole drill.
 const DRILL_TIMEOUT: Duration = Duration::from_secs(240);
@@ -48,6 +49,8 @@ pub fn trials() -> Vec<Trial> {
         trial("drill_over_its_limits_fails_and_names_what_was_exceeded", fails),
         trial("drill_that_is_interrupted_mends_what_it_broke", is_interrupted),
         trial("drill_refuses_a_pair_that_is_not_whole", refuses),
+        trial("drill_whose_disk_is_full_is_not_passed_and_writes_what_it_can", fills_the_disk),
+        trial("drill_whose_terminal_is_closed_leaves_its_reports_and_ends_as_hung_up", loses_its_terminal),
         trial("drill_refuses_a_scenario_of_another_pair_and_strikes_nothing", refuses_strangers),
     ]
 }
@@ -442,6 +445,13 @@ fn refuses(stand: &mut Stand) -> Outcome {
     ensure!(said.contains("the pair to be whole, but lb-b does not answer: "), "{said}");
     ensure!(said.contains("no baton runs here"), "{said}");
     ensure!(!said.contains("event 1"), "{said}");
+    let report = stand.json()?;
+    ensure!(report["passed"] == false && report["steady"].is_null(), "{report}");
+    let trouble = report["troubles"][0].as_str().unwrap_or_default();
+    ensure!(trouble.contains("lb-b does not answer: "), "{report}");
+    let counts = "tests=\"2\" failures=\"0\" errors=\"1\" skipped=\"1\"";
+    let junit = fs::read_to_string(stand.path("drill.junit"))?;
+    ensure!(junit.contains(counts) && junit.contains("lb-b does not answer: "), "{junit}");
 
     let said_before = said.len();
     let file = stand.path("drill.json");
@@ -453,6 +463,8 @@ fn refuses(stand: &mut Stand) -> Outcome {
     ensure!(status == 1, "exit status {status}: {said}");
     ensure!(said.contains("failed to write the report ") && said.contains("drill.json: Is a directory"), "{said}");
     ensure!(!said[said_before..].contains("the pair to be whole"), "{said}");
+    let junit = fs::read_to_string(stand.path("drill.junit"))?;
+    ensure!(junit.contains(counts) && junit.contains("drill.json: Is a directory"), "{junit}");
 
     let broken = stand.scenario("quite = \"1s\"", "\n[[event]]\ntype = \"worker-kiled\"\n")?;
     let mut drill = stand.begin(&broken)?;
@@ -514,5 +526,72 @@ fn refuses_strangers(stand: &mut Stand) -> Outcome {
         said.contains("error: load.ca = \"nowhere.pem\": failed to read ") && said.contains("nowhere.pem"),
         "{said}"
     );
+    Ok(())
+}
+
+/// What is of no matter here.
+const ONE_EVENT: &str = r#"
+[limits]
+gap_max = false
+users_moved_max = false
+
+[[event]]
+type = "worker-killed"
+"#;
+
+fn fills_the_disk(stand: &mut Stand) -> Outcome {
+    let scenario = stand.scenario("", ONE_EVENT)?;
+    let disk = SmallDisk::mount(&stand.path("small"))?;
+    // A page is left for each of the file's own and of the ledger's first and last lines.
+    fs::write(stand.path("small/filler"), [0; 52 * 1024])?;
+    let ledger = stand.path("small/ledger");
+    let mut command = stand.pair.topology().host(CLIENT)?.command(program());
+    command.arg("drill").arg("--scenario").arg(&scenario).args(["--json", "/dev/full"]).arg("--ledger").arg(&ledger);
+    command.arg("--junit").arg(stand.path("drill.junit")).arg("--report").arg(stand.path("drill.html"));
+    command.env("TERM", "dumb");
+    let mut drill = Process::spawn("drill", command, &stand.path("drill.log"))?;
+    let status = stand.finish(&mut drill)?;
+    let said = stand.said()?;
+    ensure!(status == 1, "exit status {status}: {said}");
+    ensure!(said.contains("\nNOT PASSED\n") && !said.contains("\npassed\n"), "{said}");
+    ensure!(said.contains("failed to write the report /dev/full: No space left on device"), "{said}");
+    let written = fs::read_to_string(&ledger)?;
+    let lines = written.lines().map(serde_json::from_str::<serde_json::Value>);
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().context("a line of the ledger")?;
+    let lost = lines.last().and_then(|line| line["lines_lost"].as_u64()).context("the last line of the ledger")?;
+    ensure!(lost > 0 && lines.len() > 20, "{lost} lines are lost, {} are there", lines.len());
+    let expected = format!("{lost} requests are missing in the ledger: No space left on device");
+    ensure!(said.contains(&expected), "{said}");
+    let junit = fs::read_to_string(stand.path("drill.junit"))?;
+    ensure!(junit.contains("tests=\"2\" failures=\"0\" errors=\"1\"") && junit.contains(&expected), "{junit}");
+    let page = fs::read_to_string(stand.path("drill.html"))?;
+    ensure!(page.contains("Not passed: 1 of 1 events") && page.contains(&expected), "{page}");
+    drop(disk);
+    Ok(())
+}
+
+fn loses_its_terminal(stand: &mut Stand) -> Outcome {
+    let scenario = stand.scenario("", ONE_EVENT)?;
+    let text = fs::read_to_string(&scenario)?.replace("steady = \"1s\"", "steady = \"10m\"");
+    fs::write(&scenario, text)?;
+    // Of a terminal that is gone remain the signal and that nothing can be written to it.
+    let mut command = stand.pair.topology().host(CLIENT)?.command(Path::new("sh"));
+    command.args(["-c", "exec \"$0\" \"$@\" >/dev/full"]).arg(program()).arg("drill").arg("--scenario").arg(&scenario);
+    for file in ["json", "junit", "report", "ledger"] {
+        command.arg(format!("--{file}")).arg(stand.path(&format!("drill.{file}")));
+    }
+    let mut drill = Process::spawn("drill", command, &stand.path("drill.log"))?;
+    let ledger = stand.path("drill.ledger");
+    until("requests of the drill", DRILL_TIMEOUT, || Ok((fs::metadata(&ledger)?.len() > 8 * 1024).then_some(())))?;
+    drill.signal(Signal::HUP)?;
+    let status = stand.finish(&mut drill)?;
+    ensure!(status == 129, "exit status {status}: {}", stand.said()?);
+    let report = stand.json()?;
+    ensure!(report["interrupted"] == 1 && report["passed"] == false, "{report}");
+    let junit = fs::read_to_string(stand.path("drill.junit"))?;
+    ensure!(junit.contains("message=\"interrupted by signal 1\""), "{junit}");
+    ensure!(fs::read_to_string(stand.path("drill.report"))?.contains("<li>interrupted by signal 1</li>"), "the page");
+    let written = fs::read_to_string(&ledger)?;
+    ensure!(written.ends_with("{\"lines_lost\":0}\n"), "the ledger is not whole");
     Ok(())
 }

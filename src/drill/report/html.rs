@@ -86,7 +86,10 @@ fn write_facts(page: &mut String, report: &Report) {
         fact("Node", format!("{}: baton {}, configuration {checksum}", node.node, node.version));
     }
     fact("Virtual address", format!("{}, adverts every {} ms", report.vip.join(", "), report.advert_interval_ms));
-    fact("Load", format!("{}: {} requests a second", report.load, report.steady.requests_a_second));
+    match &report.steady {
+        Some(steady) => fact("Load", format!("{}: {} requests a second", report.load, steady.requests_a_second)),
+        None => fact("Load", "none".to_owned()),
+    }
     fact("Took", format!("{} s", report.duration_ms / 1000));
     page.push_str("</dl>\n");
 }
@@ -106,14 +109,15 @@ fn write_summary(page: &mut String, report: &Report) {
             figures.users_moved
         )
     };
+    let no_figures = || "<td>-</td>".repeat(4);
     let _ = writeln!(
         page,
         "<tr><td>no event</td>{}<td class=\"word\"></td><td></td><td class=\"word\"></td></tr>",
-        cells(&report.steady)
+        report.steady.as_ref().map_or_else(no_figures, cells)
     );
     for (index, event) in report.events.iter().enumerate() {
         let number = index + 1;
-        let figures = event.figures.as_ref().map_or_else(|| "<td>-</td>".repeat(4), cells);
+        let figures = event.figures.as_ref().map_or_else(no_figures, cells);
         let _ = writeln!(
             page,
             "<tr><td><a href=\"#event-{number}\">{}</a></td>{figures}<td class=\"word\">{}</td><td>{}</td><td class=\"word\">{}</td></tr>",
@@ -127,7 +131,7 @@ fn write_summary(page: &mut String, report: &Report) {
         let _ = writeln!(
             page,
             "<tr><td>{title}</td>{}<td class=\"word\">-</td><td>-</td><td class=\"word\"><span class=\"badge none\">not played</span></td></tr>",
-            "<td>-</td>".repeat(4)
+            no_figures()
         );
     }
     page.push_str("</tbody></table></div></section>\n");

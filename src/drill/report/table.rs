@@ -17,10 +17,11 @@ pub fn table(report: &Report) -> String {
     for head in HEADS {
         write_row(&mut text, head);
     }
-    let [outage, failed, broken, moved] = cells(&report.steady);
+    let no_figures = || ["-"; 4].map(str::to_owned);
+    let [outage, failed, broken, moved] = report.steady.as_ref().map_or_else(no_figures, cells);
     write_row(&mut text, ["(no event)", &outage, &failed, &broken, &moved, "", ""]);
     for event in &report.events {
-        let [outage, failed, broken, moved] = event.figures.as_ref().map_or_else(|| ["-"; 4].map(str::to_owned), cells);
+        let [outage, failed, broken, moved] = event.figures.as_ref().map_or_else(no_figures, cells);
         let held_by = if event.held_by.is_empty() { "-".to_owned() } else { event.held_by.join(" and ") };
         write_row(&mut text, [event.event, &outage, &failed, &broken, &moved, &event.verdict.to_string(), &held_by]);
         let mark = if matches!(event.verdict, Verdict::Failed { .. }) { "" } else { "NOT PASSED: " };
@@ -34,11 +35,15 @@ pub fn table(report: &Report) -> String {
     if let Some(signal) = report.interrupted {
         let _ = writeln!(text, "interrupted by signal {signal}");
     }
+    for trouble in &report.troubles {
+        let _ = writeln!(text, "NOT PASSED: {trouble}");
+    }
     let seconds = report.duration_ms / 1000;
     let _ = writeln!(
         text,
         "\nadverts every {} ms; {} requests a second; {seconds} s in all",
-        report.advert_interval_ms, report.steady.requests_a_second
+        report.advert_interval_ms,
+        report.steady.map_or(0, |steady| steady.requests_a_second)
     );
     let _ = writeln!(text, "A failed request is any of {}.", report.load);
     text
