@@ -12,8 +12,8 @@ use crate::guard::control::{self, Answer, Request};
 pub(super) const ABOUT: &str = "\
 Read the configuration again and use it, without breaking a connection
 
-The file is checked whole first, as `baton check` does. With a mistake in it, or an address that cannot be bound, nothing \
-changes, the mistakes are printed and the exit status is 1: the configuration before stays in use. Otherwise what has \
+The file is checked whole first, as `baton check` does. With a mistake in it, an address that cannot be bound, or files that \
+cannot be read within 9 s, nothing changes, the mistakes are printed and the exit status is 1: the configuration before stays in use. Otherwise what has \
 changed is printed, and the exit status is 0 when it is in use.
 
 Requests under way end as they began; the next ones on the same connections follow the new file. Listeners that are gone \

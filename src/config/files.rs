@@ -3,7 +3,7 @@
 //! The worker opens no file. The guard reads these for it ([`read_file`]) and hands over what has
 //! changed; `baton check` reads them as the guard would.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -229,6 +229,18 @@ pub fn list_servers(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
     Ok(files)
 }
 
+/// Opens a file that the configuration names, or the configuration itself, with what is known of it: the caller refuses what
+/// is not a regular file. Nothing is waited for, such as somebody who writes to a named pipe.
+///
+/// # Errors
+/// What open(2) or stat(2) says.
+pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    Ok((file, metadata))
+}
+
 /// Reads a file whole.
 ///
 /// # Errors
@@ -236,10 +248,7 @@ pub fn list_servers(path: &Path) -> Result<Vec<WorkerFile>, FileError> {
 /// can.
 pub fn read_file(path: &Path, kind: FileKind) -> Result<Vec<u8>, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    // Non-blocking, so that a named pipe is refused instead of waited for.
-    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let (file, metadata) = open(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(FileError::NotAFile { path: path.to_owned() });
     }

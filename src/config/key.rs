@@ -2,10 +2,12 @@
 //! configuration holds none.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use super::files;
 
 /// Bytes of a key that `baton keygen` makes, and the fewest that are accepted.
 pub const PAIR_KEY_LEN_BYTES: usize = 32;
@@ -315,16 +317,13 @@ pub(super) fn not_ours(path: &Path) -> String {
 /// over under its name.
 fn read_secret(path: &Path, max_bytes: usize) -> Result<Vec<u8>, KeyError> {
     let unreadable = |source| KeyError::Unreadable { path: path.to_owned(), source };
-    // Non-blocking, so that a named pipe is refused instead of waited for.
-    let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY).bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let (file, metadata) = match files::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             refuse_exposed(path, std::fs::metadata(path).map_err(unreadable)?.mode())?;
             return handed_over(path, max_bytes).ok_or_else(|| unreadable(error));
         }
         opened => opened.map_err(unreadable)?,
     };
-    let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(KeyError::NotAFile { path: path.to_owned() });
     }

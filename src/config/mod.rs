@@ -55,7 +55,6 @@ mod watching;
 mod tests;
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -191,7 +190,7 @@ pub fn parse_vip_address(text: &str) -> Result<IpNetwork, (String, String)> {
 /// Reads the file at `path`.
 ///
 /// # Errors
-/// When it cannot be read, is larger than [`FILE_MAX_BYTES`] or is not UTF-8.
+/// When it cannot be read, is not a regular file, is larger than [`FILE_MAX_BYTES`] or is not UTF-8.
 pub fn read(path: &Path) -> Result<String, Report> {
     let bytes = read_bytes(path).map_err(|error| unreadable(path, &error))?;
     if bytes.len() > FILE_MAX_BYTES {
@@ -205,8 +204,13 @@ pub fn read(path: &Path) -> Result<String, Report> {
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let (file, metadata) = files::open(path)?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    // Of a directory the kernel says so here.
+    file.take(FILE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

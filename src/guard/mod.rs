@@ -104,6 +104,9 @@ const REVIEW_INTERVAL: Duration = Duration::from_secs(2);
 /// Time after which the start of a node that is ready is over: the peer has been met, and the VIPs are where they belong.
 const START_MAX: Duration = Duration::from_secs(10);
 
+/// Time at the end for threads that wait for a disk or a file server. Nobody can end them, but the end of the process.
+const BLOCKED_MAX: Duration = Duration::from_secs(2);
+
 /// Real-time priority of the guard's own loop, which moves the addresses: below the heartbeat's.
 const REALTIME_PRIORITY: i32 = 10;
 
@@ -176,8 +179,12 @@ fn go_on(options: Options, legacy: &mut Legacy, descriptors: &mut Descriptors) -
     })
 }
 
+/// The guard's loop, and after it what still writes to a disk, but not longer than [`BLOCKED_MAX`].
 fn on_a_runtime(run: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?.block_on(run)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let ended = runtime.block_on(run);
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    ended
 }
 
 /// What is less than it should be for now, before anything is started.

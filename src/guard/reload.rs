@@ -33,6 +33,13 @@ use crate::link;
 use crate::link::files::HandedFiles;
 use crate::status::RefusedReload;
 
+/// Time for what may block and is of this machine alone: to read the file and those that it names, to open sockets. With the
+/// worker's time it is less than who asks waits.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(9);
+
+/// The same to have another program approved, which has a limit of its own for its answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Time for the worker to go over to another configuration.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -163,7 +170,8 @@ impl Reloader {
 /// What another configuration needs.
 enum Plan {
     InPlace(Box<Prepared>),
-    TakeOver(Approved),
+    /// Another program, or this one anew, has to take over.
+    TakeOver(Box<Present>),
 }
 
 /// What was read and opened for another configuration.
@@ -181,9 +189,11 @@ struct Prepared {
 
 async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sender<Command>) -> anyhow::Result<Done> {
     let present = Present::of(&bootstrapping.borrow());
-    let prepared = match tokio::task::spawn_blocking(move || present.prepare()).await?? {
+    let prepared = match within(PREPARE_TIMEOUT, move || present.prepare()).await? {
         Plan::InPlace(prepared) => *prepared,
-        Plan::TakeOver(approved) => return Ok(Done::TakeOver(approved)),
+        Plan::TakeOver(present) => {
+            return within(ASK_TIMEOUT, move || present.ask_program()).await.map(Done::TakeOver);
+        }
     };
     let Prepared { config, text, changes, reader, files, memory, opened, logs } = prepared;
     let mut descriptors = vec![memory];
@@ -214,6 +224,24 @@ async fn reload(bootstrapping: &Rc<RefCell<Bootstrapping>>, worker: &mpsc::Sende
         Ok(Err(_)) => Err(anyhow!("the worker ended before it used the new configuration; the next one has the old")),
         Err(_) => Err(anyhow!("the worker does not answer: `baton status` says how it is")),
     }
+}
+
+/// Does what may block on a thread of its own.
+///
+/// # Errors
+/// That of the work, or that it takes longer than `limit`. The thread cannot be ended: what it still comes to is dropped.
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let Ok(done) = timeout(limit, tokio::task::spawn_blocking(work)).await else {
+        bail!(
+            "the configuration and the files that it names are not read after {} s: a disk or a file server may hang; \
+             mend that, or name other files, and try again",
+            limit.as_secs()
+        );
+    };
+    done?
 }
 
 /// What is in use, for a thread that may block.
@@ -248,10 +276,10 @@ impl Present {
         }
     }
 
-    /// Reads and opens all that the configuration in the file needs, or has a program approved that takes over with it.
+    /// Reads and opens all that the configuration in the file needs, where it can be changed over to in place.
     fn prepare(self) -> anyhow::Result<Plan> {
         if check::is_other(&self.program) {
-            return self.ask_program();
+            return Ok(Plan::TakeOver(Box::new(self)));
         }
         let text = config::read(&self.path)?;
         let hints = NodeHints { flag: Some(&self.node), environment: None, host_name: &self.node };
@@ -259,7 +287,7 @@ impl Present {
         let (config, _) = config::parse_for_node(&text, &self.path, Scope::Machine, hints)?;
         let Changes { lines, fixed } = Changes::between(&self.config, &config);
         if !fixed.is_empty() {
-            return self.ask_program();
+            return Ok(Plan::TakeOver(Box::new(self)));
         }
         let reader = files::Reader::start(config.worker_files())?;
         let files = reader.snapshot().files;
@@ -270,9 +298,10 @@ impl Present {
         Ok(Plan::InPlace(Box::new(prepared)))
     }
 
-    fn ask_program(self) -> anyhow::Result<Plan> {
+    /// Has a program approved that takes over with the configuration in the file.
+    fn ask_program(self) -> anyhow::Result<Approved> {
         let bound = self.known.into_iter().chain(self.others).collect();
-        check::ask(&self.program, &self.path, self.text, self.named, bound).map(Plan::TakeOver)
+        check::ask(&self.program, &self.path, self.text, self.named, bound)
     }
 }
 
@@ -320,5 +349,34 @@ impl Node {
             self.checks = checks;
         }
         has_other_checks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_given_up_and_keeps_no_end_waiting() {
+        // Without the mend this would hang: somebody else looks at the clock.
+        let (done, is_done) = std::sync::mpsc::channel();
+        let (_end, ends) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let ended = super::super::on_a_runtime(async {
+                assert_eq!(within(PREPARE_TIMEOUT, || Ok(7)).await?, 7);
+                let failed = within(PREPARE_TIMEOUT, || Err::<(), _>(anyhow!("no such file"))).await;
+                assert_eq!(failed.unwrap_err().to_string(), "no such file");
+                within(Duration::ZERO, move || Ok(ends.recv().is_ok())).await.map(drop)
+            });
+            let _ = done.send(ended);
+        });
+        let ended = is_done.recv_timeout(Duration::from_secs(60)).expect("it ends while its thread still waits");
+        assert!(ended.unwrap_err().to_string().contains("a file server may hang"));
+    }
+
+    #[test]
+    fn reload_is_answered_before_who_asks_gives_up() {
+        assert!(PREPARE_TIMEOUT + PATIENCE < super::super::control::RELOAD_TIMEOUT);
+        assert!(PREPARE_TIMEOUT + ASK_TIMEOUT < super::super::control::RELOAD_TIMEOUT);
     }
 }

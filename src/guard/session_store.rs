@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
-use crate::config::{Config, Store, StorePassword};
+use crate::config::{self, Config, FileKind, Store, StorePassword};
 use crate::link::StoreSecrets;
 
 /// Reads the password and the authorities; `None` without a store.
@@ -22,7 +22,8 @@ pub fn secrets(config: &Config) -> anyhow::Result<Option<StoreSecrets>> {
 
 fn authorities(store: &Store) -> anyhow::Result<String> {
     if let Some(path) = &store.ca_file {
-        return std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()));
+        let text = config::read_file(path, FileKind::Public)?;
+        return String::from_utf8(text).with_context(|| format!("{} is not UTF-8", path.display()));
     }
     let found = rustls_native_certs::load_native_certs().certs;
     // One that rustls cannot read would keep all the others from being used.

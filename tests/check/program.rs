@@ -221,6 +221,10 @@ fn a_file_that_cannot_be_read_is_answered_with_what_to_do() {
     assert!(missing.contains("failed to read the configuration: No such file"), "{missing}");
     assert!(missing.contains("--config FILE"), "{missing}");
     assert!(check(&directory.0).contains("Is a directory"));
+    let pipe = directory.path("pipe.toml");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let pipe = check(&pipe);
+    assert!(pipe.contains("it is not a file") && pipe.contains("--config FILE"), "{pipe}");
     let latin = check(&directory.write("latin.toml", b"# ok\n# \xe9\n", 0o644));
     assert!(latin.contains("line 2 is not UTF-8"), "{latin}");
     let large = check(&directory.write("large.toml", "#".repeat((1 << 20) + 1), 0o644));

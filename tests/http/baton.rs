@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
@@ -139,6 +140,13 @@ impl Baton {
     }
 
     /// A file that it keeps for its next start.
+    /// Puts a named pipe in the place of the configuration.
+    pub fn put_pipe(&self) {
+        let (new, file) = (self.directory.path("baton.toml.new"), self.directory.path("baton.toml"));
+        mknodat(CWD, &new, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("the directory is writable");
+        fs::rename(new, file).expect("the directory is writable");
+    }
+
     pub fn state_file(&self, name: &str) -> PathBuf {
         self.directory.path("state").join(name)
     }

@@ -285,3 +285,21 @@ fn connections_of_a_listener_that_is_gone_end_after_the_request_under_way() {
     assert_eq!((response.text().as_str(), response.value("connection")), ("ok", Some("close")));
     busy.expect_closed();
 }
+
+/// A pipe, whose open(2) waits for somebody who writes to it.
+#[test]
+fn a_pipe_in_place_of_the_file_is_refused_and_keeps_neither_reload_nor_stop_waiting() {
+    let server = Server::saying("fine");
+    let blocks = [pool("app", &[("a", server.address())], ""), WORKER.to_owned()].concat();
+    let mut baton = Baton::run("pool = \"app\"\n", &blocks);
+    baton.put_pipe();
+    let refused = baton.refused(&["reload"]);
+    assert!(refused.contains("failed to read the configuration: it is not a file"), "{refused}");
+    assert!(baton.done(&["status"]).contains("the last reload was refused"));
+    baton.write_config("pool = \"app\"\nidle_timeout = \"50s\"\n", &blocks);
+    assert_eq!(baton.done(&["reload"]), "listener http has changed: other settings\n");
+    baton.put_pipe();
+    baton.hang_up();
+    baton.terminate();
+    assert!(baton.wait().success());
+}
