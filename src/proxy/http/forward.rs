@@ -86,7 +86,7 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Box<Request<ClientBody>>,
+    mut request: Box<Request<ClientBody>>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
@@ -113,6 +113,7 @@ pub async fn forward(
     if let Some(timeout) = pool.config.request_timeout {
         client.deadlines().set(Party::Request, timeout);
     }
+    action::remove_forged(transaction, index, request.headers_mut());
     let (request, wanted_protocol) = match prepare(client, pool, request).await {
         Ok((mut request, wanted)) => {
             action::to_server(transaction, index, &mut request);

@@ -37,8 +37,8 @@ pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
         parts.headers.remove(header::EXPECT);
     }
     parts.version = http::Version::HTTP_11;
-    if client.site().asks_for_certificates {
-        tls::client::to_server(&mut parts.headers, client.connection.tls().filter(|_| asks_for_certificates(client)));
+    if let Some(facts) = client.connection.tls().filter(|_| asks_for_certificates(client)) {
+        tls::client::to_server(&mut parts.headers, facts);
     }
     add_to_list(&mut parts.headers, header::VIA, &via);
     if !parts.headers.contains_key(header::HOST) {
