@@ -251,12 +251,15 @@ fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<Cli
     response
 }
 
+/// What a client is told that leaves out what it is to be led to.
+const NAMELESS: &str = "it names no host, and is to be redirected to one";
+
 /// An answer with another place to go to.
 fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<ClientBody>) -> Response<ResponseBody> {
     let client: &Client = &transaction.client;
     let facts = Facts::of(request);
     if facts.host().is_empty() && redirect.to.variables().any(|variable| variable == config::Variable::Host) {
-        return respond::bad_request(client, "it names no host, and is to be redirected to one");
+        return respond::bad_request(client, NAMELESS);
     }
     let view = View { transaction, facts: Some(&facts), pool: None };
     let mut location = Vec::new();
@@ -265,10 +268,11 @@ fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<
         location.push(b'?');
         location.extend_from_slice(query.as_bytes());
     }
+    let Some(location) = variables::location(&location) else { return respond::bad_request(client, NAMELESS) };
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = status;
-    if let Ok(location) = HeaderValue::try_from(variables::url(&location)) {
+    if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
