@@ -93,6 +93,9 @@ pub async fn forward(
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
     transaction.pool = Some(index);
+    if headers::goes_round(request.headers()) {
+        return respond::goes_round(client);
+    }
     match pool.admit() {
         Ok(passage) => transaction.passage = passage,
         Err(why) => return respond::stopped(client, pool, why),
