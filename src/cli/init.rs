@@ -139,10 +139,12 @@ fn ask(arguments: &Arguments, interview: &Interview) -> anyhow::Result<Draft> {
         .settle(&question, given.as_deref(), |text, said| answers::vips(text, &interface, &nodes, &machine, said))?;
     let question = Question { label: "Servers, [NAME=]ADDRESS:PORT, with spaces between them", default: None };
     let given = interview::joined(&arguments.server);
-    let servers = interview.settle(&question, given.as_deref(), answers::servers)?;
+    let addresses = vips.as_deref().unwrap_or_default();
+    let servers = interview.settle(&question, given.as_deref(), |text, said| {
+        answers::servers(text, &interface, &nodes, addresses, said)
+    })?;
     let question = Question { label: "Port that clients connect to", default: Some("80".to_owned()) };
     let given = arguments.listen.map(|port| port.to_string());
-    let addresses = vips.as_deref().unwrap_or_default();
     let port = interview.settle(&question, given.as_deref(), |text, said| answers::port(text, addresses, said))?;
     let (Some(node), Some(peer), Some(vips), Some(servers), Some(port)) = (node, peer, vips, servers, port) else {
         // Without waiting for what the network says of virtual routers.

@@ -22,6 +22,7 @@ use super::networkd;
 use super::report::{Located, Mistakes, Wrong};
 use super::staple;
 use super::store::StoreBlock;
+use super::subnets;
 use super::tls::{CertificateBlock, ClientAuthBlock, TlsBlock};
 use super::upstream::WayFiles;
 use super::users::Users;
@@ -294,7 +295,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
 /// What is odd on this machine and may be meant: reported, and nothing more.
 pub(super) fn warnings(config: &Config, node: Option<&Node>) -> Vec<String> {
     let mut warnings = Vec::new();
-    let interfaces = if config.vips.is_empty() { Vec::new() } else { pnet::datalink::interfaces() };
+    let interfaces = pnet::datalink::interfaces();
+    subnets::warn(config, &subnets::of_machine(config, &interfaces), &mut warnings);
     let carries = |name: &str| config.vips.iter().any(|vip| vip.addresses.iter().any(|at| at.interface == name));
     let carriers = interfaces.iter().filter(|interface| carries(&interface.name));
     warnings.extend(carriers.filter_map(|interface| networkd::warning(&interface.name, interface.index)));

@@ -24,6 +24,7 @@ mod files;
 mod health;
 mod identity;
 mod key;
+mod loops;
 mod machine;
 mod model;
 mod networkd;
@@ -41,6 +42,7 @@ mod shadows;
 pub mod staple;
 mod sticky;
 mod store;
+mod subnets;
 mod templates;
 mod tls;
 mod traffic;
@@ -56,6 +58,7 @@ mod tests;
 
 use std::fmt::Write as _;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -72,6 +75,7 @@ pub use key::{AdminToken, AdvertPassword, KeyError, PAIR_KEY_LEN_BYTES, PairKey,
 pub use model::*;
 pub use report::{Mistake, Position, Report};
 pub use route_values::{expression, expression_prefix};
+pub use subnets::{has_prefix_of, nobodys, subnet_text};
 pub use users::{PASSWORD_BYTES_MAX, USERS_MAX, Users, UsersError};
 pub use values::{bytes_text, duration_text};
 
@@ -185,6 +189,14 @@ pub fn check_name(text: &str) -> Result<(), (String, String)> {
 /// The rule that it breaks, and the remedy.
 pub fn parse_vip_address(text: &str) -> Result<IpNetwork, (String, String)> {
     values::vip_address(text).map_err(|wrong| (wrong.rule, wrong.remedy))
+}
+
+/// Reads the address of a server with its port, as the file writes it.
+///
+/// # Errors
+/// The rule that it breaks, and the remedy.
+pub fn parse_server_address(text: &str) -> Result<SocketAddr, (String, String)> {
+    values::server_address(text).map_err(|wrong| (wrong.rule, wrong.remedy))
 }
 
 /// Reads the file at `path`.

@@ -167,21 +167,93 @@ pub(super) fn at_most(text: &str, max: usize) -> Result<String, Wrong> {
 }
 
 /// Where a redirect leads: an absolute URL, or a path of the same host.
-pub(super) fn redirect_target(text: &str, template: Template) -> Result<Template, Wrong> {
-    let wrong = |rule: &str| Wrong::new(rule, "write an address such as \"https://{host}{path}\" or \"/new{path}\"");
-    let is_path = text.starts_with('/') && !text.starts_with("//");
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    if !is_path && rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
-        return Err(wrong("must begin with http:// or https:// and a host, or with a single '/'"));
-    }
-    // What clients send must not become the host: a path in front of the first slash would.
-    let host = rest.map(|rest| rest.split('/').next().unwrap_or_default()).unwrap_or_default();
-    let leading = host.replace("{host}", "").replace("{path}", "").replace("{tls_sni}", "").replace("{node}", "");
-    if leading.contains('{') {
-        return Err(wrong("must not let a variable other than {host}, {tls_sni} and {node} say the host"));
-    }
+pub(super) fn redirect_target(template: Template) -> Result<Template, Wrong> {
+    leads_nowhere_else(&template, true)?;
     printable(&template)?;
     Ok(template)
+}
+
+/// What a Location says that is made of what clients send.
+pub(super) fn location(template: Template) -> Result<Template, Wrong> {
+    if template.as_fixed().is_none() {
+        leads_nowhere_else(&template, false)?;
+    }
+    Ok(template)
+}
+
+/// What clients send must not become the host that they are led to: with a path in front of the first slash it would, and
+/// with `//` in front of everything (RFC 3986 section 4.2). `is_checked`: what names no host once it is made is not sent.
+fn leads_nowhere_else(template: &Template, is_checked: bool) -> Result<(), Wrong> {
+    let remedy = "write an address such as \"https://{host}{path}\", or a path such as \"/new{path}\", with a word between \
+                  its '/' and the first variable";
+    let wrong = |rule: &str| Err(Wrong::new(rule, remedy));
+    let (first, rest) = match template.parts.split_first() {
+        Some((TemplatePart::Text(text), rest)) => (text.as_str(), rest),
+        Some((TemplatePart::Variable(_), _)) | None => ("", &[][..]),
+    };
+    if let Some(path) = first.strip_prefix('/') {
+        if path.starts_with(['/', '\\']) {
+            return wrong("must begin with http:// or https:// and a host, or with a single '/'");
+        }
+        let is_another_host = path.is_empty() && may_begin_with_slash(rest);
+        return if is_another_host { wrong("may begin with \"//\", which leads to another host") } else { Ok(()) };
+    }
+    let Some(host) = first.strip_prefix("https://").or_else(|| first.strip_prefix("http://")) else {
+        return wrong("must begin with http:// or https:// and a host, or with a single '/'");
+    };
+    match names_host(host, rest, is_checked) {
+        Some(true) => Ok(()),
+        Some(false) => wrong("must begin with http:// or https:// and a host, or with a single '/'"),
+        None => wrong("must not let a variable other than {host}, {tls_sni} and {node} say the host"),
+    }
+}
+
+/// Whether what these parts say may begin with a `/`.
+fn may_begin_with_slash(parts: &[TemplatePart]) -> bool {
+    for part in parts {
+        match part {
+            TemplatePart::Text(text) => return text.starts_with(['/', '\\']),
+            TemplatePart::Variable(variable) => match variable {
+                Variable::Path | Variable::Query | Variable::RequestId | Variable::TlsClientSubject => return true,
+                // Empty where there is none, so that what follows comes first.
+                Variable::Server | Variable::Pool => {}
+                Variable::TlsVersion | Variable::TlsCipher | Variable::TlsSni => {}
+                // No browser leaves the host out.
+                Variable::ClientIp | Variable::ClientPort | Variable::Host | Variable::Method => return false,
+                Variable::Listener | Variable::Node => return false,
+            },
+        }
+    }
+    false
+}
+
+/// Whether a host stands between `https://` and the end or the first slash; `None` when something else than a host may.
+fn names_host(first: &str, rest: &[TemplatePart], is_checked: bool) -> Option<bool> {
+    let first = Some(first).filter(|text| !text.is_empty());
+    let rest = rest.iter().map(|part| match part {
+        TemplatePart::Text(text) => Ok(text.as_str()),
+        TemplatePart::Variable(variable) => Err(*variable),
+    });
+    let mut is_named = false;
+    for part in first.map(Ok).into_iter().chain(rest) {
+        match part {
+            Ok(text) => {
+                let host = text.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+                // A port alone is no host.
+                let name = host.split(':').next().unwrap_or_default();
+                is_named |= name.contains(|letter: char| letter.is_ascii_alphanumeric() || letter == '[');
+                if host.len() < text.len() {
+                    return Some(is_named);
+                }
+            }
+            Err(Variable::Host | Variable::Node) => is_named = true,
+            Err(Variable::TlsSni) => is_named |= is_checked,
+            // It begins with the slash that ends the host.
+            Err(Variable::Path) if is_named => return Some(true),
+            Err(_) => return None,
+        }
+    }
+    Some(is_named)
 }
 
 /// The path that servers are to see.
@@ -246,6 +318,7 @@ pub(super) fn replacement(text: &str) -> Result<String, Wrong> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::templates::Moment;
     use super::*;
 
     #[test]
@@ -271,6 +344,60 @@ mod tests {
         }
         assert_eq!(path_prefix("/api/"), Ok(Some("/api".to_owned())));
         assert_eq!(path_prefix("/"), Ok(None));
+    }
+
+    #[test]
+    fn redirects_lead_to_a_host_that_the_client_does_not_say() {
+        let made = |text: &str| super::super::templates::template(text, Moment::Answered).unwrap();
+        let good = |text: &str| redirect_target(made(text)).is_ok();
+        for text in [
+            "/",
+            "/new",
+            "/new{path}",
+            "/?next={path}",
+            "/{host}{path}",
+            "/{tls_version}",
+            "/{tls_version}-{path}",
+            "/{client_ip}{path}",
+            "https://{host}",
+            "https://{host}{path}?a={query}",
+            "https://{host}:8443{path}",
+            "https://{node}.example{path}",
+            "https://{tls_sni}{path}",
+            "http://[2001:db8::1]{path}",
+            "https://a.example?next={query}",
+        ] {
+            assert!(good(text), "{text}");
+        }
+        for text in [
+            "",
+            "{path}",
+            "//a",
+            "/\\a",
+            "/{path}",
+            "/{query}",
+            "/{request_id}",
+            "/{tls_client_subject}",
+            "/{tls_sni}{path}",
+            "/{tls_version}{tls_cipher}/a",
+            "/{server}{pool}{query}",
+            "https://",
+            "https:///a",
+            "https://{path}",
+            "https://:8443{path}",
+            "https://?a",
+            "https://{query}",
+            "https://a{query}",
+            "https://{tls_sni}{request_id}",
+            "https://{tls_version}.example/",
+        ] {
+            assert!(!good(text), "{text}");
+        }
+        assert!(location(made("anything")).is_ok() && location(made("//cdn.example/a")).is_ok());
+        assert!(location(made("{path}")).is_err() && location(made("/{query}")).is_err());
+        // Nobody looks at it once it is made.
+        assert!(location(made("https://{tls_sni}{path}")).is_err());
+        assert!(location(made("https://{host}{path}")).is_ok());
     }
 
     #[test]

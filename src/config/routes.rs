@@ -310,7 +310,7 @@ fn split(value: Value<'_>, mistakes: &Mistakes<'_>) -> Option<ActionBlock> {
 fn redirect(mut table: Table<'_>, mistakes: &Mistakes<'_>) -> Option<Redirect> {
     const STATUSES: [u32; 5] = [301, 302, 303, 307, 308];
     let to = table.required("to", "write where to, such as to = \"https://{host}{path}\"").and_then(|value| {
-        value.parsed(|text| route_values::redirect_target(text, templates::template(text, Moment::Asked)?))
+        value.parsed(|text| route_values::redirect_target(templates::template(text, Moment::Asked)?))
     });
     let status = table.optional("status").and_then(|value| value.integer(301..=308));
     if let Some(found) = status.as_ref().filter(|found| !STATUSES.contains(&found.value)) {

@@ -3,7 +3,7 @@
 use super::model::{HeaderEdits, Template, TemplatePart, Variable};
 use super::reader::Table;
 use super::report::Wrong;
-use super::values;
+use super::{route_values, values};
 
 /// Characters of a text with variables.
 const TEMPLATE_MAX: usize = 4096;
@@ -121,7 +121,11 @@ pub(super) fn fields(table: Table<'_>, moment: Moment) -> Vec<(String, Template)
     let mut read = Vec::new();
     for (name, value) in table.into_entries(EDITS_MAX) {
         let name = value.key_parsed(name, editable);
-        let template = value.parsed(|text| field_value(text, moment));
+        let is_location = name.as_deref() == Some("location");
+        let template = value.parsed(|text| match field_value(text, moment) {
+            Ok(template) if is_location => route_values::location(template),
+            read => read,
+        });
         if let (Some(name), Some(template)) = (name, template) {
             read.push((name, template.value));
         }

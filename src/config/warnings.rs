@@ -9,7 +9,7 @@ use super::model::{
     Vip, VrrpVersion,
 };
 use super::values::duration_text;
-use super::{machine, shadows, values};
+use super::{loops, machine, shadows, values};
 
 /// A worker that hangs for longer than this before anybody acts is longer away than one that died with its machine.
 const HANG_MAX: Duration = Duration::from_secs(1);
@@ -80,6 +80,7 @@ impl Config {
         self.warn_of_probes(&mut warnings);
         self.warn_of_cookies(&mut warnings);
         self.listeners.iter().for_each(|listener| shadows::warn(listener, &mut warnings));
+        loops::warn(self, &mut warnings);
         warnings
     }
 

@@ -1,11 +1,13 @@
 //! Who may come in, prepared: lists of addresses, users with passwords, and servers that are asked. What is made of files
 //! is made anew when they change; the steps of a request that use this are in `http::access`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 
 use self::basic::BasicAuth;
 use self::external::External;
@@ -28,6 +30,46 @@ pub struct Access {
     pub external: Option<External>,
     /// For each route of the listener.
     pub routes: Vec<RouteAccess>,
+    /// What servers believe because one of those that are asked says it.
+    pub word: WordFields,
+}
+
+/// The fields that are set by servers that are asked, on any route of a listener. A client may not say them on any other,
+/// where nobody is asked: the servers behind are often the same.
+///
+/// What clients prove themselves with, to servers too, is not among them, nor what the listener's `forwarded` deals with.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct WordFields {
+    /// Those that nobody has to see before they are removed.
+    pub at_once: Vec<HeaderName>,
+    /// Those that are asked with as well, as clients send them.
+    pub once_asked: Vec<HeaderName>,
+}
+
+/// Fields that stay on routes where nobody is asked, though servers that are asked set them.
+const OF_OTHERS: [&str; 8] = [
+    "authorization",
+    "cookie",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+
+impl WordFields {
+    fn new(listener: &config::Listener) -> Self {
+        let asked_with: BTreeSet<&String> = listener.authorizers().flat_map(|asked| &asked.request_headers).collect();
+        let set: BTreeSet<&String> = listener.authorizers().flat_map(|asked| &asked.response_headers).collect();
+        let named = |name: &&String| HeaderName::from_bytes(name.as_bytes()).ok();
+        let ours = set.into_iter().filter(|name| !OF_OTHERS.contains(&name.as_str()));
+        let (once_asked, at_once): (Vec<&String>, Vec<&String>) = ours.partition(|name| asked_with.contains(name));
+        Self {
+            at_once: at_once.iter().filter_map(named).collect(),
+            once_asked: once_asked.iter().filter_map(named).collect(),
+        }
+    }
 }
 
 /// Who may come in, of a route.
@@ -53,6 +95,7 @@ impl Access {
             basic_auth: config.basic_auth.as_ref().map(|basic| BasicAuth::new(basic, files)).transpose()?,
             external: config.authorize.as_ref().map(|asked| External::new(asked, files)).transpose()?,
             routes: listener.routes.iter().map(route).collect::<Result<_, _>>()?,
+            word: WordFields::new(listener),
         })
     }
 

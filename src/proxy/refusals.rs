@@ -43,10 +43,12 @@ pub enum Reason {
     Authorize,
     /// A request of which that server said nothing. With `on_error = "allow"` it was let through.
     AuthorizeError,
+    /// A request that comes round again and again.
+    Loop,
 }
 
 /// All of them, in the order of their numbers.
-const REASONS: [Reason; 17] = [
+const REASONS: [Reason; 18] = [
     Reason::RateLimit,
     Reason::RateLimitLogOnly,
     Reason::ConnectionRate,
@@ -64,6 +66,7 @@ const REASONS: [Reason; 17] = [
     Reason::BasicAuthBusy,
     Reason::Authorize,
     Reason::AuthorizeError,
+    Reason::Loop,
 ];
 
 impl Reason {
@@ -87,6 +90,7 @@ impl Reason {
             Self::BasicAuthBusy => "basic_auth_busy",
             Self::Authorize => "authorize",
             Self::AuthorizeError => "authorize_error",
+            Self::Loop => "loop",
         }
     }
 }

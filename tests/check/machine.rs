@@ -281,6 +281,20 @@ fn every_address_of_the_node_that_no_interface_has_is_a_warning() {
 }
 
 #[test]
+fn a_server_that_is_no_machine_of_a_subnet_here_is_a_warning() {
+    let directory = Directory::new("broadcast");
+    let server = "servers = [{ name = \"s\", address = \"127.255.255.255:80\" }]";
+    let text = format!(
+        "[[listener]]\nname = \"l\"\nbind = [\"127.0.0.1:80\"]\npool = \"p\"\n[[pool]]\nname = \"p\"\n{server}\n"
+    );
+    let path = directory.write("baton.toml", text, 0o644);
+    let config = config::load(&path, Scope::Machine).expect("the file is good");
+    let expected = "server s of pool p is at 127.255.255.255, the broadcast address of 127.0.0.0/8 on lo: write the address \
+                    of one machine";
+    assert_eq!(config.machine_warnings(None), [expected]);
+}
+
+#[test]
 fn certificates_that_are_missing_are_all_reported() {
     let directory = Directory::new("tls-missing");
     let path = directory.write("baton.toml", TLS, 0o644);

@@ -69,6 +69,10 @@ refused! {
     redirect_to_a_word: [bare("redirect = { to = \"home\" }")], 3, "route[#1].redirect.to", "must begin with http:// or https://";
     redirect_to_another_scheme: [bare("redirect = { to = \"ftp://a/\" }")], 3, "route[#1].redirect.to", "must begin with http:// or https://";
     redirect_to_two_slashes: [bare("redirect = { to = \"//{host}/\" }")], 3, "route[#1].redirect.to", "a single '/'";
+    redirect_to_two_slashes_of_a_path: [bare("redirect = { to = \"/{path}\" }")], 3, "route[#1].redirect.to", "may begin with \"//\"";
+    redirect_to_two_slashes_of_a_query: [bare("redirect = { to = \"/{tls_sni}{query}\" }")], 3, "route[#1].redirect.to", "may begin with \"//\"";
+    redirect_to_no_host: [bare("redirect = { to = \"https://{path}\" }")], 3, "route[#1].redirect.to", "must not let a variable";
+    location_of_the_client: [bare("respond = { status = 302, headers = { Location = \"{path}\" } }")], 3, "route[#1].respond.headers.Location", "must begin with http:// or https://";
     redirect_to_a_host_of_the_client: [bare("redirect = { to = \"https://{query}/\" }")], 3, "route[#1].redirect.to", "must not let a variable";
     redirect_with_an_unknown_variable: [bare("redirect = { to = \"https://{hots}/\" }")], 3, "route[#1].redirect.to", "there is no variable {hots}";
     redirect_with_a_line_end: [bare("redirect = { to = \"/a\\r\\nSet-Cookie: b\" }")], 3, "route[#1].redirect.to", "no line ends";

@@ -255,6 +255,38 @@ fn another_server_lets_requests_in_and_tells_servers_who_it_is() {
 }
 
 #[test]
+fn what_the_other_server_says_no_client_says_on_any_route_and_in_no_other_spelling() {
+    let server = Server::saying("ok");
+    let judge = Server::answering("HTTP/1.1 204 No Content\r\nX-User: ann\r\nX-Role: staff\r\n\r\n");
+    let by = |rest: &str| format!("authorize = {{ url = \"http://{}/\"{rest} }}", judge.address());
+    let both = by(", request_headers = [\"x-role\"], response_headers = [\"X-User\", \"x-role\", \"authorization\"]");
+    let forged =
+        "X-User: root\r\nX_User: root\r\nx-ROLE: admin\r\nX_Role: admin\r\nX_Own: 1\r\nAuthorization: Basic YTpi\r\n";
+    let ask = |baton: &Baton, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{forged}\r\n");
+        assert_eq!(baton.client().ask(request).status(), 200);
+        let request = server.requests().pop().expect("it was asked");
+        let found = ["x-user", "x_user", "x-role", "x_role", "x_own", "authorization"]
+            .map(|name| request.values(name).join("|"));
+        found.join(" ")
+    };
+    let baton = with_route(&server, &both, "authorize = false");
+    assert_eq!(ask(&baton, "/"), "ann  staff  1 ");
+    assert_eq!(ask(&baton, "/in"), "    1 Basic YTpi");
+    assert_eq!(judge.requests().len(), 1);
+    assert_eq!(judge.requests()[0].values("x-role"), ["admin"], "it is asked with what the client says");
+    // The same where the route alone has somebody asked.
+    let baton = with_route(&server, "", &by(", response_headers = [\"X-User\"]"));
+    assert_eq!(ask(&baton, "/in"), "ann  admin admin 1 Basic YTpi");
+    assert_eq!(ask(&baton, "/"), "  admin admin 1 Basic YTpi");
+    // No route goes by it either.
+    let staff = "headers = [{ name = \"x-user\", exact = \"root\" }]\nrespond = { status = 418 }";
+    let blocks = format!("authorize = false\n[[route]]\nlistener = \"http\"\n{staff}");
+    let baton = with_route(&server, &by(", response_headers = [\"X-User\"]"), &blocks);
+    assert_eq!(ask(&baton, "/"), "ann  admin admin 1 Basic YTpi");
+}
+
+#[test]
 fn refusals_of_the_other_server_are_the_answer() {
     for (answer, status, text) in [
         ("401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 5\r\n\r\nlogin", 401, "login"),

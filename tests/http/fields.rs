@@ -2,6 +2,7 @@
 
 use crate::baton::Baton;
 use crate::curl::curl;
+use crate::limits::wait_for_refusals;
 use crate::server::Server;
 use crate::wire::Fields;
 
@@ -249,4 +250,29 @@ fn curl_gets_what_the_server_says() {
     assert!(text.contains("\r\nx-own: 1\r\n") && text.ends_with("\r\n\r\nhello"), "{text}");
     let request = server.request();
     assert_eq!((request.start.as_str(), request.text().as_str()), ("POST /form HTTP/1.1", "name=value"));
+}
+
+#[test]
+fn request_that_goes_round_in_a_circle_is_answered_after_eight_rounds() {
+    let server = Server::saying("ok");
+    let baton = Baton::before(&[&server]);
+    let ask = |fields: &str| baton.client().ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    let was_with = |count: usize| format!("Via: 1.1 edge{}\r\n", ", 1.1 baton".repeat(count));
+    assert_eq!(ask(&was_with(7)).status(), 200);
+    let response = ask(&was_with(8));
+    assert_eq!(
+        (response.status(), response.value("proxy-status")),
+        (508, Some("\"lb-test\"; error=proxy_loop_detected"))
+    );
+    assert_eq!(server.requests().len(), 1);
+    wait_for_refusals(&baton, "loop", 1);
+    // A listener that is its own server: eight rounds, and one refusal.
+    let pool =
+        format!("[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n", baton.address());
+    baton.write_config("pool = \"app\"", &format!("{pool}[worker]\nthreads = 1\n"));
+    baton.done(&["reload"]);
+    let response = ask("");
+    assert_eq!(response.status(), 508);
+    assert_eq!(response.value("via").map(|via| via.matches("baton").count()), Some(8));
+    wait_for_refusals(&baton, "loop", 2);
 }

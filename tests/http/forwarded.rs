@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::baton::{Baton, Settings};
 use crate::client::Client;
+use crate::curl::curl;
 use crate::haproxy::Haproxy;
 use crate::server::Server;
 use crate::tls::Site;
@@ -175,4 +176,45 @@ fn what_is_told_cannot_be_named_away() {
     for name in ["x-real-ip", "forwarded", "x-forwarded-for", "x-request-id", "traceparent"] {
         assert!(request.value(name).is_some(), "{name} is gone");
     }
+}
+
+#[test]
+fn nothing_that_servers_could_take_for_our_word_gets_through() {
+    let forged = "X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Proto: https\r\nX_Real_IP: 6.6.6.6\r\nX_Request_Id: 1\r\n\
+                  Content_Length: 5\r\nTransfer_Encoding: chunked\r\nX_Entry: 1\r\nX_Pool: 1\r\nx-debug: 1\r\n\
+                  X_Debug: 1\r\nSession_Token: 1\r\nX_Forwarded_Client: 1\r\n";
+    let names = |message: &Message| -> Vec<String> {
+        let underscored = message.fields.iter().map(|(name, _)| name.clone()).filter(|name| name.contains('_'));
+        underscored.collect()
+    };
+    let server = Server::saying("ok");
+    let edits =
+        "request_headers = { set = { X-Entry = \"a\", x_own = \"b\" }, remove = [\"X-Debug\"] }\nrequest_id = {}";
+    let settings = Settings {
+        listener: edits.to_owned(),
+        pool: "request_headers = { set = { X-Pool = \"a\" } }".to_owned(),
+        ..Settings::default()
+    };
+    let baton = Baton::with(&[&server], &settings);
+    let ask = |version: &str| {
+        let fields = forged.lines().filter(|line| !line.is_empty()).flat_map(|line| ["--header", line]);
+        let arguments: Vec<&str> = [version].into_iter().chain(fields).collect();
+        assert_eq!(curl(&[&arguments[..], &[&baton.url("/")]].concat()).text(), "ok");
+        server.requests().pop().expect("it has come")
+    };
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let request = ask(version);
+        let mut left = names(&request);
+        left.sort_unstable();
+        assert_eq!(left, ["session_token", "x_forwarded_client", "x_own"], "{version}");
+        assert_eq!((request.value("x-entry"), request.value("x_own")), (Some("a"), Some("b")));
+        assert_eq!((request.value("x-pool"), request.value("x-debug")), (Some("a"), None));
+    }
+    // Who passes on what came passes all of it on.
+    let request = told("x_forwarded = \"pass\"", "127.0.0.1", "X_Forwarded_For: 6.6.6.6\r\nX_Real_IP: 1\r\n");
+    assert_eq!(names(&request), ["x_forwarded_for", "x_real_ip"]);
+    // A trusted proxy that lets them through is no reason to believe them.
+    let request =
+        told("trusted = [\"127.0.0.1\"]", "127.0.0.1", "X_Forwarded_For: 6.6.6.6\r\nX-Forwarded-For: 1.1.1.1\r\n");
+    assert_eq!((names(&request), request.value("x-forwarded-for")), (vec![], Some("1.1.1.1, 127.0.0.1")));
 }

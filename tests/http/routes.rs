@@ -135,6 +135,7 @@ fn redirects_name_the_new_place() {
         "path = \"/landing\"\nredirect = { to = \"https://www.example/start\", keep_query = false }",
         "path = \"/search\"\nredirect = { to = \"/find?old=1&{query}\", status = 308 }",
         "path_prefix = \"/moved\"\nredirect = { to = \"/new{path}\", status = 307 }",
+        "path_prefix = \"/sni\"\nredirect = { to = \"https://{tls_sni}{path}\" }",
     ];
     let baton = run("", &routes, &[("app", &app, "")]);
     let mut client = baton.client();
@@ -149,6 +150,8 @@ fn redirects_name_the_new_place() {
     assert_eq!(location("/moved?c"), expect(307, "/new/moved?c"));
     // A client that names no host cannot be sent to it.
     assert_eq!(baton.client().ask("GET /secure HTTP/1.0\r\n\r\n").status(), 400);
+    // Nor to a host that TLS would have named: a browser would take the path's first segment for it.
+    assert_eq!(get(&mut baton.client(), "a", "/sni/evil.example/", "").status(), 400);
     let target = baton.url("/moved/x");
     let followed = curl(&["--write-out", " %{redirect_url}", target.as_str()]);
     assert_eq!(followed.text(), format!(" {}", baton.url("/new/moved/x")));

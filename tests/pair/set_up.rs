@@ -171,6 +171,9 @@ fn init_refuses_addresses_that_cannot_be(scene: &mut Scene) -> Outcome {
     for (changed, text) in [
         (&["--vip", "10.78.0.100/24"][..], "10.78.0.100 is in no subnet of eth0, which has 10.77.0.0/24"),
         (&["--vip", "10.77.0.255/32"], "10.77.0.255 is the broadcast address"),
+        (&["--vip", "10.77.0.100/8"], "would look for all of 10.0.0.0/8 on eth0: write 10.77.0.100/24"),
+        (&["--server", "10.77.0.100:80"], "10.77.0.100:80 is at a virtual address of this pair"),
+        (&["--server", "10.77.0.255:80"], "10.77.0.255:80 is at the broadcast address of 10.77.0.0/24 on eth0"),
         (&["--vip", "10.77.0.11/24"], "10.77.0.11 is the own address of lb-a"),
         (&["--vip", "10.77.0.12/24"], "10.77.0.12 is the own address of lb-b"),
         (&["--vip", "10.77.0.100/24", "--vip", "10.77.0.100"], "10.77.0.100 is there twice"),

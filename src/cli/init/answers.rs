@@ -205,6 +205,13 @@ fn vip(text: &str, interface: &Interface) -> Result<IpNetwork, Finding> {
         let what = format!("{address} is {kind} of {network} on {}", interface.name);
         return Err(Finding::error(what, "choose a free address of one machine"));
     }
+    if let Err(subnet) = config::has_prefix_of(vip, interface.networks.iter().copied()) {
+        let (own, reached) = (config::subnet_text(subnet), config::subnet_text(vip));
+        let name = &interface.name;
+        let what =
+            format!("{vip} is of {own} on {name}, and whoever holds it would look for all of {reached} on {name}");
+        return Err(Finding::error(what, format!("write {address}/{}", subnet.prefix_len())));
+    }
     Ok(vip)
 }
 
@@ -255,7 +262,13 @@ fn are_free(vips: &[IpNetwork], interface: &Interface, said: &mut Vec<Finding>) 
 }
 
 /// The servers; those without a name are called app1, app2 and so on.
-pub(super) fn servers(text: &str, said: &mut Vec<Finding>) -> Result<Vec<Server>, Finding> {
+pub(super) fn servers(
+    text: &str,
+    interface: &Interface,
+    nodes: &[Node],
+    vips: &[IpNetwork],
+    said: &mut Vec<Finding>,
+) -> Result<Vec<Server>, Finding> {
     let mut servers: Vec<Server> = Vec::new();
     for (index, word) in words(text).enumerate() {
         let (name, address) = match word.split_once('=') {
@@ -269,6 +282,7 @@ pub(super) fn servers(text: &str, said: &mut Vec<Finding>) -> Result<Vec<Server>
             let remedy = "write ADDRESS:PORT or NAME=ADDRESS:PORT, such as 10.0.0.1:8080 or app1=[2001:db8::1]:8080";
             return Err(Finding::error(format!("{word} is no address with a port"), remedy));
         };
+        is_of_a_machine(address, interface, vips)?;
         if servers.iter().any(|server| server.name == name || server.address == address) {
             return Err(Finding::error(
                 format!("{word} is there twice"),
@@ -279,6 +293,12 @@ pub(super) fn servers(text: &str, said: &mut Vec<Finding>) -> Result<Vec<Server>
     }
     if servers.is_empty() {
         return Err(Finding::error("there is no server", "write one such as 10.0.0.1:8080"));
+    }
+    for (server, node) in servers.iter().filter_map(|server| Some((server, node_at(server.address, nodes)?))) {
+        said.push(Finding::warning(
+            format!("server {} at {} is on {}, a node of the pair itself", server.name, server.address, node.name),
+            "it goes down with the node; write the address of another machine if you meant one",
+        ));
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     for (server, reached) in servers.iter().zip(network::reach_all(&addresses)) {
@@ -291,6 +311,31 @@ pub(super) fn servers(text: &str, said: &mut Vec<Finding>) -> Result<Vec<Server>
         });
     }
     Ok(servers)
+}
+
+/// Makes sure that an address is not where clients connect to, and that one machine has it.
+fn is_of_a_machine(address: SocketAddr, interface: &Interface, vips: &[IpNetwork]) -> Result<(), Finding> {
+    let ip = address.ip().to_canonical();
+    if vips.iter().any(|vip| vip.address() == ip) {
+        let what = format!("{address} is at a virtual address of this pair, which leads back to itself");
+        return Err(Finding::error(what, "write an address that the server has of its own"));
+    }
+    if let Err((rule, remedy)) = config::parse_server_address(&address.to_string()) {
+        return Err(Finding::error(format!("{address} {rule}"), remedy));
+    }
+    let nobodys = interface.networks.iter().find_map(|network| Some((config::nobodys(ip, *network)?, *network)));
+    match nobodys {
+        None => Ok(()),
+        Some((what, network)) => {
+            let subnet = config::subnet_text(network);
+            let what = format!("{address} is at {what} of {subnet} on {}", interface.name);
+            Err(Finding::error(what, "write the address of one machine"))
+        }
+    }
+}
+
+fn node_at(address: SocketAddr, nodes: &[Node]) -> Option<&Node> {
+    nodes.iter().find(|node| node.address == address.ip().to_canonical())
 }
 
 /// The port of the listener, on each virtual address.

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 
 use super::body::ResponseBody;
 use super::client::Client;
@@ -36,7 +36,16 @@ pub async fn authorize<B>(transaction: &mut Transaction, request: &mut Request<B
     }
     match access.external(route) {
         Some(external) => Box::pin(by_word_of(external, transaction, request)).await,
-        None => None,
+        None => {
+            remove_all(request, &access.word.once_asked);
+            None
+        }
+    }
+}
+
+fn remove_all<B>(request: &mut Request<B>, names: &[HeaderName]) {
+    for name in names {
+        request.headers_mut().remove(name);
     }
 }
 
@@ -93,8 +102,9 @@ async fn by_word_of<B>(
 ) -> Option<Response<ResponseBody>> {
     let word = external.ask(transaction, request).await;
     // What servers believe of it, nobody else can say.
-    for name in external.response_headers() {
-        request.headers_mut().remove(name);
+    remove_all(request, external.response_headers());
+    if let Some(listener) = transaction.client.listener() {
+        remove_all(request, &listener.access.word.once_asked);
     }
     match &word {
         Word::Allowed(_) => {}

@@ -30,6 +30,7 @@ use super::pages::Page;
 use super::respond;
 use super::route::{self, Asked};
 use super::transaction::Transaction;
+use super::vouched::{self, Names};
 use crate::config::{self, FixedResponse, PoolIndex, Redirect, Route, RouteAction, is_in};
 use crate::proxy::state::{Listener, Pool, Site};
 
@@ -50,12 +51,16 @@ pub struct Routing {
 struct Both {
     request: Edits,
     response: Edits,
+    /// What those of requests write, or see to it that it is not there.
+    vouched: Names,
 }
 
 struct ListenerRouting {
     table: route::Table,
     routes: Vec<PreparedRoute>,
     edits: Both,
+    /// What the listener itself and those whom it asks say to servers.
+    vouched: Names,
     /// Whether somebody will want to know later what was asked for.
     needs_facts: bool,
 }
@@ -68,7 +73,11 @@ struct PreparedRoute {
 
 impl Both {
     fn new(request: &config::HeaderEdits, response: &config::HeaderEdits) -> Self {
-        Self { request: Edits::new(request), response: Edits::new(response) }
+        let set = request.set.iter().map(|(name, _)| name);
+        // Whoever removes the one with the underscore alone means to keep the other.
+        let removed = request.remove.iter().filter(|name| !name.contains('_'));
+        let vouched = Names::new(set.chain(removed).filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()));
+        Self { request: Edits::new(request), response: Edits::new(response), vouched }
     }
 
     fn needs_facts(&self) -> bool {
@@ -105,7 +114,10 @@ impl ListenerRouting {
         let edits = Both::new(&listener.config.request_headers, &listener.config.response_headers);
         let of_routes = routes.iter().any(|route| route.edits.needs_facts() || route.rewriter.needs_facts());
         let needs_facts = pools_need_facts || of_routes || edits.needs_facts();
-        Self { table: route::Table::new(&listener.config.routes), routes, edits, needs_facts }
+        let by_word = listener.config.authorizers().flat_map(|asked| &asked.response_headers);
+        let by_word = by_word.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        let vouched = Names::new(vouched::OF_FRAMING.into_iter().chain(listener.identity.written()).chain(by_word));
+        Self { table: route::Table::new(&listener.config.routes), routes, edits, vouched, needs_facts }
     }
 }
 
@@ -239,12 +251,15 @@ fn fixed(transaction: &Transaction, fixed: &FixedResponse, request: &Request<Cli
     response
 }
 
+/// What a client is told that leaves out what it is to be led to.
+const NAMELESS: &str = "it names no host, and is to be redirected to one";
+
 /// An answer with another place to go to.
 fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<ClientBody>) -> Response<ResponseBody> {
     let client: &Client = &transaction.client;
     let facts = Facts::of(request);
     if facts.host().is_empty() && redirect.to.variables().any(|variable| variable == config::Variable::Host) {
-        return respond::bad_request(client, "it names no host, and is to be redirected to one");
+        return respond::bad_request(client, NAMELESS);
     }
     let view = View { transaction, facts: Some(&facts), pool: None };
     let mut location = Vec::new();
@@ -253,13 +268,27 @@ fn redirected(transaction: &Transaction, redirect: &Redirect, request: &Request<
         location.push(b'?');
         location.extend_from_slice(query.as_bytes());
     }
+    let Some(location) = variables::location(&location) else { return respond::bad_request(client, NAMELESS) };
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = status;
-    if let Ok(location) = HeaderValue::try_from(variables::url(&location)) {
+    if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
+}
+
+/// Removes what a server of a pool could take for a field that we write and that is none.
+pub fn remove_forged(transaction: &Transaction, pool: PoolIndex, headers: &mut HeaderMap) {
+    let client = &transaction.client;
+    let routing = &client.thread().routing;
+    let Some(listener) = routing.listeners.get(client.connection.listener) else { return };
+    let none = Names::default();
+    let of_pool = routing.pools.get(pool.0).map_or(&none, |pool| &pool.vouched);
+    let route = transaction.route.and_then(|index| listener.routes.get(index));
+    let of_route = route.map_or(&none, |route| &route.edits.vouched);
+    let ours = [&listener.vouched, &listener.edits.vouched, of_pool, of_route];
+    vouched::remove_forged(headers, client.site().asks_for_certificates, &ours);
 }
 
 /// Changes a request that is ready for a server of a pool as listener, pool and route say, and begins its copy for a second

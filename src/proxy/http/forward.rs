@@ -86,13 +86,16 @@ enum Attempt {
 pub async fn forward(
     transaction: &mut Transaction,
     index: PoolIndex,
-    request: Box<Request<ClientBody>>,
+    mut request: Box<Request<ClientBody>>,
 ) -> Response<ResponseBody> {
     let client = &Rc::clone(&transaction.client);
     let Some(pool) = client.site().pool(index) else {
         return respond::own(client, StatusCode::INTERNAL_SERVER_ERROR, "the route leads nowhere", None);
     };
     transaction.pool = Some(index);
+    if headers::goes_round(request.headers()) {
+        return respond::goes_round(client);
+    }
     match pool.admit() {
         Ok(passage) => transaction.passage = passage,
         Err(why) => return respond::stopped(client, pool, why),
@@ -113,6 +116,7 @@ pub async fn forward(
     if let Some(timeout) = pool.config.request_timeout {
         client.deadlines().set(Party::Request, timeout);
     }
+    action::remove_forged(transaction, index, request.headers_mut());
     let (request, wanted_protocol) = match prepare(client, pool, request).await {
         Ok((mut request, wanted)) => {
             action::to_server(transaction, index, &mut request);

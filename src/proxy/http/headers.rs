@@ -15,6 +15,21 @@ const VIA: HeaderValue = HeaderValue::from_static("1.1 baton");
 const VIA_HTTP_10: HeaderValue = HeaderValue::from_static("1.0 baton");
 const VIA_HTTP_2: HeaderValue = HeaderValue::from_static("2.0 baton");
 
+/// How often a request may have been with a Baton before. Few sites have as many behind each other, and a request that goes
+/// round in a circle costs no more than so many.
+const ROUNDS_MAX: usize = 8;
+
+/// Whether a request has been with so many of us before that it can only be going round in a circle (RFC 9110 section
+/// 7.6.3).
+pub fn goes_round(headers: &HeaderMap) -> bool {
+    let hops = headers.get_all(header::VIA).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let is_ours = |hop: &&[u8]| {
+        let mut words = hop.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        words.nth(1) == Some(b"baton")
+    };
+    hops.filter(is_ours).count() >= ROUNDS_MAX
+}
+
 /// Makes a client's request one for a server: origin-form, no hop-by-hop fields.
 ///
 /// A server that is spoken to in HTTP/2 is told of a client that takes trailers: gRPC insists on it, and there the field
@@ -37,8 +52,8 @@ pub fn to_server(parts: &mut request::Parts, client: &Client, keeps_te: bool) {
         parts.headers.remove(header::EXPECT);
     }
     parts.version = http::Version::HTTP_11;
-    if client.site().asks_for_certificates {
-        tls::client::to_server(&mut parts.headers, client.connection.tls().filter(|_| asks_for_certificates(client)));
+    if let Some(facts) = client.connection.tls().filter(|_| asks_for_certificates(client)) {
+        tls::client::to_server(&mut parts.headers, facts);
     }
     add_to_list(&mut parts.headers, header::VIA, &via);
     if !parts.headers.contains_key(header::HOST) {
@@ -242,6 +257,21 @@ mod tests {
         assert_eq!(settled("x-user"), (None, false, 3));
         assert_eq!(settled("host, x-other"), (None, true, 4));
         assert_eq!(settled(""), (None, true, 4));
+    }
+
+    #[test]
+    fn a_request_that_was_with_eight_of_us_goes_round() {
+        let goes = |vias: &[&'static str]| {
+            let lines = vias.iter().map(|via| (header::VIA, HeaderValue::from_static(via)));
+            let mut headers = HeaderMap::new();
+            headers.extend(lines);
+            goes_round(&headers)
+        };
+        assert!(!goes(&[]));
+        let [four, three] = ["1.1 baton, 2.0 baton,1.1  baton , 1.0 baton", "1.1 baton, 1.1 baton, 1.1 baton"];
+        assert!(goes(&[four, four]));
+        assert!(!goes(&[four, three, "1.1 edge, HTTP/1.1 baton.example, baton, 1.1 x (1.1 baton)"]));
+        assert!(goes(&[four, "1.1 edge", three, "HTTP/1.1 baton (x)"]));
     }
 
     #[test]

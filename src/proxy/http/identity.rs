@@ -20,6 +20,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED: [HeaderName; 4] = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT];
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -77,6 +78,9 @@ pub fn establish<B>(transaction: &mut Transaction, request: &mut Request<B>) {
     let present = Present::among(fields);
     if present.connection {
         headers::remove_named_by_connection(fields);
+    }
+    for name in &listener.access.word.at_once {
+        fields.remove(name);
     }
     let is_trusted = !identity.trusted.is_empty() && identity.trusted.contains(connection.ip);
     if is_trusted {
@@ -160,6 +164,15 @@ impl Identity {
         }
     }
 
+    /// Names of the fields that servers have from us, and of those that we remove.
+    pub fn written(&self) -> impl Iterator<Item = HeaderName> {
+        let is_ours = self.forwarded.x_forwarded != ForwardedRule::Pass;
+        let x_forwarded = X_FORWARDED.into_iter().filter(move |_| is_ours);
+        let real_ip = Some(X_REAL_IP).filter(|_| is_ours || self.forwarded.real_ip);
+        let request_id = self.request_id.as_ref().map(|request_id| request_id.header.clone());
+        x_forwarded.chain(real_ip).chain(request_id)
+    }
+
     /// Whether servers are told the port that clients connected to.
     pub fn tells_port(&self) -> bool {
         self.forwarded.port
@@ -196,7 +209,7 @@ impl Identity {
         match self.forwarded.x_forwarded {
             ForwardedRule::Pass => return self.tell_real_ip(witness, false, fields),
             ForwardedRule::Drop if present.x_forwarded => {
-                for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT] {
+                for name in X_FORWARDED {
                     fields.remove(name);
                 }
             }

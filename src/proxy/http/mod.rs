@@ -40,6 +40,7 @@ pub mod strict;
 pub mod trace;
 pub mod transaction;
 pub mod tunnel;
+pub mod vouched;
 
 use std::convert::Infallible;
 use std::pin::Pin;

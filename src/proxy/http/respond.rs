@@ -78,6 +78,16 @@ pub fn bad_request(client: &Client, reason: &str) -> Response<ResponseBody> {
     own(client, StatusCode::BAD_REQUEST, &format!("the request is ambiguous: {reason}"), Some(fault))
 }
 
+/// The answer to a request that goes round in a circle. Not the 502 that RFC 9209 suggests: that could be tried again, at each
+/// of the rounds.
+pub fn goes_round(client: &Client) -> Response<ResponseBody> {
+    client.refused(Reason::Loop);
+    let message =
+        "this request comes round again and again: a server of its pool is a load balancer that sends it back here";
+    let fault = Fault { error: "proxy_loop_detected", server: None };
+    own(client, StatusCode::LOOP_DETECTED, message, Some(fault))
+}
+
 /// The answer to a client that has asked too often (RFC 6585 section 4).
 pub fn limited(client: &Client, retry_after: Duration) -> Response<ResponseBody> {
     let seconds = whole_seconds(retry_after);

@@ -62,6 +62,11 @@ fn a_virtual_address_is_one_of_the_interfaces_subnet() {
         ("192.0.3.100/24", "192.0.3.100 is in no subnet of eth0, which has 192.0.2.0/24, 198.51.100.0/31: choose"),
         ("192.0.3.100", "192.0.3.100 is in no subnet of eth0"),
         ("192.0.2.0/32", "192.0.2.0 is the network itself of 192.0.2.11/24 on eth0"),
+        (
+            "192.0.2.100/8",
+            "192.0.2.100/8 is of 192.0.2.0/24 on eth0, and whoever holds it would look for all of 192.0.0.0/8",
+        ),
+        ("192.0.2.100/25", "would look for all of 192.0.2.0/25 on eth0: write 192.0.2.100/24"),
         ("192.0.2.255/32", "192.0.2.255 is the broadcast address of 192.0.2.11/24"),
         ("192.0.2.100/33", "192.0.2.100/33 the prefix length must be 1 to 32"),
         ("shop.example", "shop.example must be an IP address with a prefix length"),
@@ -75,7 +80,7 @@ fn a_virtual_address_is_one_of_the_interfaces_subnet() {
 #[test]
 fn servers_without_a_name_are_numbered() {
     let read = |text: &str| {
-        let servers = servers(text, &mut Vec::new())?;
+        let servers = servers(text, &interface(&[("192.0.2.11", 24)]), &[], &[], &mut Vec::new())?;
         Ok(servers.into_iter().map(|server| format!("{}={}", server.name, server.address)).collect::<Vec<_>>())
     };
     let refused = |text: &str| refused(&read(text).unwrap_err());
@@ -91,6 +96,33 @@ fn servers_without_a_name_are_numbered() {
     assert!(refused("127.0.0.1:1 127.0.0.1:1").contains("is there twice"));
     assert!(refused("-=127.0.0.1:1").contains("- as a name must be"));
     assert!(refused(" , ").contains("there is no server"));
+}
+
+#[test]
+fn a_server_is_another_machine() {
+    let interface = interface(&[("192.0.2.11", 24), ("127.0.0.9", 8)]);
+    let nodes =
+        [node("lb-a=192.0.2.11", None).unwrap(), Node { name: "lb-b".to_owned(), address: [127, 0, 0, 2].into() }];
+    let vips = [IpNetwork::new([192, 0, 2, 100], 24).unwrap()];
+    let read = |text: &str, said: &mut Vec<Finding>| servers(text, &interface, &nodes, &vips, said);
+    for (text, part) in [
+        ("192.0.2.100:80", "192.0.2.100:80 is at a virtual address of this pair, which leads back to itself: write an"),
+        ("[::ffff:192.0.2.100]:81", "is at a virtual address of this pair"),
+        ("192.0.2.255:80", "192.0.2.255:80 is at the broadcast address of 192.0.2.0/24 on eth0: write the address"),
+        ("192.0.2.0:80", "192.0.2.0:80 is at the network's own address of 192.0.2.0/24"),
+        ("224.0.0.18:80", "224.0.0.18:80 must be an address of one machine, not a multicast address"),
+        ("255.255.255.255:80", "not the broadcast address"),
+    ] {
+        let said = refused(&read(text, &mut Vec::new()).unwrap_err());
+        assert!(said.contains(part), "{text}: {said}");
+    }
+    let mut said = Vec::new();
+    read("here=127.0.0.2:1", &mut said).unwrap();
+    assert!(
+        said[0].to_string().contains("server here at 127.0.0.2:1 is on lb-b, a node of the pair itself"),
+        "{}",
+        said[0]
+    );
 }
 
 #[test]

@@ -115,6 +115,17 @@ pub(super) fn url(text: &[u8]) -> String {
     url
 }
 
+/// Where a redirect leads, as a URL. Never to a host that what is made of the request says: a path begins with one slash, and
+/// it is `None` when an absolute URL names no host, for which browsers take what follows.
+pub(super) fn location(text: &[u8]) -> Option<String> {
+    let url = url(text);
+    let Some(host) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+        let path = url.trim_start_matches('/');
+        return Some(format!("/{path}"));
+    };
+    (!host.is_empty() && !host.starts_with(['/', '?', '#', ':'])).then_some(url)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +148,21 @@ mod tests {
     fn no_value_ends_its_line() {
         assert_eq!(field_value(b"a\r\nSet-Cookie: b\0\x7f".to_vec()), "a??Set-Cookie: b??");
         assert_eq!(field_value("gr\u{fc}n\t1".as_bytes().to_vec()).as_bytes(), "gr\u{fc}n\t1".as_bytes());
+    }
+
+    #[test]
+    fn locations_are_of_a_host_that_is_named_or_the_same() {
+        let led = |text: &str| location(text.as_bytes());
+        for text in ["/a//b?c=//d", "https://a.example//b", "http://a", "/"] {
+            assert_eq!(led(text).as_deref(), Some(text));
+        }
+        assert_eq!(led("//evil.example/a").as_deref(), Some("/evil.example/a"));
+        assert_eq!(led("////").as_deref(), Some("/"));
+        assert_eq!(led("/\\evil.example").as_deref(), Some("/%5Cevil.example"));
+        assert_eq!(led("/\t/evil.example").as_deref(), Some("/%09/evil.example"));
+        for text in ["https:///evil.example", "https://", "http://?a", "https://:8443/evil.example"] {
+            assert_eq!(led(text), None, "{text}");
+        }
     }
 
     #[test]
