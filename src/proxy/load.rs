@@ -5,9 +5,14 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::refusals::Reason;
 use super::state::Site;
+use super::timers::Patience;
 use crate::config::WorkerLimits;
 use crate::limit::pressure::Pressure;
 use crate::status::LoadStatus;
+
+/// What a request takes of memory when its response begins, beside what it has before. Without it, as many requests could be taken
+/// while servers are slow as have no room once these answer.
+const RESPONSE_BYTES: u64 = 32 * 1024;
 
 /// How busy a worker is, as far as there are limits.
 pub struct Load {
@@ -20,9 +25,12 @@ pub struct Load {
 struct Now {
     /// Requests under way; counted where there is a limit.
     requests: AtomicU64,
+    /// Those whose response has not begun; counted where there is a limit on memory.
+    awaited: AtomicU64,
     /// Bytes of memory at the last look.
     memory: AtomicU64,
     pressure: AtomicU8,
+    patience: Arc<Patience>,
 }
 
 /// A request under way, counted until it is dropped.
@@ -31,6 +39,15 @@ pub struct UnderWay(Arc<Site>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.load.now.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A response for which memory is set aside, until this is dropped.
+pub struct Awaited(Arc<Site>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.0.load.now.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -55,6 +72,11 @@ impl Load {
         self.limits.connections_max.map_or(usize::MAX, |max| (max as usize).div_ceil(threads.max(1)).max(1))
     }
 
+    /// How long clients may take nothing while memory is short.
+    pub fn patience(&self) -> &Arc<Patience> {
+        &self.now.patience
+    }
+
     /// Takes a look at the memory. Gives the pressure before and after it.
     pub fn measured(&self, bytes: u64) -> (Pressure, Pressure) {
         let before = self.pressure();
@@ -69,6 +91,11 @@ impl Load {
         let pressure = self.now.pressure.load(Ordering::Relaxed);
         let known = [Pressure::Shedding, Pressure::Closed].into_iter().find(|known| *known as u8 == pressure);
         known.unwrap_or_default()
+    }
+
+    /// Whether memory is short: what is under way goes on, and nothing is kept that need not be.
+    pub fn is_short(&self) -> bool {
+        self.limits.memory_max.is_some() && self.pressure() != Pressure::None
     }
 
     /// Whether no connections are taken for now.
@@ -96,7 +123,7 @@ impl Site {
     /// Why it is refused.
     pub fn begin_request(self: &Arc<Self>) -> Result<Option<UnderWay>, Reason> {
         let load = &self.load;
-        if load.limits.memory_max.is_some() && load.pressure() != Pressure::None {
+        if load.is_short() {
             return Err(Reason::Memory);
         }
         let Some(max) = load.limits.requests_max else { return Ok(None) };
@@ -104,5 +131,18 @@ impl Site {
         let under_way = UnderWay(Arc::clone(self));
         let before = load.now.requests.fetch_add(1, Ordering::Relaxed);
         if before < u64::from(max) { Ok(Some(under_way)) } else { Err(Reason::RequestsMax) }
+    }
+
+    /// Sets memory aside for the response to a request: `Ok(None)` where there is no limit on it.
+    ///
+    /// # Errors
+    /// There is none left by the last look.
+    pub fn await_response(self: &Arc<Self>) -> Result<Option<Awaited>, Reason> {
+        let load = &self.load;
+        let Some(max) = load.limits.memory_max else { return Ok(None) };
+        let room = max.saturating_sub(load.now.memory.load(Ordering::Relaxed));
+        let awaited = Awaited(Arc::clone(self));
+        let before = load.now.awaited.fetch_add(1, Ordering::Relaxed);
+        if before < room / RESPONSE_BYTES { Ok(Some(awaited)) } else { Err(Reason::Memory) }
     }
 }

@@ -254,7 +254,7 @@ impl Thread {
         let thread = Rc::new(Self {
             site: Arc::clone(&setup.site),
             counters: Arc::clone(&setup.counters),
-            timers: Rc::default(),
+            timers: Rc::new(Timers::new(Arc::clone(setup.site.load.patience()))),
             buffers: Rc::default(),
             refusal_target: setup.refusal_target.as_str().into(),
             compression_memory: Memory::default(),
