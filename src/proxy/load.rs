@@ -31,6 +31,8 @@ struct Now {
     memory: AtomicU64,
     pressure: AtomicU8,
     patience: Arc<Patience>,
+    /// Connections that the limit on open files allows; 0 while that is not known.
+    by_open_files: AtomicU64,
 }
 
 /// A request under way, counted until it is dropped.
@@ -69,7 +71,19 @@ impl Load {
 
     /// This thread's share of the connections of all listeners. The kernel spreads them evenly over threads.
     pub fn connection_share(&self, threads: usize) -> usize {
-        self.limits.connections_max.map_or(usize::MAX, |max| (max as usize).div_ceil(threads.max(1)).max(1))
+        let configured = self.limits.connections_max.map_or(u64::MAX, u64::from);
+        let max = usize::try_from(configured.min(self.allowed_by_open_files())).unwrap_or(usize::MAX);
+        if max == usize::MAX { max } else { max.div_ceil(threads.max(1)).max(1) }
+    }
+
+    /// Has no more connections be taken than this, which is what the limit on open files allows.
+    pub fn bound_by_open_files(&self, connections: u64) {
+        self.now.by_open_files.store(connections, Ordering::Relaxed);
+    }
+
+    fn allowed_by_open_files(&self) -> u64 {
+        let connections = self.now.by_open_files.load(Ordering::Relaxed);
+        if connections == 0 { u64::MAX } else { connections }
     }
 
     /// How long clients may take nothing while memory is short.
@@ -103,8 +117,8 @@ impl Load {
         self.pressure() == Pressure::Closed
     }
 
-    /// How it is.
-    pub fn status(&self) -> LoadStatus {
+    /// How it is, but for what follows from the limit on open files.
+    fn status(&self) -> LoadStatus {
         LoadStatus {
             pressure: self.pressure().as_str().to_owned(),
             memory_bytes: self.now.memory.load(Ordering::Relaxed),
@@ -112,6 +126,7 @@ impl Load {
             requests: self.now.requests.load(Ordering::Relaxed),
             requests_max: self.limits.requests_max.map(u64::from),
             connections_max: self.limits.connections_max.map(u64::from),
+            connections_max_by_open_files: None,
         }
     }
 }
@@ -144,5 +159,21 @@ impl Site {
         let awaited = Awaited(Arc::clone(self));
         let before = load.now.awaited.fetch_add(1, Ordering::Relaxed);
         if before < room / RESPONSE_BYTES { Ok(Some(awaited)) } else { Err(Reason::Memory) }
+    }
+
+    /// Client connections that the configuration lets in.
+    pub fn connections_max(&self) -> u64 {
+        let of_listeners = self.listeners.iter().map(|listener| u64::from(listener.config.connections_max)).sum();
+        self.load.limits.connections_max.map_or(of_listeners, |max| u64::from(max).min(of_listeners))
+    }
+
+    /// Client connections that the limit on open files lets in, where that is fewer.
+    pub fn connections_by_open_files(&self) -> Option<u64> {
+        Some(self.load.allowed_by_open_files()).filter(|allowed| *allowed < self.connections_max())
+    }
+
+    /// How much is taken on.
+    pub fn load_status(&self) -> LoadStatus {
+        LoadStatus { connections_max_by_open_files: self.connections_by_open_files(), ..self.load.status() }
     }
 }
