@@ -506,6 +506,10 @@ pub struct LoadStatus {
     pub requests_max: Option<u64>,
     /// The most client connections that it takes.
     pub connections_max: Option<u64>,
+    /// The most that the limit on open files allows, where that is fewer than `connections_max` of the listeners and of the
+    /// worker do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_max_by_open_files: Option<u64>,
 }
 
 /// A listener.

@@ -157,6 +157,12 @@ fn describe(status: &NodeStatus) -> String {
 
 /// How much the worker takes on, where there are limits.
 fn describe_load(text: &mut String, load: &LoadStatus) {
+    if let Some(max) = load.connections_max_by_open_files {
+        let _ = writeln!(
+            text,
+            "  {max} connections at most, by the limit on open files (LimitNOFILE): connections_max is higher"
+        );
+    }
     if let Some(max) = load.memory_bytes_max {
         let pressure = match load.pressure.as_str() {
             "shedding" => ", requests are answered 503",

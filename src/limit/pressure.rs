@@ -1,5 +1,14 @@
 //! Whether a process takes on more work, by the memory that it has.
 
+use std::time::Duration;
+
+/// How long clients that take nothing of what waits for them are kept when memory becomes short, and at least.
+const PATIENCE: Duration = Duration::from_secs(32);
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
+
+/// Looks after which they are kept for half the time.
+const LOOKS_EACH: u32 = 2;
+
 /// How much it takes on. Each level does what the ones before it do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
@@ -36,9 +45,21 @@ impl Pressure {
     }
 }
 
+/// How long a client that takes nothing is kept, where memory has been short for so many looks. It becomes less while memory
+/// stays so: those go first that have taken nothing for longest, and no more of them than have to.
+pub fn patience(looks: u32) -> Duration {
+    (PATIENCE / 2_u32.saturating_pow(looks / LOOKS_EACH)).max(PATIENCE_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_is_halved_down_to_a_second() {
+        let seconds = |looks| patience(looks).as_secs();
+        assert_eq!([0, 1, 2, 4, 9, 10, 11, u32::MAX].map(seconds), [32, 32, 16, 8, 2, 1, 1, 1]);
+    }
 
     #[test]
     fn levels_begin_and_end_at_their_edges() {

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod neighbour;
 pub mod netlink;
 pub mod newcomers;
+pub mod open_files;
 pub mod outgoing;
 pub mod privileges;
 pub mod realtime;

@@ -46,6 +46,11 @@ use crate::session::key::Key;
 /// Time after which accepting is tried again when the process has no descriptor or memory left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time between two lines of the log on there being no room for connections.
+const FULL_INTERVAL: Duration = Duration::from_secs(10);
+
+const FILES_REMEDY: &str = "raise the limit on open files (LimitNOFILE, ulimit -Hn) or lower connections_max";
+
 /// Time after which is looked again whether there is memory for connections.
 const CLOSED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -112,6 +117,8 @@ struct Steady {
     doors: Rc<Doors>,
     /// Told of a drain, of room for connections, and of a new configuration.
     changed: Notify,
+    /// When the log was told last that there is no room for connections.
+    told_full: Cell<Option<Instant>>,
     /// The thread under the configuration in use.
     latest: RefCell<Weak<Thread>>,
 }
@@ -249,12 +256,13 @@ impl Thread {
             leaving: Cell::new(None),
             doors: Rc::default(),
             changed: Notify::new(),
+            told_full: Cell::new(None),
             latest: RefCell::default(),
         };
         let thread = Rc::new(Self {
             site: Arc::clone(&setup.site),
             counters: Arc::clone(&setup.counters),
-            timers: Rc::default(),
+            timers: Rc::new(Timers::new(Arc::clone(setup.site.load.patience()))),
             buffers: Rc::default(),
             refusal_target: setup.refusal_target.as_str().into(),
             compression_memory: Memory::default(),
@@ -629,6 +637,7 @@ impl Acceptor {
         loop {
             // At the limit, connections wait in the kernel's queue, which is bounded too.
             if self.is_full(listener, &open) {
+                self.tell_full();
                 self.while_full(listener, self.room(listener, &open)).await;
             }
             let accepted = tokio::select! {
@@ -678,6 +687,27 @@ impl Acceptor {
         open.get() >= limit || self.thread.is_full()
     }
 
+    /// Says in the log, now and then, that connections wait for the limit on open files, where they do.
+    fn tell_full(&self) {
+        let thread = &self.thread;
+        let bound = thread.site.connections_by_open_files();
+        if let Some(connections) = bound.filter(|_| thread.steady.open.get() >= thread.open_max)
+            && self.has_to_tell()
+        {
+            warn!(connections, "connections wait: {FILES_REMEDY}");
+        }
+    }
+
+    /// Whether the log is to be told again that there is no room.
+    fn has_to_tell(&self) -> bool {
+        let (told, now) = (&self.thread.steady.told_full, self.thread.timers.coarse_now());
+        let is_due = told.get().is_none_or(|last| now.saturating_duration_since(last) >= FULL_INTERVAL);
+        if is_due {
+            told.set(Some(now));
+        }
+        is_due
+    }
+
     /// Waits with the socket counted as full: who looks at the listener then sees a crowd, not a fault.
     async fn while_full(&self, listener: usize, wait: impl Future<Output = ()>) {
         let full = self.counters(listener).map(|counters| &counters.full_sockets);
@@ -718,7 +748,9 @@ impl Acceptor {
         let is_ours = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
         // Any other error is of the one connection that went away before it was accepted (accept(2)).
         if is_ours {
-            warn!(%error, "no connection can be accepted: raise the limit on open files (LimitNOFILE) or lower connections_max");
+            if self.has_to_tell() {
+                warn!(%error, "no connection can be accepted: {FILES_REMEDY}");
+            }
             self.while_full(listener, tokio::time::sleep(ACCEPT_PAUSE)).await;
         }
     }

@@ -5,11 +5,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Time between two sweeps: how late a time-out may be noticed.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(TICK_MS);
+
+const TICK_MS: u64 = 50;
 
 /// A point in time, counted in sweeps. A thread that was held up counts no time meanwhile, so that a stall of ours is
 /// not charged to clients and servers.
@@ -18,9 +22,37 @@ type Tick = u64;
 /// No deadline.
 const NEVER: Tick = u64::MAX;
 
+/// How long clients may take nothing of what waits for them, where that is less than `idle_timeout`: memory is at its limit.
+/// All threads have it together.
+#[derive(Debug, Default)]
+pub struct Patience {
+    /// In milliseconds; 0 where there is no such limit.
+    stall_ms: AtomicU64,
+    cut_off: AtomicU64,
+}
+
+impl Patience {
+    /// Sets the time that clients may take nothing in, from now on.
+    pub fn set(&self, stall: Option<Duration>) {
+        let stall_ms = stall.map_or(0, |stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.stall_ms.store(stall_ms, Ordering::Relaxed);
+    }
+
+    /// Connections and streams of HTTP/2 that were cut off for it so far.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    fn stall_ticks(&self) -> Option<Tick> {
+        let stall_ms = self.stall_ms.load(Ordering::Relaxed);
+        (stall_ms > 0).then(|| stall_ms.div_ceil(TICK_MS))
+    }
+}
+
 /// All deadlines of a thread.
 #[derive(Debug, Default)]
 pub struct Timers {
+    patience: Arc<Patience>,
     now: Cell<Tick>,
     coarse_now: Cell<Option<Instant>>,
     connections: RefCell<Vec<Rc<Deadlines>>>,
@@ -33,6 +65,8 @@ pub struct Deadlines {
     timers: Rc<Timers>,
     client_read: Cell<Tick>,
     client_write: Cell<Tick>,
+    /// When the client began to owe us room; means nothing while it does not.
+    stalled_since: Cell<Tick>,
     client_body: Cell<Tick>,
     rest: Cell<Tick>,
     server: Cell<Tick>,
@@ -59,6 +93,11 @@ pub enum Party {
 }
 
 impl Timers {
+    /// Of a thread whose clients get this patience.
+    pub fn new(patience: Arc<Patience>) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
     /// Takes a connection in. [`Registration`] takes it out again.
     pub fn register(self: &Rc<Self>) -> Registration {
         let mut connections = self.connections.borrow_mut();
@@ -69,6 +108,7 @@ impl Timers {
             timers: Rc::clone(self),
             client_read: Cell::new(NEVER),
             client_write: Cell::new(NEVER),
+            stalled_since: Cell::new(NEVER),
             client_body: Cell::new(NEVER),
             rest: Cell::new(NEVER),
             server: Cell::new(NEVER),
@@ -88,6 +128,7 @@ impl Timers {
             ticks.tick().await;
             self.now.set(self.now.get() + 1);
             self.coarse_now.set(Some(Instant::now()));
+            self.hurry();
             self.wake_late();
             if self.connections.borrow().is_empty() {
                 self.wake_sweeper.notified().await;
@@ -112,6 +153,20 @@ impl Timers {
         self.connections.borrow().len()
     }
 
+    /// Has clients be late that have taken nothing for longer than there is patience for.
+    fn hurry(&self) {
+        let Some(stall) = self.patience.stall_ticks() else { return };
+        let now = self.now.get();
+        let is_stalled = |connection: &&Rc<Deadlines>| {
+            let late_at = connection.client_write.get();
+            late_at != NEVER && late_at > now && connection.stalled_since.get().saturating_add(stall) <= now
+        };
+        for connection in self.connections.borrow().iter().filter(is_stalled) {
+            connection.client_write.set(now);
+            self.patience.cut_off.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn wake_late(&self) {
         let now = self.now.get();
         for connection in self.connections.borrow().iter() {
@@ -129,7 +184,11 @@ impl Deadlines {
     /// Sets a deadline, `timeout` from now; it is noticed up to two ticks late, never early.
     pub fn set(&self, party: Party, timeout: Duration) {
         let ticks = u64::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2);
-        self.cell(party).set(self.timers.now.get() + ticks + 1);
+        let now = self.timers.now.get();
+        if party == Party::ClientWrite && !self.is_set(party) {
+            self.stalled_since.set(now);
+        }
+        self.cell(party).set(now + ticks + 1);
     }
 
     /// Sets a deadline unless one is set already.
@@ -290,6 +349,35 @@ mod tests {
                 let index = connection.deadlines().index.get();
                 assert!(Rc::ptr_eq(connection.deadlines(), &timers.connections.borrow()[index]));
             }
+        });
+    }
+
+    #[test]
+    fn client_that_takes_nothing_for_longer_than_there_is_patience_is_late() {
+        on_paused_time(async |timers| {
+            let connection = timers.register();
+            let deadlines = connection.deadlines();
+            deadlines.set_once(Party::ClientWrite, Duration::from_secs(60));
+            timers.patience.set(Some(Duration::from_secs(1)));
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            assert!(!deadlines.is_late(Party::ClientWrite));
+            // It takes something, and its time begins anew.
+            deadlines.clear(Party::ClientWrite);
+            deadlines.set_once(Party::ClientWrite, Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            // A deadline of another kind does not change that.
+            deadlines.set_no_later(Party::ClientWrite, Duration::from_secs(30));
+            assert!(!deadlines.is_late(Party::ClientWrite));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(deadlines.is_late(Party::ClientWrite));
+            assert_eq!(timers.patience.cut_off(), 1);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(timers.patience.cut_off(), 1);
+            deadlines.clear(Party::ClientWrite);
+            timers.patience.set(None);
+            deadlines.set_once(Party::ClientWrite, Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            assert!(!deadlines.is_late(Party::ClientWrite));
         });
     }
 

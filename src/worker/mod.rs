@@ -7,6 +7,7 @@
 mod archive;
 mod found;
 mod leaving;
+mod open_files;
 mod pressure;
 mod reload;
 mod succession;
@@ -83,6 +84,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// When it cannot start; the guard is told so as well.
 pub fn run(descriptor: i32) -> anyhow::Result<()> {
     let socket = child::socket_to_parent(descriptor)?;
+    open_files::raise();
     let (bootstrap, handed) = link::receive_bootstrap(&socket).context("the guard sent no configuration")?;
     let warnings = give_up_privileges(&bootstrap)?;
     let _logging = telemetry::start();
@@ -264,6 +266,7 @@ impl Worker {
         }
         let refusal_target = format!("/{}", random_token()?);
         let in_use = worker.current.load_full();
+        open_files::bound(&in_use.site);
         for (index, sockets) in share_out(&worker.config, sockets, &bootstrap)?.into_iter().enumerate() {
             let (command_sender, commands) = mpsc::channel(QUEUE_MAX);
             worker.commands.push(command_sender);
@@ -495,7 +498,7 @@ impl Worker {
             requests: sum(|counters| counters.totals.requests.load(Ordering::Relaxed)),
             pools,
             listeners: site.listener_load(counters),
-            load: site.load.status(),
+            load: site.load_status(),
             sessions: SessionsStatus {
                 archive: self.archive.as_ref().map(Archive::status),
                 ..site.sessions.status(&site.pools)

@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::config::bytes_text;
-use crate::limit::pressure::Pressure as Level;
+use crate::limit::pressure::{self, Pressure as Level};
 use crate::net::memory::{self, Resident};
 use crate::proxy::counters::Counters;
 use crate::proxy::refusals;
 use crate::proxy::state::Site;
 
-/// Time between two looks. What clients can make the worker take meanwhile is far below a tenth of any limit.
+/// Time between two looks. What may come meanwhile is bounded by what servers send: once memory is short, nothing is read from
+/// them for clients that have yet to take what is there.
 pub const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Time between two lines of the log on the same thing.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two times that memory is given back while it is short.
+const GIVE_BACK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Looks between two looks at what was refused.
 const TURNS_PER_SECOND: u32 = 10;
@@ -32,6 +36,10 @@ pub struct Pressure {
     /// When the memory was in the log last.
     logged: Option<Instant>,
     given_back: Option<Instant>,
+    /// Looks since memory is short.
+    short_looks: u32,
+    /// Clients that had been cut off when that was in the log last.
+    cut_off: (u64, Option<Instant>),
     /// What was refused at each listener, by the reason, when it was in the log last.
     refused: Vec<Vec<(u64, Option<Instant>)>>,
 }
@@ -45,7 +53,7 @@ impl Pressure {
             resident.inspect_err(failed).ok()
         });
         let refused = site.listeners.iter().map(|_| Vec::new()).collect();
-        Self { resident, turns: 0, logged: None, given_back: None, refused }
+        Self { resident, turns: 0, logged: None, given_back: None, short_looks: 0, cut_off: (0, None), refused }
     }
 
     /// Takes a look.
@@ -64,7 +72,11 @@ impl Pressure {
         let Some(bytes) = self.resident.as_ref().and_then(|resident| resident.bytes().ok()) else { return };
         let (before, after) = site.load.measured(bytes);
         let now = Instant::now();
-        if after != Level::None && is_due(self.given_back, now, Duration::from_secs(1)) {
+        self.short_looks = if after == Level::None { 0 } else { self.short_looks.saturating_add(1) };
+        let patience = self.short_looks.checked_sub(1).map(pressure::patience);
+        site.load.patience().set(patience);
+        self.tell_cut_off(site, now);
+        if after != Level::None && is_due(self.given_back, now, GIVE_BACK_INTERVAL) {
             // What was freed since may be all that it takes. It is done while others wait for nothing here.
             self.given_back = Some(now);
             memory::give_back();
@@ -84,6 +96,19 @@ impl Pressure {
                 );
             }
             Level::Shedding | Level::Closed => {}
+        }
+    }
+
+    fn tell_cut_off(&mut self, site: &Site, now: Instant) {
+        let (known, at) = &mut self.cut_off;
+        let count = site.load.patience().cut_off();
+        let more = count.saturating_sub(*known);
+        if more > 0 && is_due(*at, now, LOG_INTERVAL) {
+            (*known, *at) = (count, Some(now));
+            warn!(
+                count = more,
+                "clients that took nothing of their responses were cut off: the worker is short of memory"
+            );
         }
     }
 

@@ -100,13 +100,18 @@ impl Baton {
 
     /// With a listener of these keys and whatever else a configuration has.
     pub fn run(listener: &str, blocks: &str) -> Self {
+        Self::run_under("", listener, blocks)
+    }
+
+    /// The same under limits that a shell's commands set.
+    pub fn run_under(limits: &str, listener: &str, blocks: &str) -> Self {
         let directory = Directory::new();
         let port = Port::reserve();
         let bind = port.address();
         let config = format!("[[listener]]\nname = \"http\"\nbind = [\"{bind}\"]\n{listener}\n{blocks}");
         let file = directory.path("baton.toml");
         fs::write(&file, config).expect("the directory is writable");
-        let child = start(&file, &directory);
+        let child = start(&file, &directory, limits);
         let mut baton = Self { child, port, log: Arc::default(), directory };
         baton.follow();
         baton
@@ -120,7 +125,7 @@ impl Baton {
 
     /// Starts it once more, after its end. The log begins anew.
     pub fn start_again(&mut self) {
-        self.child = start(&self.directory.path("baton.toml"), &self.directory);
+        self.child = start(&self.directory.path("baton.toml"), &self.directory, "");
         self.log = Arc::default();
         self.follow();
     }
@@ -289,8 +294,10 @@ impl Baton {
     }
 }
 
-fn start(config: &Path, directory: &Directory) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+/// In place of a shell, which has run `limits` before.
+fn start(config: &Path, directory: &Directory, limits: &str) -> Child {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("{limits}\nexec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_baton"));
     command.arg("run").arg("--config").arg(config).arg("--runtime-dir").arg(directory.path("run"));
     command.arg("--state-dir").arg(directory.path("state"));
     command.args(["--node", "lb-test"]).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());

@@ -60,6 +60,7 @@ mod http2_switches;
 mod lifecycle;
 mod limits;
 mod malformed;
+mod open_files;
 mod operating;
 mod outliers;
 mod programs;

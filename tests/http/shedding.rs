@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use crate::PATIENCE;
 use crate::baton::{Baton, Settings};
 use crate::client::Client;
+use crate::h2_wire;
+use crate::h2_wire::Event;
+use crate::h2_wire::H2;
 use crate::limits::wait_for_refusals;
 use crate::server::Server;
 
@@ -114,4 +117,86 @@ fn requests_are_503_before_memory_runs_out_and_served_again_when_it_is_back() {
     }
     let memory = baton.worker_memory();
     assert!(memory < 64 << 20, "{memory}");
+}
+
+/// A server whose responses never end, and of which so much comes.
+fn endless(len: usize) -> Server {
+    Server::unrecorded(move |exchange| {
+        exchange.request()?;
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+        exchange.send(vec![b'r'; len])?;
+        exchange.wait_for_end()
+    })
+}
+
+/// A client of HTTP/2 that opens all windows, asks for as much as it may at once, and reads nothing.
+fn greedy_h2(baton: &Baton) -> H2 {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const WINDOW_MAX: u32 = (1 << 31) - 1;
+    let settings = h2_wire::settings_frame(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]);
+    let mut bytes = [h2_wire::PREFACE, &settings, &h2_wire::window_update(0, WINDOW_MAX - 65_535)].concat();
+    (0..100).for_each(|number| bytes.extend(h2_wire::get(2 * number + 1)));
+    let mut client = H2::raw(baton.address());
+    client.send(&bytes);
+    client
+}
+
+#[test]
+fn clients_that_open_their_windows_and_read_nothing_are_cut_off_when_memory_is_short() {
+    let (endless, server) = (endless(512 << 10), Server::saying("ok"));
+    let pools = format!(
+        "[[pool]]\nname = \"app\"\nservers = [{{ name = \"app1\", address = \"{}\" }}]\n\
+         [[pool]]\nname = \"ok\"\nservers = [{{ name = \"ok1\", address = \"{}\" }}]\n\
+         [[route]]\nlistener = \"http\"\npath_prefix = \"/ok\"\npool = \"ok\"\n\
+         [worker]\nthreads = 1\nmemory_max = \"64MiB\"\n",
+        endless.address(),
+        server.address()
+    );
+    let baton = Baton::run("pool = \"app\"\nconnections_max = 1000", &pools);
+    let deadline = Instant::now() + PATIENCE;
+    let mut held = Vec::new();
+    while baton.status()["worker"]["load"]["pressure"] == "none" {
+        held.push(greedy_h2(&baton));
+        assert!(Instant::now() < deadline, "{} connections are taken", held.len());
+    }
+    // They are still there, and wait for nothing: far longer than this, were nobody to cut them off.
+    let deadline = Instant::now() + 3 * PATIENCE;
+    loop {
+        let memory = baton.worker_memory();
+        // What they ask for between two looks comes on top.
+        assert!(memory < 96 << 20, "{memory}");
+        if baton.client().get("/ok").status() == 200 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", baton.status()["worker"]["load"]);
+    }
+    baton.wait_for_log("clients that took nothing of their responses were cut off");
+    assert_eq!(baton.status()["worker"]["restarts"], 0);
+    drop(held);
+}
+
+#[test]
+fn stream_that_is_read_goes_on_beside_all_others_of_its_connection_that_are_not() {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const BYTES: usize = 400 << 10;
+    let server = endless(512 << 10);
+    let baton = Baton::before(&[&server]);
+    // What each has is one byte of room; the connection has enough for all.
+    let mut client = H2::with_settings(baton.address(), &[(INITIAL_WINDOW_SIZE, 1)]);
+    client.send(&h2_wire::window_update(0, 1 << 24));
+    (0..100).for_each(|number| client.send(&h2_wire::get(2 * number + 1)));
+    server.wait_until("all requests have come", |record| record.requests.len() == 100);
+    client.send(&h2_wire::window_update(1, 1 << 24));
+    let mut received = 0;
+    while received < BYTES {
+        match client.event(PATIENCE).expect("the response goes on") {
+            Event::Data(1, data, _) => received += data.len(),
+            Event::Reset(..) | Event::Closed => panic!("it ended after {received} bytes"),
+            _ => {}
+        }
+    }
+    // And one of the others, whose client has come to it at last.
+    client.send(&h2_wire::window_update(101, 1 << 24));
+    let is_of_it = |event: &Event| matches!(event, Event::Data(101, data, _) if data.len() > 1000);
+    client.wait_for("another stream goes on", is_of_it);
 }

@@ -124,7 +124,7 @@ pub struct WorkerLimits {
     /// Requests under way, 1 to 10000000; one more is answered 503.
     pub requests_max: Option<u32>,
     /// Bytes of memory that the worker may have resident, 32 MiB to 1 TiB: from 90 % of it on, requests are answered 503,
-    /// from all of it on no connection is taken either.
+    /// from all of it on no connection is taken either, and clients that take nothing of their responses are cut off.
     pub memory_max: Option<u64>,
 }
 

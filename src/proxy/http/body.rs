@@ -418,6 +418,11 @@ impl ServerBody {
             return Poll::Ready(Some(Err(BodyError::ServerTimeout)));
         }
         let Some(arriving) = &mut self.arriving else { return Poll::Ready(None) };
+        if deadlines.is_set(Party::ClientWrite) && self.client.site().load.is_short() {
+            // `client_io` wakes it when the client has taken something.
+            self.client.is_held_back.set(true);
+            return Poll::Pending;
+        }
         match arriving.poll_frame(context) {
             Poll::Ready(frame) => {
                 deadlines.clear(Party::Server);

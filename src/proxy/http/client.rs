@@ -154,6 +154,8 @@ pub struct Client {
     pub refused_line: Cell<Box<[u8]>>,
     /// A response was given up in the middle.
     pub broken_off: Cell<bool>,
+    /// Memory is short, and nothing is read for it from a server until it has taken some of what waits.
+    pub is_held_back: Cell<bool>,
     /// A request's body is on its way to a server.
     pub is_uploading: Cell<bool>,
     /// What is noted of the request that it makes now.
@@ -201,6 +203,7 @@ impl Client {
             refusal: Cell::new(None),
             refused_line: Cell::default(),
             broken_off: Cell::new(false),
+            is_held_back: Cell::new(false),
             is_uploading: Cell::new(false),
             marks: Marks::default(),
             is_quiet: Cell::new(false),

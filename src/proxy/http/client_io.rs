@@ -467,6 +467,9 @@ impl ClientIo {
             }
             ready => {
                 self.client.deadlines().clear(Party::ClientWrite);
+                if self.client.is_held_back.replace(false) {
+                    self.client.deadlines().wake();
+                }
                 ready
             }
         }

@@ -18,6 +18,7 @@ use super::client::{Client, Connection as ClientConnection};
 use super::client_io::{self, ClientStream};
 use super::h2_frames::Offence;
 use super::h2_io::{H2Io, Ledger};
+use super::h2_part::Part;
 use super::h2_stream;
 use super::h2_turns::Turns;
 use super::strict::Limits;
@@ -116,11 +117,11 @@ fn builder(limits: &Limits) -> Builder {
 }
 
 /// A request, and where its response goes.
-type Stream = (Request<RecvStream>, SendResponse<Bytes>);
+type Stream = (Request<RecvStream>, SendResponse<Part>);
 
 /// A connection whose preface has come.
 struct Served {
-    connection: Connection<H2Io, Bytes>,
+    connection: Connection<H2Io, Part>,
     ledger: Rc<Ledger>,
     client: Rc<Client>,
     /// What new streams are on: the connection under the configuration in use.

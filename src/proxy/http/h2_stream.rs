@@ -20,6 +20,8 @@ use super::client_io;
 use super::h2_body::StreamBody;
 use super::h2_connection;
 use super::h2_io::Ledger;
+use super::h2_part::Backlog;
+use super::h2_part::Part;
 use super::h2_request::{self, Fault};
 use super::trace::Ended;
 use super::tunnel::StreamIo;
@@ -38,10 +40,10 @@ const CONNECTION_SPECIFIC: [HeaderName; 5] = [
 
 /// Where the response goes; its clones are one.
 #[derive(Clone)]
-pub struct Reply(Rc<RefCell<SendResponse<Bytes>>>);
+pub struct Reply(Rc<RefCell<SendResponse<Part>>>);
 
 impl Reply {
-    fn new(respond: SendResponse<Bytes>) -> Self {
+    fn new(respond: SendResponse<Part>) -> Self {
         Self(Rc::new(RefCell::new(respond)))
     }
 
@@ -60,7 +62,7 @@ impl Reply {
         let _ended = self.0.borrow_mut().send_informational(response);
     }
 
-    fn begin(&self, response: Response<()>, is_end: bool) -> Result<SendStream<Bytes>, h2::Error> {
+    fn begin(&self, response: Response<()>, is_end: bool) -> Result<SendStream<Part>, h2::Error> {
         self.0.borrow_mut().send_response(response, is_end)
     }
 
@@ -112,7 +114,7 @@ pub fn serve(
     client: Rc<Client>,
     ledger: Rc<Ledger>,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Part>,
 ) -> impl Future<Output = ()> {
     let open = Open::new(ledger);
     async move {
@@ -170,7 +172,7 @@ async fn answered(
 }
 
 /// Tells the client that its tunnel is open (RFC 8441 section 5).
-fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<SendStream<Bytes>, h2::Error> {
+fn switch(reply: &Reply, response: Response<ResponseBody>) -> Result<SendStream<Part>, h2::Error> {
     let (mut parts, _empty) = response.into_parts();
     remove_connection_specific(&mut parts.headers);
     parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
@@ -225,7 +227,10 @@ fn respond<'a>(
     }
     match reply.begin(Response::from_parts(parts, ()), is_end) {
         Ok(_) if is_end => Err(End::Complete),
-        Ok(stream) => Ok(Sending { client, ledger, stream, body, share: Share::new(client, ledger) }),
+        Ok(stream) => {
+            let share = Share::new(client, ledger);
+            Ok(Sending { client, ledger, stream, body, share, backlog: Backlog::new() })
+        }
         Err(_ended) => Err(End::TakenBack),
     }
 }
@@ -249,9 +254,10 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> Reason {
 struct Sending<'a> {
     client: &'a Rc<Client>,
     ledger: &'a Ledger,
-    stream: SendStream<Bytes>,
+    stream: SendStream<Part>,
     body: ResponseBody,
     share: Option<Box<Share>>,
+    backlog: Backlog,
 }
 
 impl Sending<'_> {
@@ -283,7 +289,8 @@ impl Sending<'_> {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => {
                     self.moved(data.len());
-                    if self.stream.send_data(data, false).is_err() {
+                    let part = self.backlog.part(data, self.client.deadlines());
+                    if self.stream.send_data(part, false).is_err() {
                         return Poll::Ready(End::TakenBack);
                     }
                 }
@@ -298,17 +305,23 @@ impl Sending<'_> {
     }
 
     fn end(&mut self, data: Bytes) -> End {
-        if self.stream.send_data(data, true).is_ok() { End::Complete } else { End::TakenBack }
+        if self.stream.send_data(data.into(), true).is_ok() { End::Complete } else { End::TakenBack }
     }
 
     /// Waits until the client takes more, for `idle_timeout` at most: then the stream is reset. False when it has ended.
     ///
-    /// h2 keeps what it is given and cannot send, up to its limit; a part of the body is read when some room is there.
+    /// h2 keeps what it is given and cannot send, up to its limit and ours; a part of the body is read when some room is
+    /// there.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         self.stream.reserve_capacity(1);
         let deadlines = self.client.deadlines();
-        while self.stream.capacity() == 0 {
-            match self.stream.poll_capacity(context) {
+        loop {
+            let polled = match self.stream.capacity() {
+                0 => self.stream.poll_capacity(context),
+                _ if self.has_backlog() => Poll::Pending,
+                _ => break,
+            };
+            match polled {
                 Poll::Ready(Some(Ok(_))) => {}
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(false),
                 Poll::Pending if deadlines.is_late(Party::ClientWrite) && self.is_late() => {
@@ -330,6 +343,11 @@ impl Sending<'_> {
         // What the server takes from here on is not the client's time.
         self.moved(0);
         Poll::Ready(true)
+    }
+
+    /// Whether as much waits in h2 as may.
+    fn has_backlog(&self) -> bool {
+        self.backlog.is_full(self.ledger.open.get(), || self.client.site().load.is_short())
     }
 
     /// Counts what the client has opened its window for.

@@ -23,6 +23,7 @@ mod h2_body;
 mod h2_connection;
 mod h2_frames;
 mod h2_io;
+mod h2_part;
 mod h2_request;
 mod h2_stream;
 mod h2_turns;

@@ -43,8 +43,9 @@ impl Quotas {
 /// Takes a request on, or answers it at once. The cheapest look comes first.
 pub fn admit<B>(transaction: &mut Transaction, request: &Request<B>) -> Option<Response<ResponseBody>> {
     let client = &transaction.client;
-    match client.thread().site.begin_request() {
-        Ok(under_way) => transaction.under_way = under_way,
+    let site = &client.thread().site;
+    match site.begin_request().and_then(|under_way| Ok((under_way, site.await_response()?))) {
+        Ok((under_way, awaited)) => (transaction.under_way, transaction.awaited) = (under_way, awaited),
         Err(reason) => {
             client.refused(reason);
             return Some(respond::shed(client, reason, SHED_RETRY_AFTER));

@@ -18,6 +18,7 @@ use super::trace::{Ended, Trace, began_us};
 use crate::config::PoolIndex;
 use crate::proxy::access_log::line::{self, Entry, Phases};
 use crate::proxy::counters::Served;
+use crate::proxy::load::Awaited;
 use crate::proxy::load::UnderWay;
 use crate::proxy::passive::Passage;
 use crate::proxy::queue::Slot;
@@ -74,6 +75,8 @@ pub struct Transaction {
     pub retried_for: Option<&'static str>,
     /// Its share of what the worker takes on, where that is limited.
     pub under_way: Option<UnderWay>,
+    /// Memory set aside until the response begins.
+    pub awaited: Option<Awaited>,
     /// Its share of what the server takes on, where that is limited.
     pub slot: Option<Slot>,
     /// Its way past the pool's breaker, where there is one.
@@ -110,6 +113,7 @@ impl Transaction {
             retries: 0,
             retried_for: None,
             under_way: None,
+            awaited: None,
             slot: None,
             passage: None,
             tunnelled: None,
@@ -151,6 +155,7 @@ impl Transaction {
 
     /// Notes what is answered.
     pub fn answered<B>(&mut self, response: &Response<B>) {
+        self.awaited = None;
         self.status = Some(response.status().as_u16());
         if let Some(own) = response.extensions().get::<Own>() {
             self.reason = own.reason;

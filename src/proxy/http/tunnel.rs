@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request, response};
@@ -146,7 +146,7 @@ pub enum ServerEnd {
     /// A connection that was one of HTTP/1.
     Connection(Box<ServerIo>),
     /// A stream of HTTP/2, with its place on the connection.
-    Stream(StreamIo, Box<http2::Stream>),
+    Stream(StreamIo<Bytes>, Box<http2::Stream>),
 }
 
 impl AsyncRead for ServerEnd {
@@ -270,21 +270,21 @@ pub fn unasked() -> Cell<Switch> {
 }
 
 /// A stream of HTTP/2 as the two directions of a tunnel.
-pub struct StreamIo {
-    sender: h2::SendStream<Bytes>,
+pub struct StreamIo<B: Buf> {
+    sender: h2::SendStream<B>,
     receiver: h2::RecvStream,
     /// Received and not read yet.
     waiting: Bytes,
 }
 
-impl StreamIo {
+impl<B: Buf> StreamIo<B> {
     /// Behind the heads of both sides.
-    pub fn new(sender: h2::SendStream<Bytes>, receiver: h2::RecvStream) -> Self {
+    pub fn new(sender: h2::SendStream<B>, receiver: h2::RecvStream) -> Self {
         Self { sender, receiver, waiting: Bytes::new() }
     }
 }
 
-impl AsyncRead for StreamIo {
+impl<B: Buf> AsyncRead for StreamIo<B> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.waiting.is_empty() {
@@ -304,7 +304,7 @@ impl AsyncRead for StreamIo {
     }
 }
 
-impl AsyncWrite for StreamIo {
+impl<B: Buf + From<Bytes>> AsyncWrite for StreamIo<B> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if bytes.is_empty() {
@@ -319,7 +319,7 @@ impl AsyncWrite for StreamIo {
             }
         }
         let part = bytes.get(..this.sender.capacity()).unwrap_or(bytes);
-        this.sender.send_data(Bytes::copy_from_slice(part), false).map_err(io::Error::other)?;
+        this.sender.send_data(Bytes::copy_from_slice(part).into(), false).map_err(io::Error::other)?;
         Poll::Ready(Ok(part.len()))
     }
 
@@ -329,7 +329,7 @@ impl AsyncWrite for StreamIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Fails where the stream is reset already.
-        let _ended = self.get_mut().sender.send_data(Bytes::new(), true);
+        let _ended = self.get_mut().sender.send_data(Bytes::new().into(), true);
         Poll::Ready(Ok(()))
     }
 }
