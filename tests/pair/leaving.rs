@@ -145,10 +145,11 @@ fn closes_idle_ones(scene: &mut Scene) -> Outcome {
     ensure!(ask(&mut idle)?.starts_with("http/1.1 200"), "the answer");
     let mut never_asked = connect(scene)?;
     let switchover = begin(scene, active)?;
-    // One that asks is told.
-    let mut asking = connect(scene)?;
-    let head = ask(&mut asking)?;
-    ensure!(head.contains("connection: close"), "{head}");
+    // One that asks is told, as soon as the worker has heard of it from the guard.
+    let mut asking = until("a client that asks to be told", PATIENCE, || {
+        let mut asking = connect(scene)?;
+        Ok(ask(&mut asking)?.contains("connection: close").then_some(asking))
+    })?;
     ensure!(asking.read(&mut [0])? == 0, "it is still open");
     for stream in [&mut idle, &mut never_asked] {
         ensure!(stream.read(&mut [0])? == 0, "an orderly end");
